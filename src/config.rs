@@ -1,0 +1,136 @@
+//! What an operator may decide: flags, each also an environment variable, and their defaults.
+//!
+//! The defaults here are what README.md promises.
+
+use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use log::LevelFilter;
+
+/// The settings of one server, checked.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "txtcord",
+    version,
+    about = "A chat server whose database is a text file.",
+    after_help = "Every flag is also an environment variable: TXTCORD_LISTEN, TXTCORD_FILE, ...\n\
+                  Chat: websocat 'ws://127.0.0.1:8000/ws?as=ann'    Watch: tail -f messages.txt",
+    max_term_width = 100,
+    disable_help_flag = true
+)]
+pub struct Config {
+    /// Address and port to listen on
+    #[arg(long, env = "TXTCORD_LISTEN", hide_env = true, value_name = "ADDR", default_value = "127.0.0.1:8000", value_parser = address)]
+    pub listen: SocketAddr,
+
+    /// The text file: one message a line
+    #[arg(
+        long,
+        env = "TXTCORD_FILE",
+        hide_env = true,
+        value_name = "PATH",
+        default_value = "messages.txt"
+    )]
+    pub file: PathBuf,
+
+    /// When messages reach the disk: always (before anyone sees them), 1s or never (by the system)
+    #[arg(
+        long,
+        env = "TXTCORD_FSYNC",
+        hide_env = true,
+        value_name = "WHEN",
+        default_value = "always",
+        hide_possible_values = true
+    )]
+    pub fsync: Fsync,
+
+    /// Longest message a client may send
+    #[arg(long, env = "TXTCORD_MAX_MESSAGE", hide_env = true, value_name = "SIZE", default_value = "1MiB", value_parser = message_size)]
+    pub max_message: usize,
+
+    /// Most clients at a time
+    #[arg(
+        long,
+        env = "TXTCORD_MAX_CLIENTS",
+        hide_env = true,
+        value_name = "N",
+        default_value_t = 10_000
+    )]
+    pub max_clients: usize,
+
+    /// Ping a client after this long without a word from it; gone after twice as long
+    #[arg(long, env = "TXTCORD_PING_INTERVAL", hide_env = true, value_name = "TIME", default_value = "20s", value_parser = some_time)]
+    pub ping_interval: Duration,
+
+    /// Close a client that takes none of what is sent to it for this long
+    #[arg(long, env = "TXTCORD_STALL_TIMEOUT", hide_env = true, value_name = "TIME", default_value = "10s", value_parser = some_time)]
+    pub stall_timeout: Duration,
+
+    /// Most messages sent on connect [default: all of them]
+    #[arg(long, env = "TXTCORD_HISTORY_LIMIT", hide_env = true, value_name = "N")]
+    pub history_limit: Option<u64>,
+
+    /// Web page origin that may connect, such as https://chat.example.org, or * for all; repeatable
+    #[arg(
+        long = "allow-origin",
+        env = "TXTCORD_ALLOW_ORIGIN",
+        hide_env = true,
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub allow_origins: Vec<String>,
+
+    /// How much to log: off, error, warn, info, debug or trace
+    #[arg(
+        long,
+        env = "TXTCORD_LOG_LEVEL",
+        hide_env = true,
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    pub log_level: LevelFilter,
+
+    /// Log to this file instead of standard error
+    #[arg(long, env = "TXTCORD_LOG_FILE", hide_env = true, value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+
+    /// Print this help
+    #[arg(short, long, action = clap::ArgAction::HelpShort)]
+    help: Option<bool>,
+}
+
+/// When a message reaches the disk, against when it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fsync {
+    /// Before anyone is shown it: a power cut loses nothing that was seen.
+    Always,
+    /// Within a second after it was shown.
+    #[value(name = "1s")]
+    EverySecond,
+    /// When the operating system likes: `kill -9` loses nothing, a power cut may.
+    Never,
+}
+
+/// The longest message that a flag may allow; a frame of it must fit in memory comfortably.
+const MAX_MESSAGE: u64 = 64 << 20;
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || "invalid address; try 127.0.0.1:8000".to_string();
+    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
+}
+
+fn message_size(text: &str) -> Result<usize, String> {
+    match bytesize::ByteSize::from_str(text) {
+        Ok(size) if (1..=MAX_MESSAGE).contains(&size.as_u64()) => Ok(size.as_u64() as usize),
+        Ok(_) => Err("must be from 1B to 64MiB".into()),
+        Err(_) => Err("invalid size; try 1MiB or 64KiB".into()),
+    }
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        Ok(_) => Err("must be longer than 0s".into()),
+        Err(_) => Err("invalid time; try 20s or 1m".into()),
+    }
+}

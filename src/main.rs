@@ -1,0 +1,8 @@
+//! The program.
+
+use clap::Parser;
+
+fn main() {
+    let config = txtcord::config::Config::parse();
+    println!("{config:?}");
+}
