@@ -1,5 +1,12 @@
 //! txtcord: a chat server whose database is a text file.
+//!
+//! Modules in reading order, from the door inwards; each imports only from those after it.
+//! Bytes become a message, a message a command, the hub writes it to the journal and sends it to
+//! every client as one buffer; who joins or falls behind reads the history.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod config;
+
+pub mod message;
