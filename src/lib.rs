@@ -9,4 +9,8 @@
 
 pub mod config;
 
+pub mod history;
+
+pub mod lines;
+
 pub mod message;

@@ -1,0 +1,163 @@
+//! Reads a stretch of the text file line by line, in blocks, without moving any file position.
+//!
+//! A line is what stands between two `\n` bytes. Memory is one block, or one line where that is
+//! longer, and never more than the limit: a longer line is walked over and only measured.
+
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+/// The longest line that can be a message, whatever `--max-message` says: what the original program
+/// and other writers left in the file stays readable when the flag is lowered.
+const LINE_LIMIT: usize = 16 << 20;
+
+/// How much longer than the text that was sent a line can be: `as=NAME` escapes a control character
+/// as six bytes, and the name and keys come on top.
+const ESCAPED: usize = 8;
+
+/// The longest line that is read into memory and can be a message, in bytes.
+pub fn line_limit(max_message: usize) -> usize {
+    LINE_LIMIT.max(max_message * ESCAPED)
+}
+
+/// One line, as long as it is looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// A whole line; the `\n` that ended it is not in `text` but counts as read.
+    Whole(&'a [u8]),
+    /// A whole line above the limit, of so many bytes with its `\n`.
+    TooLong(u64),
+    /// The stretch ended within a line, after so many bytes of it.
+    Unfinished(u64),
+}
+
+/// A reader of lines from one offset of the file up to another.
+#[derive(Debug)]
+pub struct Lines {
+    file: Arc<File>,
+    /// Bytes read and not yet handed out are `buffer[start..filled]`.
+    buffer: Vec<u8>,
+    start: usize,
+    filled: usize,
+    /// The offset in the file of `buffer[start]`.
+    offset: u64,
+    end: u64,
+    limit: usize,
+}
+
+impl Lines {
+    /// Reads `file` from `offset` up to `end`, `block` bytes at a time, lines of up to `limit`.
+    pub fn new(file: &Arc<File>, offset: u64, end: u64, block: usize, limit: usize) -> Lines {
+        let block = (end.saturating_sub(offset)).clamp(1, block as u64) as usize;
+        Lines {
+            file: file.clone(),
+            buffer: vec![0; block],
+            start: 0,
+            filled: 0,
+            offset,
+            end,
+            limit,
+        }
+    }
+
+    /// The offset in the file of the next line.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next line, or `None` at the end of the stretch.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or ends before the stretch does.
+    #[allow(clippy::should_implement_trait, reason = "lends from its buffer, as no Iterator can")]
+    pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+        let mut searched = self.start;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer[searched..self.filled]) {
+                let line = self.start..searched + at;
+                self.start = line.end + 1;
+                self.offset += line.len() as u64 + 1;
+                if line.len() > self.limit {
+                    return Ok(Some(Line::TooLong(line.len() as u64 + 1)));
+                }
+                return Ok(Some(Line::Whole(&self.buffer[line])));
+            }
+            searched = self.filled;
+            if searched - self.start > self.limit {
+                return self.walk_over().map(Some);
+            }
+            let begun = self.filled - self.start;
+            if self.offset + begun as u64 >= self.end {
+                self.start = self.filled;
+                self.offset = self.end;
+                return Ok((begun > 0).then_some(Line::Unfinished(begun as u64)));
+            }
+            searched -= self.make_room();
+            self.read_more()?;
+        }
+    }
+
+    /// Skips `count` lines; the stretch must hold that many.
+    pub fn skip(&mut self, count: u64) -> io::Result<()> {
+        for _ in 0..count {
+            self.next()?;
+        }
+        Ok(())
+    }
+
+    /// The rest of a line above the limit: read and forgotten.
+    fn walk_over(&mut self) -> io::Result<Line<'_>> {
+        let mut length = 0;
+        loop {
+            let held = &self.buffer[self.start..self.filled];
+            let end = memchr::memchr(b'\n', held).map(|at| at + 1);
+            let taken = end.unwrap_or(held.len());
+            length += taken as u64;
+            self.start += taken;
+            self.offset += taken as u64;
+            if end.is_some() {
+                return Ok(Line::TooLong(length));
+            }
+            if self.offset >= self.end {
+                return Ok(Line::Unfinished(length));
+            }
+            self.start = 0;
+            self.filled = 0;
+            self.read_more()?;
+        }
+    }
+
+    /// Space behind what is held: moved to the front first, grown only for a line that needs it.
+    /// Returns how far what is held moved.
+    fn make_room(&mut self) -> usize {
+        let moved = self.start;
+        self.buffer.copy_within(self.start..self.filled, 0);
+        self.filled -= self.start;
+        self.start = 0;
+        if self.filled == self.buffer.len() {
+            let longer = (self.buffer.len() * 2).max(4096);
+            self.buffer.resize(longer, 0);
+        }
+        moved
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let at = self.offset + (self.filled - self.start) as u64;
+        let room = (self.buffer.len() - self.filled) as u64;
+        let want = room.min(self.end - at) as usize;
+        let space = &mut self.buffer[self.filled..self.filled + want];
+        self.filled += read_at(&self.file, space, at)?;
+        Ok(())
+    }
+}
+
+/// Some bytes at `offset`; the end of the file is an error, since nothing here is asked for beyond
+/// what is known to be there.
+pub fn read_at(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(space, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
