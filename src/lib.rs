@@ -9,6 +9,8 @@
 
 pub mod config;
 
+pub mod journal;
+
 pub mod history;
 
 pub mod lines;
