@@ -9,6 +9,12 @@
 
 pub mod config;
 
+pub mod catch_up;
+
+pub mod hub;
+
+pub mod outbox;
+
 pub mod journal;
 
 pub mod history;

@@ -1,0 +1,311 @@
+//! The sending side of one client.
+//!
+//! It is *live* as long as its socket takes at once what it is offered: then the hub sends straight
+//! into it. When the socket is full it is *behind*: nothing is queued for it, one thread of its own
+//! catches it up from the history (`catch_up.rs`), and the hub makes it live again when nothing is
+//! missing. Whoever may write is decided by the state: everybody, never waiting, while live; only
+//! the thread that catches up, while behind; nobody, once closed. So every byte that leaves is part
+//! of a whole frame.
+
+use std::{
+    io,
+    net::Shutdown,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use log::debug;
+use socket2::Socket;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::message::{Frames, close_frame};
+
+/// Bytes of control frames and error answers that wait for a client that is behind. Beyond it they
+/// are dropped: a peer that reads none of so many answers will not miss the next.
+const CONTROL_LIMIT: usize = 16 << 10;
+
+/// How long one blocking send may take. The kernel wakes a sender only when a third of the socket's
+/// buffer is free; a try of our own sees every byte of progress.
+pub const SEND_SLICE: Duration = Duration::from_millis(500);
+
+/// The sending side of one client, shared by its thread, the hub and the thread that catches up.
+#[derive(Debug)]
+pub struct Outbox {
+    socket: Socket,
+    side: Mutex<Side>,
+    /// Told when the state leaves `Behind` or `Closing`.
+    settled: Condvar,
+}
+
+#[derive(Debug)]
+struct Side {
+    state: State,
+    /// While behind: the rest of a frame that was cut, then whole control frames.
+    waiting: Vec<u8>,
+    /// How many bytes of `waiting` are the rest of a frame that was cut.
+    rest: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Live,
+    Behind,
+    /// Behind, and the last frame that waits is a close.
+    Closing,
+    Closed,
+}
+
+/// What became of frames offered to a client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// The socket took them all.
+    Sent,
+    /// The socket is full; the client is behind from this id on, and needs a thread to catch up.
+    Full(u64),
+    /// The client is behind already; it has none of them.
+    Behind,
+    /// There is nobody to send to.
+    Closed,
+}
+
+/// What became of a control frame.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Control {
+    /// It is sent, it waits its turn, or there is nobody to send it to.
+    Done,
+    /// The socket is full: the client is behind now, and needs a thread to catch up.
+    Full,
+}
+
+/// Why a client cannot be sent to any more.
+#[derive(Debug)]
+pub enum SendError {
+    /// It took nothing for the time it is allowed, after so many bytes.
+    Stalled(usize),
+    /// The connection is gone.
+    Gone,
+}
+
+impl Outbox {
+    /// The sending side of a socket, behind: it has been sent nothing yet.
+    pub fn new(socket: Socket) -> Outbox {
+        let side = Side { state: State::Behind, waiting: Vec::new(), rest: 0 };
+        Outbox { socket, side: Mutex::new(side), settled: Condvar::new() }
+    }
+
+    /// The socket, to read from; nobody writes to it but this.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Sends live frames, without waiting: the hub's side.
+    pub fn offer(&self, frames: &Frames) -> Offer {
+        let mut side = self.side();
+        match side.state {
+            State::Live => {}
+            State::Behind => return Offer::Behind,
+            State::Closing | State::Closed => return Offer::Closed,
+        }
+        match self.send_now(frames.bytes()) {
+            Ok(sent) if sent == frames.bytes().len() => Offer::Sent,
+            Ok(sent) => {
+                let (rest, next_id) = frames.cut(sent);
+                side.fall_behind(rest);
+                Offer::Full(next_id)
+            }
+            Err(error) => {
+                self.give_up(&mut side, &error);
+                Offer::Closed
+            }
+        }
+    }
+
+    /// Makes the client live; false when frames still wait to be sent before.
+    ///
+    /// Only for the hub, when the client has been sent all there is, and only while the thread that
+    /// catches up waits for this answer.
+    pub fn go_live(&self) -> bool {
+        let mut side = self.side();
+        match side.state {
+            State::Behind if side.waiting.is_empty() => {
+                self.settle(&mut side, State::Live);
+                true
+            }
+            State::Behind | State::Closing => false,
+            State::Live | State::Closed => true,
+        }
+    }
+
+    /// Sends a whole control frame or error answer: at once, or between frames when behind.
+    pub fn control(&self, frame: &[u8]) -> Control {
+        self.control_then(frame, State::Behind)
+    }
+
+    /// Sends a close frame, after which nothing more is sent.
+    pub fn close(&self, code: CloseCode, reason: &'static str) -> Control {
+        self.close_with(&close_frame(code, reason))
+    }
+
+    /// Sends a close frame that somebody else formatted.
+    pub fn close_with(&self, frame: &[u8]) -> Control {
+        self.control_then(frame, State::Closing)
+    }
+
+    fn control_then(&self, frame: &[u8], then: State) -> Control {
+        let mut side = self.side();
+        match side.state {
+            State::Live => match self.send_now(frame) {
+                Ok(sent) if sent == frame.len() => {
+                    if then == State::Closing {
+                        self.settle(&mut side, State::Closed);
+                    }
+                    Control::Done
+                }
+                Ok(sent) => {
+                    side.fall_behind(&frame[sent..]);
+                    side.state = then;
+                    Control::Full
+                }
+                Err(error) => {
+                    self.give_up(&mut side, &error);
+                    Control::Done
+                }
+            },
+            State::Behind => {
+                let room = side.waiting.len() - side.rest + frame.len() <= CONTROL_LIMIT;
+                if room || then == State::Closing {
+                    side.waiting.extend_from_slice(frame);
+                    side.state = then;
+                }
+                Control::Done
+            }
+            State::Closing | State::Closed => Control::Done,
+        }
+    }
+
+    /// What waits to be sent between frames, and whether it ends with a close: for the thread that
+    /// catches up.
+    pub fn take_waiting(&self, out: &mut Vec<u8>) -> Last {
+        let mut side = self.side();
+        out.append(&mut side.waiting);
+        side.waiting = Vec::new();
+        side.rest = 0;
+        match side.state {
+            State::Closing => Last::Close,
+            _ => Last::No,
+        }
+    }
+
+    /// Sends as much as the socket takes at once: none when it is full.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        loop {
+            match self.socket.send_with_flags(bytes, flags) {
+                Ok(sent) => return Ok(sent),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => return Ok(0),
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Sends all of `bytes`, waiting as long as the client takes some of it every `stall_timeout`:
+    /// for the thread that catches up, whose socket has `SEND_SLICE` as its send timeout.
+    pub fn send_patiently(&self, bytes: &[u8], stall_timeout: Duration) -> Result<(), SendError> {
+        let mut sent = 0;
+        let mut progress = Instant::now();
+        while sent < bytes.len() {
+            match self.socket.send_with_flags(&bytes[sent..], libc::MSG_NOSIGNAL) {
+                Ok(count) => {
+                    sent += count;
+                    progress = Instant::now();
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock if progress.elapsed() < stall_timeout => {}
+                    io::ErrorKind::WouldBlock => return Err(SendError::Stalled(sent)),
+                    _ => return Err(SendError::Gone),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a thread is at work to catch the client up.
+    pub fn is_behind(&self) -> bool {
+        matches!(self.side().state, State::Behind | State::Closing)
+    }
+
+    /// Whether the close frame is out, or nothing can be sent any more.
+    pub fn is_closed(&self) -> bool {
+        self.side().state == State::Closed
+    }
+
+    /// Nothing more is sent; the last frame that was given out is out.
+    pub fn closed(&self) {
+        self.settle(&mut self.side(), State::Closed);
+    }
+
+    /// Waits until the close frame is out or nothing can be sent; false when that took too long.
+    pub fn wait_closed(&self, timeout: Duration) -> bool {
+        let side = self.side();
+        let waits = |side: &mut Side| side.state == State::Closing;
+        let (_side, result) = self
+            .settled
+            .wait_timeout_while(side, timeout, waits)
+            .unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
+    }
+
+    /// Ends the connection at once, for a peer that is gone or takes nothing: what was not sent is
+    /// dropped, whoever waits on the socket wakes up, and no kernel memory stays behind.
+    pub fn abort(&self) {
+        self.cut_off(&mut self.side());
+    }
+
+    fn give_up(&self, side: &mut Side, error: &io::Error) {
+        debug!("sending failed: {error}");
+        self.cut_off(side);
+    }
+
+    fn cut_off(&self, side: &mut Side) {
+        self.settle(side, State::Closed);
+        // Both fail only on a socket that is gone already, which is as good. The shutdown wakes the
+        // client's thread from its read; without the linger, a close would go on sending.
+        let _ = self.socket.set_linger(Some(Duration::ZERO));
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn settle(&self, side: &mut Side, state: State) {
+        side.state = state;
+        self.settled.notify_all();
+    }
+
+    fn side(&self) -> MutexGuard<'_, Side> {
+        // Each step leaves it valid, so a panic elsewhere in a thread that held it takes nothing.
+        self.side.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Side {
+    fn fall_behind(&mut self, rest: &[u8]) {
+        self.state = State::Behind;
+        self.waiting = rest.to_vec();
+        self.rest = rest.len();
+    }
+}
+
+/// Whether what was taken ends with a close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// More may follow.
+    No,
+    /// Nothing follows.
+    Close,
+}
