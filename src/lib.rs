@@ -9,6 +9,12 @@
 
 pub mod config;
 
+pub mod server;
+
+pub mod handshake;
+
+pub mod client;
+
 pub mod catch_up;
 
 pub mod hub;

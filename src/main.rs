@@ -1,8 +1,99 @@
-//! The program.
+//! The program: arguments, logging, signals, exit code; the one place that prints and exits.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    process::ExitCode,
+    thread,
+};
 
 use clap::Parser;
+use crossbeam_channel::{Receiver, bounded};
+use log::error;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM, SIGXFSZ},
+    iterator::Signals,
+};
+use simplelog::{ConfigBuilder, WriteLogger};
+use txtcord::{
+    config::Config,
+    journal::{Fatal, OpenError},
+    server::{Failure, Server, StartError},
+};
 
-fn main() {
-    let config = txtcord::config::Config::parse();
-    println!("{config:?}");
+/// What a second signal exits with; the first is an orderly stop, and exits with 0.
+const IMPATIENT: i32 = 1;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    if let Err(error) = start_logging(&config) {
+        eprintln!("txtcord: {error}");
+        return ExitCode::FAILURE;
+    }
+    let stop = match stop_on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            error!("cannot handle signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let server = match Server::start(&config) {
+        Ok(server) => server,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::from(match error {
+                StartError::File(OpenError::Unusable(..)) => 66,
+                StartError::File(OpenError::InUse(..)) => 73,
+                StartError::File(OpenError::Failed(..)) => 74,
+                StartError::AddressInUse(..) => 98,
+                StartError::Other(..) => 1,
+            });
+        }
+    };
+    match server.run(&stop) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Fatal(Fatal::Storage(_))) => ExitCode::from(74),
+        Err(Failure::Fatal(Fatal::Changed(_))) => ExitCode::from(75),
+        Err(Failure::Panicked) => ExitCode::FAILURE,
+    }
+}
+
+fn start_logging(config: &Config) -> Result<(), String> {
+    let out: Box<dyn Write + Send> = match &config.log_file {
+        None => Box::new(io::stderr()),
+        Some(path) => {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            Box::new(file.map_err(|error| format!("--log-file {}: {error}", path.display()))?)
+        }
+    };
+    let format = ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_target_level(log::LevelFilter::Off)
+        .set_location_level(log::LevelFilter::Off)
+        .set_thread_level(log::LevelFilter::Debug)
+        .set_thread_mode(simplelog::ThreadLogMode::Names)
+        // tungstenite traces every frame, and with it what people say.
+        .add_filter_allow_str("txtcord")
+        .build();
+    WriteLogger::init(config.log_level, format, out).map_err(|error| error.to_string())
+}
+
+/// The first SIGTERM or SIGINT is passed on, the second ends the process at once.
+fn stop_on_signals() -> io::Result<Receiver<()>> {
+    // SIGXFSZ, of a file that may not grow any more, is only caught so that it does not kill: the
+    // write fails then, and is handled like a full disk.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
+    let (stop, stopped) = bounded(1);
+    let watch = move || {
+        let mut asked = None;
+        for signal in signals.forever().filter(|&signal| signal != SIGXFSZ) {
+            if asked.replace(signal).is_some() {
+                std::process::exit(IMPATIENT);
+            }
+            // If nobody listens any more, the end is on its way.
+            let _ = stop.try_send(());
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(watch)?;
+    Ok(stopped)
 }

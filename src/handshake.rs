@@ -1,0 +1,335 @@
+//! The request that begins every connection: its head, with a deadline and limits, who may ask from
+//! a web page, and the answers in HTTP.
+
+use std::{
+    fmt::Write as _,
+    io,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use socket2::Socket;
+use tungstenite::{Error, error::ProtocolError, handshake::server};
+
+use crate::{
+    client::{Wish, read, would_block},
+    history::Resume,
+};
+
+/// From the first byte to the last of a head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// The longest head: cookies of a whole domain fit, and no more is held for a stranger.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// The most header fields of a head.
+const HEADERS: usize = 64;
+
+/// The longest name that `as=` gives, in bytes.
+const NAME_BYTES: usize = 256;
+
+/// A parsed request, and what was received behind its head.
+#[derive(Debug)]
+pub struct Head {
+    /// The request line and the header fields.
+    pub request: Request<()>,
+    /// The first bytes behind the head, which belong to what follows.
+    pub received: Vec<u8>,
+}
+
+/// An answer that ends the exchange: a status, and a sentence that says what to do.
+#[derive(Debug)]
+pub struct Refused {
+    /// The status.
+    pub status: StatusCode,
+    /// For a person.
+    pub sentence: String,
+    /// Header fields beside the usual ones.
+    pub headers: Vec<(HeaderName, &'static str)>,
+}
+
+impl Refused {
+    /// An answer without further header fields.
+    pub fn new(status: StatusCode, sentence: impl Into<String>) -> Refused {
+        Refused { status, sentence: sentence.into(), headers: Vec::new() }
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Refused {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn bad(sentence: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::BAD_REQUEST, sentence)
+    }
+
+    /// The server has no room, or is about to end.
+    pub fn unavailable(sentence: &str) -> Refused {
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, sentence).with(header::RETRY_AFTER, "5")
+    }
+
+    /// The answer on the wire; the connection ends behind it.
+    pub fn response(&self) -> Vec<u8> {
+        let mut text = format!("HTTP/1.1 {}\r\n", self.status);
+        for (name, value) in &self.headers {
+            write!(text, "{}: {value}\r\n", canonical(name)).expect("memory");
+        }
+        let body = format!("{}\n", self.sentence);
+        write!(
+            text,
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\
+             \r\n\r\n{body}",
+            body.len()
+        )
+        .expect("writing to memory cannot fail");
+        text.into_bytes()
+    }
+}
+
+/// Header names as people write them.
+fn canonical(name: &HeaderName) -> String {
+    let mut text = String::new();
+    let mut upper = true;
+    for letter in name.as_str().chars() {
+        text.push(if upper { letter.to_ascii_uppercase() } else { letter });
+        upper = letter == '-';
+    }
+    text.replace("Websocket", "WebSocket")
+}
+
+/// Why there is no request to answer.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The peer left, or the socket failed.
+    Gone,
+    /// What came deserves this answer.
+    Refused(Refused),
+}
+
+/// Reads and parses the head of a request.
+///
+/// # Errors
+/// When it is not there in time, too large or malformed, or the peer leaves.
+pub fn read_head(socket: &Socket) -> Result<Head, HeadError> {
+    let deadline = Instant::now() + HEAD_TIME;
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let late = left.is_zero() || socket.set_read_timeout(Some(left)).is_err();
+        let from = bytes.len();
+        bytes.resize((from * 2).clamp(1024, HEAD_BYTES + 1), 0);
+        let count = match if late { Ok(0) } else { read(socket, &mut bytes[from..]) } {
+            Ok(0) if !late => return Err(HeadError::Gone),
+            Ok(count) if !late => count,
+            Err(error) if !would_block(&error) => return Err(HeadError::Gone),
+            _ => {
+                let sentence = "the request was not finished within 10 seconds; send it at once";
+                return Err(HeadError::Refused(Refused::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    sentence,
+                )));
+            }
+        };
+        bytes.truncate(from + count);
+        match parse(&bytes) {
+            Ok(Some((request, len))) if len <= HEAD_BYTES => {
+                return Ok(Head { request, received: bytes.split_off(len) });
+            }
+            Ok(None) if bytes.len() <= HEAD_BYTES => {}
+            Ok(_) => return Err(HeadError::Refused(too_large("the request head is above 8 KiB"))),
+            Err(refused) => return Err(HeadError::Refused(refused)),
+        }
+    }
+}
+
+fn too_large(what: &str) -> Refused {
+    let sentence = format!("{what}; send fewer or shorter header fields");
+    Refused::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, sentence)
+}
+
+/// A whole head and its length, or nothing yet.
+///
+/// # Errors
+/// When it can never become a request.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, Refused> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let len = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(too_large("the request has more than 64 header fields"));
+        }
+        Err(error) => return Err(Refused::bad(format!("malformed request: {error}"))),
+    };
+    let malformed = |_| Refused::bad("malformed request: not HTTP/1.1 as RFC 9112 has it");
+    let mut request = Request::builder()
+        .method(parsed.method.unwrap_or_default())
+        .uri(parsed.path.unwrap_or_default())
+        // A request that is built by hand is 1.1 unless told.
+        .version(match parsed.version {
+            Some(0) => Version::HTTP_10,
+            _ => Version::HTTP_11,
+        })
+        .body(())
+        .map_err(malformed)?;
+    let headers = request.headers_mut();
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_bytes(field.value);
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(Refused::bad(format!(
+                "malformed header field {}",
+                field.name.escape_default()
+            )));
+        };
+        headers.append(name, value);
+    }
+    check_host(&request)?;
+    join_connection(request.headers_mut());
+    Ok(Some((request, len)))
+}
+
+/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1.
+fn check_host(request: &Request<()>) -> Result<(), Refused> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Refused::bad("the request needs exactly one Host header field"));
+    }
+    Ok(())
+}
+
+/// tungstenite looks at the first Connection field alone.
+fn join_connection(headers: &mut HeaderMap) {
+    if headers.get_all(header::CONNECTION).iter().count() > 1 {
+        let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().collect();
+        let joined =
+            fields.iter().map(|field| field.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+        if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+            headers.insert(header::CONNECTION, joined);
+        }
+    }
+}
+
+/// The answer that accepts an upgrade, and what the client wishes.
+///
+/// # Errors
+/// When the request is no proper upgrade, comes from a page that may not, or has a malformed wish.
+pub fn upgrade(request: &Request<()>, allowed: &[String]) -> Result<(Vec<u8>, Wish), Refused> {
+    if request.method() != Method::GET {
+        let sentence = "a WebSocket begins with GET";
+        return Err(
+            Refused::new(StatusCode::METHOD_NOT_ALLOWED, sentence).with(header::ALLOW, "GET")
+        );
+    }
+    let response = server::create_response(request).map_err(|error| not_an_upgrade(&error))?;
+    let wish = wish(request.uri().query().unwrap_or_default())?;
+    check_origin(request.headers(), allowed)?;
+    let mut bytes = Vec::with_capacity(256);
+    server::write_response(&mut bytes, &response).map_err(|_| Refused::bad("malformed request"))?;
+    Ok((bytes, wish))
+}
+
+fn not_an_upgrade(error: &Error) -> Refused {
+    match error {
+        Error::Protocol(
+            ProtocolError::MissingSecWebSocketKey | ProtocolError::InvalidSecWebSocketKey,
+        ) => Refused::bad("Sec-WebSocket-Key must be 16 bytes in base64"),
+        _ => {
+            let sentence = "this is a WebSocket, version 13: connect with a WebSocket client, such \
+                            as websocat";
+            Refused::new(StatusCode::UPGRADE_REQUIRED, sentence)
+                .with(header::UPGRADE, "websocket")
+                .with(header::SEC_WEBSOCKET_VERSION, "13")
+        }
+    }
+}
+
+/// The query parameters of `/ws`; unknown ones are ignored.
+fn wish(query: &str) -> Result<Wish, Refused> {
+    let mut wish = Wish { resume: Resume::default(), name: None };
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "after" => wish.resume.after = Some(number("after", &value)?),
+            "limit" => wish.resume.limit = Some(number("limit", &value)?),
+            "epoch" => wish.resume.epoch = Some(value.into_owned()),
+            "as" if value.is_empty() || value.len() > NAME_BYTES => {
+                return Err(Refused::bad(format!("as= needs a name of 1 to {NAME_BYTES} bytes")));
+            }
+            "as" => wish.name = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    Ok(wish)
+}
+
+/// A whole number in a query; one too large for any file counts as the largest there is.
+pub fn number(name: &str, text: &str) -> Result<u64, Refused> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refused::bad(format!("{name}= needs a whole number, such as {name}=42")));
+    }
+    Ok(text.parse().unwrap_or(u64::MAX))
+}
+
+/// Who may connect from a web page: no page at all, a page of this very server under a name that
+/// DNS cannot rebind, a page of this machine, or a listed one.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let text = origin.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if origins.next().is_none() && may_connect(text, host, allowed) {
+        return Ok(());
+    }
+    let shown: String = String::from_utf8_lossy(origin.as_bytes())
+        .chars()
+        .flat_map(char::escape_default)
+        .take(100)
+        .collect();
+    Err(Refused::new(
+        StatusCode::FORBIDDEN,
+        format!("pages of {shown} may not connect; the server's --allow-origin {shown} allows it"),
+    ))
+}
+
+fn may_connect(origin: &str, host: &str, allowed: &[String]) -> bool {
+    if allowed.iter().any(|listed| listed == "*" || listed == origin) {
+        return true;
+    }
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    if !matches!(scheme, "http" | "https") {
+        return false;
+    }
+    let name = host_name(authority);
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+        || (authority.eq_ignore_ascii_case(host) && is_local_or_literal(name))
+}
+
+/// A host without its port.
+fn host_name(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => authority,
+    }
+}
+
+/// Whether no DNS server decides what the name means.
+pub fn is_local_or_literal(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+    name == "localhost" || name.ends_with(".localhost") || literal.parse::<IpAddr>().is_ok()
+}
+
+/// Whether an error is the peer's leaving, not worth a word.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
+    )
+}
