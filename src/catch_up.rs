@@ -13,6 +13,7 @@ use crate::{
     history::{HistoryFrame, LiveFrames, Snapshot},
     hub::{ClientId, HubHandle, Next},
     message::close_frame,
+    metrics::{Metrics, Reason},
     outbox::{Last, Outbox, SEND_SLICE, SendError},
 };
 
@@ -26,6 +27,8 @@ pub struct Reach {
     pub outbox: Arc<Outbox>,
     /// To ask for more.
     pub hub: HubHandle,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// How long it may take nothing.
     pub stall_timeout: Duration,
     /// The number in the names of its threads.
@@ -152,6 +155,7 @@ impl CatchUp {
             // The socket is full, so this is a hope and no more.
             let _ = self.reach.outbox.send_now(&close_frame(CloseCode::Again, reason));
         }
+        self.reach.metrics.left(Reason::Stalled);
         self.reach.outbox.abort();
     }
 
@@ -170,7 +174,8 @@ impl CatchUp {
         };
         match filled {
             Ok(true) => {
-                if let Source::Live(_) = self.source {
+                if let Source::Live(frames) = &self.source {
+                    self.reach.metrics.caught_up(frames.filled());
                     self.last = self.reach.outbox.take_waiting(&mut self.buffer);
                 }
                 return Refilled::More;

@@ -24,6 +24,7 @@ use crate::{
     history::Resume,
     hub::{ClientId, HubGone, HubHandle, Joined},
     message::{self, Refusal, ping_frame},
+    metrics::{Metrics, Reason},
     outbox::{Control, Outbox},
 };
 
@@ -80,6 +81,23 @@ pub enum Over {
     Ended(Error),
     /// Nothing was read for twice the ping interval.
     Silent,
+}
+
+impl Over {
+    /// The same in a word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Over::Silent => Reason::Silent,
+            Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => Reason::Closed,
+            Over::Ended(Error::Utf8(_)) => Reason::InvalidText,
+            Over::Ended(Error::Capacity(_)) => Reason::TooBig,
+            Over::Ended(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                Reason::Gone
+            }
+            Over::Ended(Error::Protocol(_)) => Reason::Protocol,
+            Over::Ended(_) => Reason::Gone,
+        }
+    }
 }
 
 /// Whether a read may wait for the peer.
@@ -326,6 +344,7 @@ pub struct Wish {
 /// A client for as long as it is one of the hub's.
 struct Membership {
     hub: HubHandle,
+    metrics: Arc<Metrics>,
     client: ClientId,
 }
 
@@ -351,7 +370,8 @@ pub fn serve(
     let gone = |HubGone| io::Error::other("the hub is gone");
     let Joined { client, snapshot } =
         reach.hub.join(reach.outbox.clone(), start_catch_up, wish.resume).map_err(gone)?;
-    let membership = Membership { hub: reach.hub.clone(), client };
+    let (hub, metrics) = (reach.hub.clone(), reach.metrics.clone());
+    let membership = Membership { hub, metrics, client };
     match CatchUp::joining(reach.clone(), client, response, snapshot)?.start() {
         Start::Done => {}
         Start::Full(catch_up) => catch_up.spawn()?,
@@ -395,7 +415,10 @@ fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>)
                 let refusal = Refusal::BinaryUnsupported;
                 connection.send(&refusal.frame(refusal.sentence()));
             }
-            Received::Over(over) => return connection.finish(&over),
+            Received::Over(over) => {
+                membership.metrics.left(over.reason());
+                return connection.finish(&over);
+            }
         }
     }
 }

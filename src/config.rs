@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 
 /// The settings of one server, checked.
@@ -16,11 +16,12 @@ use log::LevelFilter;
     after_help = "Every flag is also an environment variable: TXTCORD_LISTEN, TXTCORD_FILE, ...\n\
                   Chat: websocat 'ws://127.0.0.1:8000/ws?as=ann'    Watch: tail -f messages.txt",
     max_term_width = 100,
-    disable_help_flag = true
+    disable_help_flag = true,
+    disable_help_subcommand = true
 )]
 pub struct Config {
     /// Address and port to listen on
-    #[arg(long, env = "TXTCORD_LISTEN", hide_env = true, value_name = "ADDR", default_value = "127.0.0.1:8000", value_parser = address)]
+    #[arg(long, global = true, env = "TXTCORD_LISTEN", hide_env = true, value_name = "ADDR", default_value = "127.0.0.1:8000", value_parser = address)]
     pub listen: SocketAddr,
 
     /// The text file: one message a line
@@ -94,9 +95,20 @@ pub struct Config {
     #[arg(long, env = "TXTCORD_LOG_FILE", hide_env = true, value_name = "PATH")]
     pub log_file: Option<PathBuf>,
 
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub instead: Option<Instead>,
+
     /// Print this help
     #[arg(short, long, action = clap::ArgAction::HelpShort)]
     help: Option<bool>,
+}
+
+/// What the program does instead of serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Instead {
+    /// Ask the server at --listen whether it is alive
+    Health,
 }
 
 /// When a message reaches the disk, against when it is shown.

@@ -3,7 +3,6 @@
 
 use std::{
     fmt::Write as _,
-    io,
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -55,13 +54,26 @@ impl Refused {
         Refused { status, sentence: sentence.into(), headers: Vec::new() }
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Refused {
+    /// The same with one more header field.
+    pub fn with(mut self, name: HeaderName, value: &'static str) -> Refused {
         self.headers.push((name, value));
         self
     }
 
-    fn bad(sentence: impl Into<String>) -> Refused {
+    /// The request makes no sense.
+    pub fn bad(sentence: impl Into<String>) -> Refused {
         Refused::new(StatusCode::BAD_REQUEST, sentence)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(sentence: &str) -> Refused {
+        Refused::new(StatusCode::NOT_FOUND, sentence)
+    }
+
+    /// The request was not there in time.
+    pub fn late() -> Refused {
+        let sentence = "the request was not finished in time; send it at once";
+        Refused::new(StatusCode::REQUEST_TIMEOUT, sentence)
     }
 
     /// The server has no room, or is about to end.
@@ -71,20 +83,32 @@ impl Refused {
 
     /// The answer on the wire; the connection ends behind it.
     pub fn response(&self) -> Vec<u8> {
-        let mut text = format!("HTTP/1.1 {}\r\n", self.status);
-        for (name, value) in &self.headers {
-            write!(text, "{}: {value}\r\n", canonical(name)).expect("memory");
-        }
         let body = format!("{}\n", self.sentence);
-        write!(
-            text,
-            "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\
-             \r\n\r\n{body}",
-            body.len()
-        )
-        .expect("writing to memory cannot fail");
-        text.into_bytes()
+        let mut headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        headers.push((header::CONTENT_TYPE, "text/plain; charset=utf-8".into()));
+        headers.push((header::CONTENT_LENGTH, body.len().to_string()));
+        headers.push((header::CONNECTION, "close".into()));
+        let mut bytes = response_head(self.status, &headers);
+        bytes.extend_from_slice(body.as_bytes());
+        bytes
     }
+}
+
+/// The head of a response.
+pub fn response_head(status: StatusCode, headers: &[(HeaderName, String)]) -> Vec<u8> {
+    let mut text = format!("HTTP/1.1 {status}\r\n");
+    for (name, value) in headers {
+        let line = write!(text, "{}: {value}\r\n", canonical(name));
+        line.expect("writing to memory cannot fail");
+    }
+    text.push_str("\r\n");
+    text.into_bytes()
+}
+
+/// Names the numbering that the ids of a response belong to.
+pub fn response_epoch(epoch: &str) -> (HeaderName, String) {
+    (HeaderName::from_static("txtcord-epoch"), epoch.to_owned())
 }
 
 /// Header names as people write them.
@@ -103,18 +127,28 @@ fn canonical(name: &HeaderName) -> String {
 pub enum HeadError {
     /// The peer left, or the socket failed.
     Gone,
+    /// Not a byte came in time.
+    Silent,
     /// What came deserves this answer.
     Refused(Refused),
 }
 
-/// Reads and parses the head of a request.
+/// Reads and parses the head of a request, which begins with what was `received` already.
 ///
 /// # Errors
 /// When it is not there in time, too large or malformed, or the peer leaves.
-pub fn read_head(socket: &Socket) -> Result<Head, HeadError> {
+pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> {
     let deadline = Instant::now() + HEAD_TIME;
-    let mut bytes = Vec::with_capacity(1024);
+    let mut bytes = received;
     loop {
+        match parse(&bytes) {
+            Ok(Some((request, len))) if len <= HEAD_BYTES => {
+                return Ok(Head { request, received: bytes.split_off(len) });
+            }
+            Ok(None) if bytes.len() <= HEAD_BYTES => {}
+            Ok(_) => return Err(HeadError::Refused(too_large("the request head is above 8 KiB"))),
+            Err(refused) => return Err(HeadError::Refused(refused)),
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let late = left.is_zero() || socket.set_read_timeout(Some(left)).is_err();
         let from = bytes.len();
@@ -123,6 +157,7 @@ pub fn read_head(socket: &Socket) -> Result<Head, HeadError> {
             Ok(0) if !late => return Err(HeadError::Gone),
             Ok(count) if !late => count,
             Err(error) if !would_block(&error) => return Err(HeadError::Gone),
+            _ if from == 0 => return Err(HeadError::Silent),
             _ => {
                 let sentence = "the request was not finished within 10 seconds; send it at once";
                 return Err(HeadError::Refused(Refused::new(
@@ -132,14 +167,6 @@ pub fn read_head(socket: &Socket) -> Result<Head, HeadError> {
             }
         };
         bytes.truncate(from + count);
-        match parse(&bytes) {
-            Ok(Some((request, len))) if len <= HEAD_BYTES => {
-                return Ok(Head { request, received: bytes.split_off(len) });
-            }
-            Ok(None) if bytes.len() <= HEAD_BYTES => {}
-            Ok(_) => return Err(HeadError::Refused(too_large("the request head is above 8 KiB"))),
-            Err(refused) => return Err(HeadError::Refused(refused)),
-        }
     }
 }
 
@@ -248,20 +275,29 @@ fn not_an_upgrade(error: &Error) -> Refused {
 
 /// The query parameters of `/ws`; unknown ones are ignored.
 fn wish(query: &str) -> Result<Wish, Refused> {
-    let mut wish = Wish { resume: Resume::default(), name: None };
+    let mut wish = Wish { resume: Resume::default(), name: speaker(query)? };
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
             "after" => wish.resume.after = Some(number("after", &value)?),
             "limit" => wish.resume.limit = Some(number("limit", &value)?),
             "epoch" => wish.resume.epoch = Some(value.into_owned()),
-            "as" if value.is_empty() || value.len() > NAME_BYTES => {
-                return Err(Refused::bad(format!("as= needs a name of 1 to {NAME_BYTES} bytes")));
-            }
-            "as" => wish.name = Some(value.into_owned()),
             _ => {}
         }
     }
     Ok(wish)
+}
+
+/// The name that `as=` gives in a query, if it does.
+///
+/// # Errors
+/// When it is no name.
+pub fn speaker(query: &str) -> Result<Option<String>, Refused> {
+    let names = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "as");
+    match names.last() {
+        None => Ok(None),
+        Some((_, name)) if (1..=NAME_BYTES).contains(&name.len()) => Ok(Some(name.into_owned())),
+        Some(_) => Err(Refused::bad(format!("as= needs a name of 1 to {NAME_BYTES} bytes"))),
+    }
 }
 
 /// A whole number in a query; one too large for any file counts as the largest there is.
@@ -273,23 +309,54 @@ pub fn number(name: &str, text: &str) -> Result<u64, Refused> {
 }
 
 /// Who may connect from a web page: no page at all, a page of this very server under a name that
-/// DNS cannot rebind, a page of this machine, or a listed one.
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+/// DNS cannot rebind, a page of this machine, or a listed one. Returns the page's origin.
+///
+/// # Errors
+/// When the page may not.
+pub fn check_origin<'a>(
+    headers: &'a HeaderMap,
+    allowed: &[String],
+) -> Result<Option<&'a str>, Refused> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else { return Ok(()) };
+    let Some(origin) = origins.next() else { return Ok(None) };
     let text = origin.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if origins.next().is_none() && may_connect(text, host, allowed) {
-        return Ok(());
+        return Ok(Some(text));
     }
-    let shown: String = String::from_utf8_lossy(origin.as_bytes())
-        .chars()
-        .flat_map(char::escape_default)
-        .take(100)
-        .collect();
+    let shown = shown(origin);
     Err(Refused::new(
         StatusCode::FORBIDDEN,
         format!("pages of {shown} may not connect; the server's --allow-origin {shown} allows it"),
+    ))
+}
+
+/// What a peer made up, fit for a sentence: escaped and cut.
+fn shown(value: &HeaderValue) -> String {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    text.chars().flat_map(char::escape_default).take(100).collect()
+}
+
+/// The same for what is no WebSocket, where browsers send no Origin with a page's own requests:
+/// the name the server was asked by must be one that DNS cannot rebind, or a listed origin's.
+///
+/// # Errors
+/// When it is neither.
+pub fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+    // Without a Host it is HTTP/1.0, and no browser.
+    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
+    let text = host.to_str().unwrap_or_default();
+    let is_listed = |listed: &String| {
+        let listed = listed.split_once("://").map_or(&**listed, |(_, authority)| authority);
+        listed == "*" || listed.eq_ignore_ascii_case(text)
+    };
+    if is_local_or_literal(host_name(text)) || allowed.iter().any(is_listed) {
+        return Ok(());
+    }
+    let shown = shown(host);
+    Err(Refused::new(
+        StatusCode::FORBIDDEN,
+        format!("this server is not {shown}; its --allow-origin https://{shown} allows the name"),
     ))
 }
 
@@ -320,16 +387,8 @@ fn host_name(authority: &str) -> &str {
 }
 
 /// Whether no DNS server decides what the name means.
-pub fn is_local_or_literal(name: &str) -> bool {
+fn is_local_or_literal(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
     name == "localhost" || name.ends_with(".localhost") || literal.parse::<IpAddr>().is_ok()
-}
-
-/// Whether an error is the peer's leaving, not worth a word.
-pub fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
-    )
 }

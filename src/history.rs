@@ -123,6 +123,17 @@ pub struct History {
     index: Index,
 }
 
+/// What somebody who reads the history asks of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Window {
+    /// Only what came after this id.
+    pub after: Option<u64>,
+    /// Only what came before this id.
+    pub before: Option<u64>,
+    /// At most so many messages: with `after` the first ones, else the last.
+    pub limit: Option<u64>,
+}
+
 /// What a client that connects asks of the history.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
@@ -206,7 +217,7 @@ impl History {
     /// it has. Never a part of what it missed: where `limit` would cut that, it starts over.
     pub fn snapshot(&self, resume: &Resume, epoch: &Arc<str>) -> Snapshot {
         let last_id = self.last_id();
-        let limited = resume.limit.map_or(1, |limit| self.first_of_last(limit));
+        let limited = resume.limit.map_or(1, |limit| self.first_of_last(limit, last_id + 1));
         let known = resume.epoch.as_ref().is_none_or(|asked| **asked == **epoch);
         let (first_id, resumed) = match resume.after {
             None => (limited, None),
@@ -218,53 +229,90 @@ impl History {
         Snapshot { range: self.range(first_id, last_id), epoch: epoch.clone(), resumed }
     }
 
+    /// What somebody who reads the history wants of it, as far as it is there.
+    pub fn window(&self, window: &Window) -> Range {
+        let before = window.before.unwrap_or(u64::MAX).min(self.last_id() + 1).max(1);
+        match (window.after, window.limit) {
+            (None, None) => self.range(1, before - 1),
+            (None, Some(limit)) => self.range(self.first_of_last(limit, before), before - 1),
+            (Some(after), limit) => {
+                let first_id = after.saturating_add(1).min(before);
+                let last_id = match limit {
+                    None => before - 1,
+                    Some(limit) => self.last_of_first(limit, first_id).min(before - 1),
+                };
+                self.range(first_id, last_id)
+            }
+        }
+    }
+
     /// The lines `first_id..=last_id`, which the history must have.
-    pub fn range(&self, first_id: u64, last_id: u64) -> Range {
-        let marks = &self.index.marks;
-        let near = marks.partition_point(|mark| mark.id <= first_id);
-        let mark = match near {
-            0 => Mark { id: 1, offset: self.index.start },
-            _ => marks[near - 1],
-        };
-        // The end of a range that stops short of the history is found by its reader, by counting.
+    fn range(&self, first_id: u64, last_id: u64) -> Range {
         Range {
             file: self.file.clone(),
             line_limit: self.line_limit,
-            mark,
             first_id,
             last_id,
+            start: self.near(first_id),
+            stop: self.near(last_id + 1),
             end: self.index.end,
             holes: self.index.holes.clone(),
         }
     }
 
-    /// The next lines for somebody who has everything before `first_id`: at most a round's worth.
-    pub fn round(&self, first_id: u64) -> Range {
-        let mut range = self.range(first_id, self.last_id());
-        let marks = &self.index.marks;
-        let far = marks.partition_point(|mark| mark.offset < range.mark.offset + ROUND);
-        if let Some(mark) = marks.get(far)
-            && mark.id > first_id
-        {
-            range.last_id = mark.id - 1;
-            range.end = mark.offset;
+    /// The nearest known line at or before one; the line behind the last is known.
+    fn near(&self, id: u64) -> Mark {
+        if id > self.index.lines {
+            return Mark { id: self.index.lines + 1, offset: self.index.end };
         }
-        range
+        let marks = &self.index.marks;
+        match marks.partition_point(|mark| mark.id <= id) {
+            0 => Mark { id: 1, offset: self.index.start },
+            near => marks[near - 1],
+        }
     }
 
-    /// The id where the last `count` messages begin.
-    fn first_of_last(&self, count: u64) -> u64 {
-        let mut first_id = self.last_id() + 1;
+    /// The next lines for somebody who has everything before `first_id`: at most a round's worth.
+    pub fn round(&self, first_id: u64) -> Range {
+        let marks = &self.index.marks;
+        let near = self.near(first_id);
+        let far = marks.partition_point(|mark| mark.offset < near.offset + ROUND);
+        match marks.get(far) {
+            Some(mark) if mark.id > first_id => self.range(first_id, mark.id - 1),
+            _ => self.range(first_id, self.last_id()),
+        }
+    }
+
+    /// The id where the last `count` messages before the line `before` begin.
+    fn first_of_last(&self, count: u64, before: u64) -> u64 {
+        let mut first_id = before;
         let mut missing = count;
-        for hole in self.index.holes.iter().rev() {
-            let behind = first_id - (hole.first_id + hole.lines);
+        for hole in self.index.holes.iter().rev().skip_while(|hole| hole.first_id >= before) {
+            let behind = first_id.saturating_sub(hole.first_id + hole.lines);
             if behind >= missing {
-                return first_id - missing;
+                break;
             }
             missing -= behind;
             first_id = hole.first_id;
         }
         first_id - missing.min(first_id - 1)
+    }
+
+    /// The id where the first `count` messages from the line `first_id` on end.
+    fn last_of_first(&self, count: u64, first_id: u64) -> u64 {
+        let mut next_id = first_id;
+        let mut missing = count;
+        let holes = &self.index.holes;
+        let from = holes.partition_point(|hole| hole.first_id + hole.lines <= first_id);
+        for hole in &holes[from..] {
+            let before = hole.first_id.saturating_sub(next_id);
+            if before >= missing {
+                break;
+            }
+            missing -= before;
+            next_id = hole.first_id + hole.lines;
+        }
+        next_id.saturating_add(missing) - 1
     }
 
     /// Whether two windows hold the same messages, or the second holds more: between `from` and a
@@ -348,12 +396,14 @@ fn load_part(
 pub struct Range {
     file: Arc<File>,
     line_limit: usize,
-    /// The nearest known line at or before the first.
-    mark: Mark,
     /// The first line.
     pub first_id: u64,
     /// The last line; one less than `first_id` when there is none.
     pub last_id: u64,
+    /// The nearest known line at or before the first, and at or before the one behind the last.
+    start: Mark,
+    stop: Mark,
+    /// The committed end of the file.
     end: u64,
     holes: Arc<Vec<Hole>>,
 }
@@ -364,14 +414,35 @@ impl Range {
         self.first_id > self.last_id
     }
 
-    /// The offset of the first line.
-    fn start(&self) -> io::Result<u64> {
+    /// The file that it is a stretch of.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The offset of a line, from one known at or before it.
+    fn offset(&self, near: Mark, id: u64) -> io::Result<u64> {
+        if near.id == id {
+            return Ok(near.offset);
+        }
         let block = STRIDE as usize;
-        let mut lines = Lines::new(&self.file, self.mark.offset, self.end, block, self.line_limit);
-        lines.skip(self.first_id - self.mark.id)?;
+        let mut lines = Lines::new(&self.file, near.offset, self.end, block, self.line_limit);
+        lines.skip(id - near.id)?;
         Ok(lines.offset())
     }
 
+    /// The offsets where the first line begins and the last one ends.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    fn offsets(&self) -> io::Result<(u64, u64)> {
+        if self.is_empty() {
+            return Ok((self.end, self.end));
+        }
+        let stop = self.offset(self.stop, self.last_id + 1)?;
+        Ok((self.offset(self.start, self.first_id)?, stop))
+    }
+
+    /// The holes in it.
     fn holes(&self) -> impl Iterator<Item = &Hole> {
         let from = self.holes.partition_point(|hole| hole.first_id + hole.lines <= self.first_id);
         self.holes[from..].iter().take_while(|hole| hole.first_id <= self.last_id)
@@ -382,11 +453,8 @@ impl Range {
     /// # Errors
     /// When the file cannot be read.
     pub fn messages(self) -> io::Result<Messages> {
-        let block = if self.is_empty() { 0 } else { BLOCK };
-        let mut lines = Lines::new(&self.file, self.mark.offset, self.end, block, self.line_limit);
-        if !self.is_empty() {
-            lines.skip(self.first_id - self.mark.id)?;
-        }
+        let (start, end) = self.offsets()?;
+        let lines = Lines::new(&self.file, start, end, BLOCK, self.line_limit);
         let hole = self.holes.partition_point(|hole| hole.first_id + hole.lines <= self.first_id);
         Ok(Messages {
             next_id: self.first_id,
@@ -442,8 +510,10 @@ impl Messages {
 pub struct Snapshot {
     /// The lines in it.
     pub range: Range,
-    epoch: Arc<str>,
-    resumed: Option<bool>,
+    /// The name of the numbering.
+    pub epoch: Arc<str>,
+    /// Whether it goes on where `after` said, if that was said.
+    pub resumed: Option<bool>,
 }
 
 /// A `message_history` frame that streams itself: one frame, whose header carries the length, known
@@ -454,6 +524,8 @@ pub struct HistoryFrame {
     part: Part,
     /// The offset in the file of what comes next.
     offset: u64,
+    /// The offset behind the last line.
+    end: u64,
     /// What is left of the array, in bytes on the wire: without the `\n` of the last message.
     left: u64,
     /// The hole that comes next, and in the tail the next id of it to be named.
@@ -464,6 +536,7 @@ pub struct HistoryFrame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Head,
+    Begin,
     Array,
     Skipped,
     Tail,
@@ -479,11 +552,11 @@ impl HistoryFrame {
     /// When the file cannot be read.
     pub fn new(snapshot: Snapshot) -> io::Result<HistoryFrame> {
         let range = &snapshot.range;
-        let offset = if range.is_empty() { range.end } else { range.start()? };
+        let (offset, end) = range.offsets()?;
         let hole = range.holes.partition_point(|hole| hole.end <= offset);
         let holes: u64 = range.holes().map(|hole| hole.end - hole.start.max(offset)).sum();
-        let left = (range.end - offset - holes).saturating_sub(1);
-        Ok(HistoryFrame { snapshot, part: Part::Head, offset, left, hole, skipped: 0 })
+        let left = (end - offset - holes).saturating_sub(1);
+        Ok(HistoryFrame { snapshot, part: Part::Head, offset, end, left, hole, skipped: 0 })
     }
 
     /// Appends what comes next to `out`, up to about a block; false when there was nothing left.
@@ -497,6 +570,10 @@ impl HistoryFrame {
         while out.len() < BLOCK && self.part != Part::Done {
             self.part = match self.part {
                 Part::Head => self.head(out),
+                Part::Begin => {
+                    out.extend_from_slice(HISTORY_HEAD);
+                    Part::Array
+                }
                 Part::Array => self.array(out)?,
                 Part::Skipped => self.skipped(out),
                 Part::Tail | Part::Done => self.tail(out),
@@ -505,27 +582,35 @@ impl HistoryFrame {
         Ok(true)
     }
 
-    fn head(&mut self, out: &mut Vec<u8>) -> Part {
+    /// The length of the payload, before any of it has been taken.
+    pub fn payload_len(&self) -> u64 {
         let range = &self.snapshot.range;
         let mut tail = Vec::new();
         push_ids(range, &mut tail);
         self.push_epoch(&mut tail);
-        let skipped = skipped_len(range);
-        let len = HISTORY_HEAD.len() as u64 + self.left + tail.len() as u64 + skipped;
-        let room = BLOCK.min(len as usize + 16);
-        out.reserve(room);
+        HISTORY_HEAD.len() as u64 + self.left + tail.len() as u64 + skipped_len(range)
+    }
+
+    /// Leaves the frame's header out: for those who are sent the payload by other means.
+    pub fn without_header(mut self) -> HistoryFrame {
+        self.part = Part::Begin;
+        self
+    }
+
+    fn head(&mut self, out: &mut Vec<u8>) -> Part {
+        let len = self.payload_len();
+        out.reserve(BLOCK.min(len as usize + 16));
         message::push_text_header(len, out);
-        out.extend_from_slice(HISTORY_HEAD);
-        Part::Array
+        Part::Begin
     }
 
     fn array(&mut self, out: &mut Vec<u8>) -> io::Result<Part> {
         let range = &self.snapshot.range;
         while self.left > 0 {
-            let hole = range.holes.get(self.hole).filter(|hole| hole.start < range.end);
-            let stop = hole.map_or(range.end, |hole| hole.start);
+            let hole = range.holes.get(self.hole).filter(|hole| hole.start < self.end);
+            let stop = hole.map_or(self.end, |hole| hole.start);
             if self.offset >= stop {
-                self.offset = hole.map_or(range.end, |hole| hole.end);
+                self.offset = hole.map_or(self.end, |hole| hole.end);
                 self.hole += 1;
                 continue;
             }
@@ -642,6 +727,11 @@ impl LiveFrames {
         }
         out.extend_from_slice(self.frames.bytes());
         Ok(!self.frames.is_empty())
+    }
+
+    /// How many frames the last call appended.
+    pub fn filled(&self) -> u64 {
+        self.frames.len() as u64
     }
 }
 

@@ -6,20 +6,22 @@
 //! It waits for nobody but the disk.
 
 use std::{
+    collections::{HashMap, VecDeque},
     io,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use log::{error, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
-    history::{BLOCK, BOM, History, Range, Resume, Snapshot, Times},
+    history::{BLOCK, BOM, History, Range, Resume, Snapshot, Times, Window},
     journal::{AppendError, Fatal, Journal},
     lines::{Line, Lines},
     message::{self, Frames, Refusal},
+    metrics::{Metrics, Status},
     outbox::{Control, Offer, Outbox},
 };
 
@@ -56,13 +58,19 @@ pub enum Command {
         /// Gets the answer.
         reply: Sender<Joined>,
     },
-    /// A client says something: whole lines.
-    Post {
-        /// Who, to be answered when it is refused.
-        client: ClientId,
-        /// One or more messages, each a line with its `\n`.
-        lines: Vec<u8>,
+    /// Somebody says something.
+    Post(Post),
+    /// Somebody wants to read the history.
+    Look {
+        /// Which part.
+        window: Window,
+        /// Told, from now on, whenever there is more; ends when the server stops.
+        follow: Option<Sender<()>>,
+        /// Gets the answer.
+        reply: Sender<View>,
     },
+    /// Somebody wants to know how things are.
+    Status(Sender<Status>),
     /// A client that was sent all it was given asks for more, or to be live.
     CatchUp {
         /// Who.
@@ -74,6 +82,53 @@ pub enum Command {
     Leave(ClientId),
     /// The server stops: nothing more is taken, everybody is told.
     Stop,
+}
+
+/// One or more messages of one speaker.
+#[derive(Debug)]
+pub struct Post {
+    /// Who says it.
+    pub by: Speaker,
+    /// Each a line with its `\n`.
+    pub lines: Vec<u8>,
+}
+
+/// Who speaks, and how to answer.
+#[derive(Debug)]
+pub enum Speaker {
+    /// A client: it is sent its own message like everybody, or a refusal.
+    Client(ClientId),
+    /// Somebody who waits for the ids.
+    Request {
+        /// Names the post: the same again within a while is answered with the first one's ids.
+        key: Option<String>,
+        /// Gets the answer.
+        reply: Sender<Result<Stored, Refusal>>,
+    },
+}
+
+/// The ids of what was posted: the first and the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Of the first message.
+    pub first_id: u64,
+    /// Of the last.
+    pub last_id: u64,
+}
+
+/// A part of the history, and what is known about it.
+#[derive(Debug)]
+pub struct View {
+    /// The lines.
+    pub range: Range,
+    /// When they were accepted.
+    pub times: Times,
+    /// The name of the numbering.
+    pub epoch: Arc<str>,
+    /// The number of the last line there is.
+    pub last_id: u64,
+    /// The committed length of the file.
+    pub end: u64,
 }
 
 /// The answer to a join.
@@ -125,7 +180,28 @@ impl HubHandle {
 
     /// Posts whole lines. They are stored and shown to all, or answered with a refusal.
     pub fn post(&self, client: ClientId, lines: Vec<u8>) -> Result<(), HubGone> {
-        self.send(Command::Post { client, lines })
+        self.send(Command::Post(Post { by: Speaker::Client(client), lines }))
+    }
+
+    /// Posts whole lines, and waits until they are stored; see [`Speaker::Request`].
+    pub fn store(
+        &self,
+        key: Option<String>,
+        lines: Vec<u8>,
+    ) -> Result<Result<Stored, Refusal>, HubGone> {
+        self.ask(|reply| Command::Post(Post { by: Speaker::Request { key, reply }, lines }))
+    }
+
+    /// Looks at a part of the history; see [`Command::Look`].
+    pub fn look(&self, window: Window, follow: Option<Sender<()>>) -> Result<View, HubGone> {
+        self.ask(|reply| Command::Look { window, follow, reply })
+    }
+
+    /// Asks how things are; `None` when the hub is gone, or does not answer in time.
+    pub fn status(&self, timeout: Duration) -> Option<Status> {
+        let (reply, answer) = bounded(1);
+        self.inbox.send_timeout(Command::Status(reply), timeout).ok()?;
+        answer.recv_timeout(timeout).ok()
     }
 
     /// Asks what a client that is behind does next.
@@ -177,6 +253,12 @@ impl Client {
         }
     }
 
+    fn control(&self, frame: &[u8]) {
+        if self.outbox.control(frame) == Control::Full {
+            self.catch_up();
+        }
+    }
+
     fn close(&self, code: CloseCode, reason: &'static str) {
         if self.outbox.close(code, reason) == Control::Full {
             self.catch_up();
@@ -195,6 +277,9 @@ pub struct Hub {
     times: Times,
     clients: Vec<Client>,
     next_client: u64,
+    followers: Vec<Sender<()>>,
+    keys: Keys,
+    metrics: Arc<Metrics>,
     stopping: bool,
     /// The end of what is stored as the policy asks, and so of what anyone may be told of.
     shown: u64,
@@ -214,10 +299,18 @@ impl Hub {
             times: Times::default(),
             clients: Vec::new(),
             next_client: 1,
+            followers: Vec::new(),
+            keys: Keys::default(),
+            metrics: Arc::default(),
             stopping: false,
             frames: Frames::default(),
             last_ts: 0,
         }
+    }
+
+    /// What is counted, here and by others.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Serves commands until every handle is gone or the file fails; then everybody has been told.
@@ -259,9 +352,9 @@ impl Hub {
         let mut bytes = 0;
         for command in commands.take(BATCH_COMMANDS) {
             match command {
-                Command::Post { client, lines } => {
-                    bytes += lines.len();
-                    posts.push(Post { client, lines });
+                Command::Post(post) if !is_doubled(&posts, &post) => {
+                    bytes += post.lines.len();
+                    posts.push(post);
                     if bytes >= BATCH_BYTES {
                         break;
                     }
@@ -279,8 +372,13 @@ impl Hub {
                 }
                 Command::CatchUp { client, reply } => self.catch_up(client, &reply),
                 Command::Leave(client) => self.leave(client),
+                Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
+                Command::Status(reply) => {
+                    // Who does not wait any more does not need to know.
+                    let _ = reply.send(self.status());
+                }
+                Command::Post(post) => self.commit(vec![post])?,
                 Command::Stop => self.stop()?,
-                Command::Post { .. } => unreachable!("posts were taken out"),
             }
         }
         Ok(())
@@ -292,7 +390,8 @@ impl Hub {
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
         self.commit(Vec::new())?;
-        self.journal.sync_when_due()?;
+        let synced = self.journal.sync_when_due()?;
+        synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.journal.remember(&self.history).map_err(Fatal::Storage)
     }
 
@@ -311,6 +410,7 @@ impl Hub {
             client.close(STOPPING.0, STOPPING.1);
         }
         self.clients.push(client);
+        self.metrics.joined();
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
         // Who does not wait for the answer any more is about to leave.
         let _ = reply.send(Joined { client: id, snapshot });
@@ -337,6 +437,35 @@ impl Hub {
         let _ = reply.send(next);
     }
 
+    fn look(&mut self, window: &Window, follow: Option<Sender<()>>, reply: &Sender<View>) {
+        // When the server stops, dropping it is the answer.
+        if !self.stopping {
+            self.followers.extend(follow);
+        }
+        let range = self.history.window(window);
+        let view = View {
+            times: self.times.within(&range),
+            range,
+            epoch: self.journal.epoch().clone(),
+            last_id: self.history.last_id(),
+            end: self.history.end(),
+        };
+        // Who does not wait for the answer any more does not need it.
+        let _ = reply.send(view);
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            clients: self.clients.len(),
+            clients_behind: self.clients.iter().filter(|client| client.behind.is_some()).count(),
+            file_bytes: self.history.end(),
+            last_id: self.history.last_id(),
+            messages: self.history.messages(),
+            is_writable: !self.journal.is_full(),
+            is_stopping: self.stopping,
+        }
+    }
+
     fn leave(&mut self, id: ClientId) {
         if let Some(at) = self.find(id) {
             self.clients.remove(at);
@@ -349,6 +478,7 @@ impl Hub {
 
     fn stop(&mut self) -> Result<(), Fatal> {
         self.stopping = true;
+        self.followers.clear();
         self.end()?;
         self.close_all(STOPPING.0, STOPPING.1);
         Ok(())
@@ -367,22 +497,39 @@ impl Hub {
     }
 
     /// Stores what is said, together with what others appended to the file meanwhile, and shows it.
-    fn commit(&mut self, posts: Vec<Post>) -> Result<(), Fatal> {
+    fn commit(&mut self, mut posts: Vec<Post>) -> Result<(), Fatal> {
         if self.stopping && !posts.is_empty() {
-            self.refuse(&posts, Refusal::ShuttingDown);
+            self.refuse(posts, Refusal::ShuttingDown);
             return Ok(());
         }
+        posts.retain(|post| !self.is_known(post));
         let size = self.journal.survey(self.history.end())?;
         self.read_in(size)?;
-        if !posts.is_empty() && !self.write(&posts, size)? {
-            self.refuse(&posts, Refusal::StorageFull);
+        let stored = match posts.is_empty() {
+            true => Some(Vec::new()),
+            false => self.write(&posts, size)?,
+        };
+        self.show()?;
+        match stored {
+            Some(ids) => self.acknowledge(posts, &ids),
+            None => self.refuse(posts, Refusal::StorageFull),
         }
-        self.show()
+        Ok(())
     }
 
-    /// Appends what is said; false when there is no room for it.
-    fn write(&mut self, posts: &[Post], size: u64) -> Result<bool, Fatal> {
-        let mut lines = Vec::with_capacity(posts.iter().map(|post| post.lines.len() + 1).sum());
+    /// Answers what was posted before under the same key.
+    fn is_known(&self, post: &Post) -> bool {
+        let Speaker::Request { key: Some(key), reply } = &post.by else { return false };
+        let Some(stored) = self.keys.get(key) else { return false };
+        // Who does not wait any more has what it wanted all the same.
+        let _ = reply.send(Ok(stored));
+        true
+    }
+
+    /// Appends what is said; returns the ids, or none when there is no room for it.
+    fn write(&mut self, posts: &[Post], size: u64) -> Result<Option<Vec<u64>>, Fatal> {
+        let mut lines =
+            Vec::with_capacity(posts.iter().map(|post| post.lines.len()).sum::<usize>() + 1);
         if self.history.end() < size {
             // Somebody's line without an end: it gets one, so that ours is not glued to it.
             lines.push(b'\n');
@@ -390,23 +537,54 @@ impl Hub {
         for post in posts {
             lines.extend_from_slice(&post.lines);
         }
+        let mut ids = Vec::new();
         let mut lines = &lines[..];
         while !lines.is_empty() {
             let start = match self.journal.append(lines) {
                 Ok(start) => start,
-                Err(AppendError::Full) => return Ok(false),
+                Err(AppendError::Full) => return Ok(None),
                 Err(AppendError::Fatal(fatal)) => return Err(fatal),
             };
-            lines = self.place(lines, start)?;
+            // What is written again comes first in the order of the posts.
+            let placed = ids.len();
+            lines = self.place(lines, start, &mut ids)?;
+            ids.rotate_left(placed);
         }
-        Ok(true)
+        Ok(Some(ids))
+    }
+
+    /// Tells those who wait for them the ids of what they posted.
+    fn acknowledge(&mut self, posts: Vec<Post>, ids: &[u64]) {
+        if posts.iter().all(|post| matches!(post.by, Speaker::Client(_))) {
+            return;
+        }
+        let mut ids = ids.iter();
+        for post in posts {
+            let Speaker::Request { key, reply } = post.by else {
+                ids.nth(count_lines(&post.lines) - 1);
+                continue;
+            };
+            let mut mine = ids.by_ref().take(count_lines(&post.lines)).copied();
+            let Some(first_id) = mine.next() else { continue };
+            let stored = Stored { first_id, last_id: mine.last().unwrap_or(first_id) };
+            if let Some(key) = key {
+                self.keys.insert(key, stored);
+            }
+            // Who does not wait any more finds it in the history.
+            let _ = reply.send(Ok(stored));
+        }
     }
 
     /// Takes in lines of ours that were appended at `start`, after what others slipped in before.
     ///
     /// Returns what has to be written again: the first line, should it be glued to another's line
     /// that had no end yet.
-    fn place<'a>(&mut self, lines: &'a [u8], start: u64) -> Result<&'a [u8], Fatal> {
+    fn place<'a>(
+        &mut self,
+        lines: &'a [u8],
+        start: u64,
+        ids: &mut Vec<u64>,
+    ) -> Result<&'a [u8], Fatal> {
         self.read_in(start)?;
         let mut ours = lines;
         let mut again = &lines[..0];
@@ -428,6 +606,7 @@ impl Hub {
                     let id = self.history.push_line(line.len() as u64);
                     self.times.push(id, ts);
                     self.frames.push(&line[..line.len() - 1], id, Some(ts));
+                    ids.push(id);
                 }
             }
         }
@@ -475,14 +654,17 @@ impl Hub {
         if self.history.end() == self.shown {
             return Ok(());
         }
-        self.journal.commit()?;
+        let synced = self.journal.commit()?;
+        synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown = self.history.end();
         if self.frames.is_empty() {
             return Ok(());
         }
+        let mut sent = 0;
         for client in self.clients.iter_mut().filter(|client| client.behind.is_none()) {
             match client.outbox.offer(&self.frames) {
-                Offer::Sent | Offer::Closed => {}
+                Offer::Sent => sent += 1,
+                Offer::Closed => {}
                 Offer::Behind => client.behind = self.frames.first_id(),
                 Offer::Full(next_id) => {
                     client.behind = Some(next_id);
@@ -490,18 +672,29 @@ impl Hub {
                 }
             }
         }
+        self.metrics.shown(self.frames.len() as u64, sent);
         self.frames.clear();
+        // One that has been told and has not looked yet need not be told twice.
+        let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
+        self.followers.retain(|follower| is_there(follower.try_send(())));
         Ok(())
     }
 
-    fn refuse(&self, posts: &[Post], why: Refusal) {
+    fn refuse(&self, posts: Vec<Post>, why: Refusal) {
         let frame = why.frame(why.sentence());
         for post in posts {
-            let Some(at) = self.find(post.client) else { continue };
-            let client = &self.clients[at];
-            for _ in memchr::memchr_iter(b'\n', &post.lines) {
-                if client.outbox.control(&frame) == Control::Full {
-                    client.catch_up();
+            let count = count_lines(&post.lines);
+            self.metrics.refused(count as u64);
+            match post.by {
+                Speaker::Client(client) => {
+                    let Some(at) = self.find(client) else { continue };
+                    for _ in 0..count {
+                        self.clients[at].control(&frame);
+                    }
+                }
+                Speaker::Request { reply, .. } => {
+                    // Who does not wait any more does not need to know.
+                    let _ = reply.send(Err(why));
                 }
             }
         }
@@ -515,7 +708,40 @@ impl Hub {
     }
 }
 
-struct Post {
-    client: ClientId,
-    lines: Vec<u8>,
+/// Whether a post has the key of another one in the batch: it waits until that one has its ids.
+fn is_doubled(posts: &[Post], post: &Post) -> bool {
+    let Speaker::Request { key: Some(key), .. } = &post.by else { return false };
+    posts
+        .iter()
+        .any(|other| matches!(&other.by, Speaker::Request { key: Some(other), .. } if other == key))
+}
+
+fn count_lines(lines: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', lines).count()
+}
+
+/// How many posts with a key are remembered.
+const KEYS: usize = 4096;
+
+/// The ids of the latest posts that had a key, for as long as the server runs.
+#[derive(Debug, Default)]
+struct Keys {
+    stored: HashMap<String, Stored>,
+    order: VecDeque<String>,
+}
+
+impl Keys {
+    fn get(&self, key: &str) -> Option<Stored> {
+        self.stored.get(key).copied()
+    }
+
+    fn insert(&mut self, key: String, stored: Stored) {
+        if self.order.len() == KEYS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.stored.remove(&oldest);
+        }
+        self.order.push_back(key.clone());
+        self.stored.insert(key, stored);
+    }
 }

@@ -218,6 +218,11 @@ impl Journal {
         }
     }
 
+    /// Whether the last append found no room.
+    pub fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
     /// Appends whole lines with one write; returns the offset where they begin.
     ///
     /// # Errors
@@ -244,10 +249,10 @@ impl Journal {
             }
             Ok(count) => {
                 self.cut_back(count as u64)?;
-                Err(self.is_full(&io::Error::from_raw_os_error(libc::ENOSPC)))
+                Err(self.found_full(&io::Error::from_raw_os_error(libc::ENOSPC)))
             }
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Err(self.is_full(&error)),
+                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Err(self.found_full(&error)),
                 _ => Err(AppendError::Fatal(Fatal::Storage(error))),
             },
         }
@@ -270,7 +275,7 @@ impl Journal {
         cut().map_err(|error| AppendError::Fatal(Fatal::Storage(error)))
     }
 
-    fn is_full(&mut self, why: &io::Error) -> AppendError {
+    fn found_full(&mut self, why: &io::Error) -> AppendError {
         let now = Instant::now();
         let log_at = self.full.as_ref().map_or(now, |full| full.log_at);
         if now >= log_at {
@@ -284,33 +289,42 @@ impl Journal {
         AppendError::Full
     }
 
-    /// Brings what was written, by us or others, to disk as far as the policy asks for it now.
+    /// Brings what was written, by us or others, to disk as far as the policy asks for it now; how
+    /// long that took, if it was done.
     ///
     /// # Errors
     /// When it fails; what is on disk is unknown then, and must not be tried again.
-    pub fn commit(&mut self) -> Result<(), Fatal> {
+    pub fn commit(&mut self) -> Result<Option<Duration>, Fatal> {
         match self.fsync {
-            Fsync::Always => self.sync(),
+            Fsync::Always => self.sync().map(Some),
             Fsync::EverySecond => {
                 self.unsynced_since.get_or_insert_with(Instant::now);
                 self.sync_when_due()
             }
-            Fsync::Never => Ok(()),
+            Fsync::Never => Ok(None),
         }
     }
 
-    /// Brings what was written more than a second ago to disk.
-    pub fn sync_when_due(&mut self) -> Result<(), Fatal> {
+    /// With `--fsync 1s`: brings what was written some time ago to disk.
+    ///
+    /// # Errors
+    /// As with [`Journal::commit`].
+    pub fn sync_when_due(&mut self) -> Result<Option<Duration>, Fatal> {
         match self.unsynced_since {
-            Some(since) if since.elapsed() >= SYNC_EVERY => self.sync(),
-            _ => Ok(()),
+            Some(since) if since.elapsed() >= SYNC_EVERY => self.sync().map(Some),
+            _ => Ok(None),
         }
     }
 
-    /// Brings everything to disk.
-    pub fn sync(&mut self) -> Result<(), Fatal> {
+    /// Brings everything to disk; how long that took.
+    ///
+    /// # Errors
+    /// As with [`Journal::commit`].
+    pub fn sync(&mut self) -> Result<Duration, Fatal> {
         self.unsynced_since = None;
-        self.file.sync_data().map_err(Fatal::Storage)
+        let begun = Instant::now();
+        self.file.sync_data().map_err(Fatal::Storage)?;
+        Ok(begun.elapsed())
     }
 
     /// Notes beside the file how far the numbering has come, so that the next start knows whether

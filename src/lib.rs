@@ -11,6 +11,8 @@ pub mod config;
 
 pub mod server;
 
+pub mod web;
+
 pub mod handshake;
 
 pub mod client;
@@ -28,3 +30,5 @@ pub mod history;
 pub mod lines;
 
 pub mod message;
+
+pub mod metrics;

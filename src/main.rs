@@ -16,9 +16,10 @@ use signal_hook::{
 };
 use simplelog::{ConfigBuilder, WriteLogger};
 use txtcord::{
-    config::Config,
+    config::{Config, Instead},
     journal::{Fatal, OpenError},
-    server::{Failure, Server, StartError},
+    server::{self, Failure, Server, StartError},
+    web,
 };
 
 /// What a second signal exits with; the first is an orderly stop, and exits with 0.
@@ -26,6 +27,9 @@ const IMPATIENT: i32 = 1;
 
 fn main() -> ExitCode {
     let config = Config::parse();
+    if let Some(Instead::Health) = config.instead {
+        return health(&config);
+    }
     if let Err(error) = start_logging(&config) {
         eprintln!("txtcord: {error}");
         return ExitCode::FAILURE;
@@ -55,6 +59,19 @@ fn main() -> ExitCode {
         Err(Failure::Fatal(Fatal::Storage(_))) => ExitCode::from(74),
         Err(Failure::Fatal(Fatal::Changed(_))) => ExitCode::from(75),
         Err(Failure::Panicked) => ExitCode::FAILURE,
+    }
+}
+
+fn health(config: &Config) -> ExitCode {
+    match web::ask_health(server::reachable(config.listen)) {
+        Ok(()) => {
+            println!("ok");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("txtcord: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -42,6 +42,11 @@ pub fn push_line_as(name: &str, text: &str, lines: &mut Vec<u8>) {
     if typed.first() == Some(&b'{') && check(text).is_ok() {
         return push_on_one_line(typed, lines);
     }
+    push_words(name, text, lines);
+}
+
+/// Appends somebody's words as the `content` of an object, without the end of the line they typed.
+pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     lines.extend_from_slice(br#"{"user":"#);
@@ -223,12 +228,18 @@ impl Refusal {
         }
     }
 
-    /// The answer as one text frame.
-    pub fn frame(self, message: &str) -> Vec<u8> {
+    /// The answer as JSON.
+    pub fn json(self, message: &str) -> Vec<u8> {
         let mut json =
             format!(r#"{{"type":"error","code":"{}","message":"#, self.code()).into_bytes();
         push_json_string(message, &mut json);
         json.push(b'}');
+        json
+    }
+
+    /// The answer as one text frame.
+    pub fn frame(self, message: &str) -> Vec<u8> {
+        let json = self.json(message);
         let mut frame = Vec::with_capacity(json.len() + 10);
         push_text_header(json.len() as u64, &mut frame);
         frame.extend_from_slice(&json);

@@ -8,7 +8,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -16,7 +16,6 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use http::StatusCode;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -28,7 +27,9 @@ use crate::{
     hub::{self, Hub, HubHandle},
     journal::{Fatal, Journal, OpenError},
     lines::line_limit,
+    metrics::Metrics,
     outbox::Outbox,
+    web::{Then, Web},
 };
 
 /// Connections that the kernel holds for us; std's 128 drops bursts.
@@ -119,6 +120,7 @@ impl Server {
             .map_err(StartError::File)?;
         let messages = history.messages();
         let hub = Hub::new(journal, history, line_limit(config.max_message));
+        let metrics = hub.metrics().clone();
         let listener = listen(config.listen)?;
         let address = listener
             .local_addr()
@@ -141,15 +143,20 @@ impl Server {
         .map_err(other("starting the hub"))?;
         let listener = Arc::new(listener);
         let (alive, clients) = bounded(0);
+        let alive = Arc::new(alive);
         let house = House {
             hub: handle.clone(),
-            _alive: alive,
+            metrics,
+            alive: Arc::downgrade(&alive),
             open: Arc::new(AtomicUsize::new(0)),
             config: Arc::new(config.clone()),
         };
         let accepting = listener.clone();
-        let accept = named("accept", move || accept_loop(&accepting, &house))
-            .map_err(other("starting to accept"))?;
+        let accept = named("accept", move || {
+            let _alive = alive;
+            accept_loop(&accepting, &house);
+        })
+        .map_err(other("starting to accept"))?;
         Ok(Server { address, listener, accept, hub, hub_ended, handle, clients })
     }
 
@@ -200,14 +207,18 @@ fn named<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
+fn url(address: SocketAddr) -> String {
+    format!("ws://{}/ws", reachable(address))
+}
+
 /// The address as a client types it: one that means all addresses is no address to connect to.
-fn url(mut address: SocketAddr) -> String {
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    format!("ws://{address}/ws")
+    address
 }
 
 fn promise(fsync: Fsync) -> &'static str {
@@ -251,8 +262,9 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
 #[derive(Clone, Debug)]
 struct House {
     hub: HubHandle,
-    /// Held by everybody who is not done.
-    _alive: Sender<Infallible>,
+    metrics: Arc<Metrics>,
+    /// Held by the accept loop and everybody who serves somebody.
+    alive: Weak<Sender<Infallible>>,
     /// Connections that are open.
     open: Arc<AtomicUsize>,
     config: Arc<Config>,
@@ -327,37 +339,61 @@ impl Drop for Seat {
     }
 }
 
-/// One connection: the request, then what it asks for.
+/// One connection: requests, until one of them makes it a chat or the last.
 fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
-    let head = match handshake::read_head(outbox.socket()) {
-        Ok(head) => head,
-        Err(HeadError::Gone) => return,
-        Err(HeadError::Refused(refused)) => return refuse(&outbox, &refused),
-    };
-    let Head { request, received } = head;
-    let answer = match request.uri().path() {
-        "/ws" if seat.is_extra => {
-            Err(Refused::unavailable("too many clients are connected; come back later"))
+    let mut received = Vec::new();
+    loop {
+        let head = match handshake::read_head(outbox.socket(), received) {
+            Ok(head) => head,
+            Err(HeadError::Gone | HeadError::Silent) => return,
+            Err(HeadError::Refused(refused)) => return refuse(&outbox, &refused),
+        };
+        // From here to the answer, an orderly stop waits.
+        let Some(_alive) = house.alive.upgrade() else {
+            return refuse(
+                &outbox,
+                &Refused::unavailable("the server is stopping; come back soon"),
+            );
+        };
+        if head.request.uri().path() == "/ws" {
+            return chat(house, seat, outbox, head, number);
         }
-        "/ws" => handshake::upgrade(&request, &house.config.allow_origins),
-        _ => Err(Refused::new(StatusCode::NOT_FOUND, "there is nothing here; the chat is at /ws")),
+        let (hub, metrics, config) = (&house.hub, &*house.metrics, &*house.config);
+        let web = Web { outbox: &outbox, hub, metrics, config };
+        match web.answer(&head.request, head.received) {
+            Then::Next(rest) => received = rest,
+            Then::Close => {
+                linger(outbox.socket());
+                return;
+            }
+            Then::Gone => return outbox.abort(),
+        }
+    }
+}
+
+/// One client of the chat.
+fn chat(house: &House, seat: &Seat, outbox: Arc<Outbox>, head: Head, number: u64) {
+    let config = &house.config;
+    let answer = match seat.is_extra {
+        true => Err(Refused::unavailable("too many clients are connected; come back later")),
+        false => handshake::upgrade(&head.request, &config.allow_origins),
     };
     let (response, mut wish) = match answer {
         Ok(answer) => answer,
         Err(refused) => return refuse(&outbox, &refused),
     };
-    if let Some(cap) = house.config.history_limit {
+    if let Some(cap) = config.history_limit {
         wish.resume.limit = Some(wish.resume.limit.unwrap_or(cap).min(cap));
     }
-    let config = &house.config;
     let limits = Limits { max_message: config.max_message, ping_interval: config.ping_interval };
     let reach = Reach {
         outbox: outbox.clone(),
         hub: house.hub.clone(),
+        metrics: house.metrics.clone(),
         stall_timeout: config.stall_timeout,
         number,
     };
-    if let Err(error) = client::serve(reach, response, received, wish, limits) {
+    if let Err(error) = client::serve(reach, response, head.received, wish, limits) {
         debug!("client-{number}: {error}");
         outbox.abort();
     }

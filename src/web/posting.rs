@@ -1,0 +1,137 @@
+//! `POST /messages`: what curl and bots say.
+
+use http::{StatusCode, header};
+
+use super::{Exchange, JSON, Stop, stopping};
+use crate::{
+    handshake::{Refused, speaker},
+    hub::Stored,
+    message::{self, NotJson, Refusal},
+};
+
+/// The name of who gives none.
+const ANONYMOUS: &str = "anonymous";
+
+/// The longest body of many messages, in bytes; each of them keeps to `--max-message`.
+const MANY_BYTES: usize = 8 << 20;
+
+/// The longest `Idempotency-Key`, in bytes.
+const KEY_BYTES: usize = 255;
+
+/// What a body is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One JSON value.
+    Json,
+    /// A person's words.
+    Text,
+    /// What `curl -d` says of anything: JSON when it is, else somebody's words.
+    Form,
+    /// One JSON value a line.
+    Many,
+}
+
+impl Exchange<'_> {
+    pub(super) fn post(&mut self) -> Result<(), Stop> {
+        let kind = self.kind()?;
+        let query = self.request.uri().query().unwrap_or_default();
+        let name = speaker(query)?.unwrap_or_else(|| ANONYMOUS.to_owned());
+        let key = self.key()?;
+        let max_message = self.web.config.max_message;
+        let limit = if kind == Kind::Many { MANY_BYTES.max(max_message) } else { max_message };
+        let body = self.body(limit)?;
+        let Ok(text) = std::str::from_utf8(&body) else {
+            return Err(Refused::bad("the body is not UTF-8").into());
+        };
+        let mut lines = Vec::with_capacity(text.len() + 1);
+        let taken = match kind {
+            Kind::Json => message::push_line(text, &mut lines).map_err(|why| why.to_string()),
+            Kind::Form if message::push_line(text, &mut lines).is_ok() => Ok(()),
+            Kind::Form | Kind::Text => {
+                message::push_words(&name, text, &mut lines);
+                Ok(())
+            }
+            Kind::Many => push_many(text, max_message, &mut lines)?,
+        };
+        if let Err(why) = taken {
+            return self.answer_refusal(StatusCode::BAD_REQUEST, Refusal::NotJson, &why);
+        }
+        match self.web.hub.store(key, lines).map_err(|_| stopping())? {
+            Ok(stored) => self.created(stored, kind),
+            Err(why) => self.answer_refusal(StatusCode::SERVICE_UNAVAILABLE, why, why.sentence()),
+        }
+    }
+
+    fn created(&mut self, stored: Stored, kind: Kind) -> Result<(), Stop> {
+        let Stored { first_id, last_id } = stored;
+        let body = match kind {
+            Kind::Many => format!("{{\"id\":{first_id},\"last_id\":{last_id}}}\n"),
+            _ => format!("{{\"id\":{first_id}}}\n"),
+        };
+        let headers = vec![
+            (header::CONTENT_TYPE, JSON.to_owned()),
+            (header::LOCATION, format!("/messages/{first_id}")),
+        ];
+        self.whole(StatusCode::CREATED, headers, body.as_bytes())
+    }
+
+    /// The answer that the socket would give, as a response.
+    fn answer_refusal(
+        &mut self,
+        status: StatusCode,
+        refusal: Refusal,
+        why: &str,
+    ) -> Result<(), Stop> {
+        let mut headers = vec![(header::CONTENT_TYPE, JSON.to_owned())];
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.push((header::RETRY_AFTER, "5".to_owned()));
+        }
+        let mut body = refusal.json(why);
+        body.push(b'\n');
+        self.whole(status, headers, &body)
+    }
+
+    fn kind(&self) -> Result<Kind, Refused> {
+        let Some(given) = self.request.headers().get(header::CONTENT_TYPE) else {
+            return Ok(Kind::Json);
+        };
+        let given = given.to_str().unwrap_or_default();
+        match given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "application/json" => Ok(Kind::Json),
+            "text/plain" => Ok(Kind::Text),
+            "application/x-www-form-urlencoded" => Ok(Kind::Form),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Kind::Many),
+            _ => {
+                let sentence = "send application/json, text/plain or application/x-ndjson";
+                Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence))
+            }
+        }
+    }
+
+    fn key(&self) -> Result<Option<String>, Refused> {
+        let Some(key) = self.request.headers().get("idempotency-key") else { return Ok(None) };
+        match key.to_str() {
+            Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+            _ => Err(Refused::bad("Idempotency-Key needs 1 to 255 visible characters")),
+        }
+    }
+}
+
+/// All lines of a body, or none: the outer error is one of size, the inner one of JSON.
+fn push_many(
+    text: &str,
+    max_message: usize,
+    lines: &mut Vec<u8>,
+) -> Result<Result<(), String>, Refused> {
+    for (at, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        if line.len() > max_message {
+            let sentence = format!("line {} is longer than {max_message} bytes", at + 1);
+            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, sentence));
+        }
+        let in_line = |why: NotJson| format!("line {} of the body: {why}", at + 1);
+        if let Err(why) = message::push_line(line, lines).map_err(in_line) {
+            return Ok(Err(why));
+        }
+    }
+    Ok(if lines.is_empty() { Err("there is no message in the body".to_owned()) } else { Ok(()) })
+}

@@ -1,0 +1,393 @@
+//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events, and
+//! the stream of what comes.
+
+use std::io;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use http::{Method, StatusCode, Version, header};
+use memchr::memmem::Finder;
+
+use super::{Exchange, Gone, Headers, JSON, Stop};
+use crate::{
+    handshake::{Refused, number, response_epoch},
+    history::{BLOCK, HistoryFrame, Range, Snapshot, Times, Window},
+    hub::View,
+    message::push_number,
+};
+
+const NDJSON: &str = "application/x-ndjson";
+const EVENTS: &str = "text/event-stream";
+
+/// How the history is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// One JSON object a line: NDJSON.
+    Lines,
+    /// One JSON object like the frame on connect.
+    Array,
+    /// Server-sent events, which never end.
+    Events,
+}
+
+/// What a query asks for.
+#[derive(Debug, Default)]
+struct Query {
+    window: Window,
+    epoch: Option<String>,
+    text: Option<String>,
+    follow: bool,
+}
+
+impl Query {
+    fn parse(query: &str) -> Result<Query, Refused> {
+        let mut parsed = Query::default();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "after" => parsed.window.after = Some(number("after", &value)?),
+                "before" => parsed.window.before = Some(number("before", &value)?),
+                "limit" => parsed.window.limit = Some(number("limit", &value)?),
+                "epoch" => parsed.epoch = Some(value.into_owned()),
+                "q" => parsed.text = Some(value.into_owned()).filter(|text| !text.is_empty()),
+                "follow" => match &*value {
+                    "" | "1" | "true" => parsed.follow = true,
+                    "0" | "false" => parsed.follow = false,
+                    _ => return Err(Refused::bad("follow= is 1 or 0")),
+                },
+                _ => {}
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// What is asked of the history itself: a limit on what `q` finds is applied to what it finds.
+    fn window(&self) -> Window {
+        let limit = self.window.limit.filter(|_| self.text.is_none());
+        Window { limit, ..self.window }
+    }
+
+    fn finder(&self) -> Option<Finder<'_>> {
+        self.text.as_ref().map(Finder::new)
+    }
+}
+
+impl Exchange<'_> {
+    pub(super) fn messages(&mut self) -> Result<(), Stop> {
+        let mut query = Query::parse(self.request.uri().query().unwrap_or_default())?;
+        let form = self.form()?;
+        if form == Form::Events {
+            query.follow = true;
+            if let Some(id) = self.request.headers().get("last-event-id") {
+                let id = id.to_str().ok().filter(|id| !id.is_empty());
+                query.window.after = id.map(|id| number("Last-Event-ID", id)).transpose()?;
+            }
+        }
+        if query.follow && (form == Form::Array || query.window.before.is_some()) {
+            let sentence = "follow=1 goes with NDJSON or events, and without before=";
+            return Err(Refused::bad(sentence).into());
+        }
+        let (wake, woken) = bounded(1);
+        let mut view = self.look(query.window(), query.follow.then_some(wake))?;
+        let is_other = query.epoch.as_ref().is_some_and(|epoch| **epoch != *view.epoch)
+            || query.window.after.is_some_and(|after| query.follow && after > view.last_id);
+        if query.window.after.is_some() && is_other {
+            // The ids are another file's: start over, as the socket does.
+            query.window.after = None;
+            let (wake, woken_instead) = bounded(1);
+            view = self.look(query.window(), query.follow.then_some(wake))?;
+            return self.stream(form, &query, view, &woken_instead);
+        }
+        self.stream(form, &query, view, &woken)
+    }
+
+    pub(super) fn message(&mut self, id: &str) -> Result<(), Stop> {
+        let missing = || Refused::not_found("there is no such message; GET /messages has all");
+        let id = number("id", id).map_err(|_| missing())?;
+        let after = id.checked_sub(1).ok_or_else(missing)?;
+        let before = Some(id.saturating_add(1));
+        let View { range, times, epoch, .. } =
+            self.look(Window { after: Some(after), before, limit: None }, None)?;
+        let mut line = Vec::new();
+        match range.messages()?.next()? {
+            Some((found, data)) if found == id => push_line(&mut line, id, times.of(id), data),
+            _ => return Err(missing().into()),
+        }
+        let headers = vec![(header::CONTENT_TYPE, JSON.to_owned()), response_epoch(&epoch)];
+        self.whole(StatusCode::OK, headers, &line)
+    }
+
+    /// What the client would rather have, RFC 9110 section 12.5.1.
+    fn form(&self) -> Result<Form, Refused> {
+        let accept = self.request.headers().get(header::ACCEPT);
+        let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
+            return Ok(Form::Lines);
+        };
+        let mut best = None;
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                JSON => Form::Array,
+                EVENTS => Form::Events,
+                NDJSON | "application/ndjson" | "application/jsonl" | "text/plain" | "text/*"
+                | "application/*" | "*/*" => Form::Lines,
+                _ => continue,
+            };
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+            let quality: f32 = quality.unwrap_or(1.0);
+            if quality > best.map_or(0.0, |(best, _)| best) {
+                best = Some((quality, form));
+            }
+        }
+        best.map(|(_, form)| form).ok_or_else(|| {
+            let sentence = "the history is application/x-ndjson, application/json or \
+                            text/event-stream";
+            Refused::new(StatusCode::NOT_ACCEPTABLE, sentence)
+        })
+    }
+
+    fn stream(
+        &mut self,
+        form: Form,
+        query: &Query,
+        view: View,
+        woken: &Receiver<()>,
+    ) -> Result<(), Stop> {
+        let kind = match form {
+            Form::Lines => NDJSON,
+            Form::Array => JSON,
+            Form::Events => EVENTS,
+        };
+        let mut headers = vec![
+            (header::CONTENT_TYPE, kind.to_owned()),
+            (header::CACHE_CONTROL, "no-cache".to_owned()),
+            response_epoch(&view.epoch),
+        ];
+        if form == Form::Array && query.text.is_none() {
+            let View { range, epoch, .. } = view;
+            let frame = HistoryFrame::new(Snapshot { range, epoch, resumed: None })?;
+            headers.push((header::CONTENT_LENGTH, frame.payload_len().to_string()));
+            self.begin(StatusCode::OK, headers, &[])?;
+            return if self.is_head() { Ok(()) } else { self.array(frame.without_header()) };
+        }
+        let mut body = self.begin_chunks(headers)?;
+        if self.is_head() {
+            return Ok(());
+        }
+        if form == Form::Array {
+            self.found_array(&mut body, query, &view)?;
+            return Ok(body.finish(self)?);
+        }
+        let after = view.range.last_id;
+        self.write_range(&mut body, form, query, view.range, &view.times)?;
+        if query.follow {
+            self.follow(&mut body, form, query, after, woken)?;
+        }
+        Ok(body.finish(self)?)
+    }
+
+    /// Streams what comes behind `after`, until the peer leaves or the server stops.
+    fn follow(
+        &mut self,
+        body: &mut Chunks,
+        form: Form,
+        query: &Query,
+        mut after: u64,
+        woken: &Receiver<()>,
+    ) -> Result<(), Stop> {
+        let rest = Query { text: query.text.clone(), ..Query::default() };
+        loop {
+            match woken.recv_timeout(self.web.config.ping_interval) {
+                Ok(()) => {
+                    let window = Window { after: Some(after), ..Window::default() };
+                    let view = self.look(window, None)?;
+                    after = view.range.last_id;
+                    self.write_range(body, form, &rest, view.range, &view.times)?;
+                }
+                Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::Gone),
+                Err(RecvTimeoutError::Timeout) => {
+                    // A comment, which tells proxies in between that this is alive.
+                    if form == Form::Events {
+                        body.bytes.extend_from_slice(b":\n\n");
+                        body.flush(self)?;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    fn is_head(&self) -> bool {
+        self.request.method() == Method::HEAD
+    }
+
+    /// The payload of a history frame.
+    fn array(&mut self, mut frame: HistoryFrame) -> Result<(), Stop> {
+        let mut block = Vec::new();
+        // Nothing but an end is honest when the file cannot be read any more.
+        while frame.fill(&mut block)? {
+            self.send(&block)?;
+            block.clear();
+        }
+        Ok(())
+    }
+
+    /// What `q` found as one object: with `ids`, since its messages are not neighbours.
+    fn found_array(&mut self, body: &mut Chunks, query: &Query, view: &View) -> Result<(), Stop> {
+        body.bytes.extend_from_slice(br#"{"type":"message_history","data":["#);
+        let mut comma: &[u8] = b"";
+        for_found(query, &view.range, |_, data| {
+            body.bytes.extend_from_slice(comma);
+            body.bytes.extend_from_slice(data);
+            comma = b",";
+            body.flush_full(self)
+        })?;
+        body.bytes.extend_from_slice(br#"],"ids":["#);
+        comma = b"";
+        for_found(query, &view.range, |id, _| {
+            body.bytes.extend_from_slice(comma);
+            push_number(id, &mut body.bytes);
+            comma = b",";
+            body.flush_full(self)
+        })?;
+        body.bytes.extend_from_slice(br#"],"first_id":"#);
+        push_number(view.range.first_id, &mut body.bytes);
+        body.bytes.extend_from_slice(br#","last_id":"#);
+        push_number(view.range.last_id, &mut body.bytes);
+        body.bytes.extend_from_slice(br#","epoch":""#);
+        body.bytes.extend_from_slice(view.epoch.as_bytes());
+        body.bytes.extend_from_slice(b"\"}");
+        Ok(())
+    }
+
+    fn write_range(
+        &mut self,
+        body: &mut Chunks,
+        form: Form,
+        query: &Query,
+        range: Range,
+        times: &Times,
+    ) -> Result<(), Stop> {
+        for_found(query, &range, |id, data| {
+            if form == Form::Events {
+                body.bytes.extend_from_slice(b"id: ");
+                push_number(id, &mut body.bytes);
+                body.bytes.extend_from_slice(b"\ndata: ");
+            }
+            push_line(&mut body.bytes, id, times.of(id), data);
+            if form == Form::Events {
+                body.bytes.push(b'\n');
+            }
+            body.flush_full(self)
+        })?;
+        Ok(body.flush(self)?)
+    }
+
+    /// Whether the peer of a stream is gone; it has nothing more to say while it listens.
+    fn peer_left(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        match self.web.outbox.socket().recv_with_flags(&mut byte, flags) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// A response whose length is not known beforehand, RFC 9112 section 7.1; for HTTP/1.0, its end
+    /// is the connection's.
+    fn begin_chunks(&mut self, mut headers: Headers) -> Result<Chunks, Stop> {
+        let is_chunked = self.request.version() != Version::HTTP_10;
+        if is_chunked {
+            headers.push((header::TRANSFER_ENCODING, "chunked".to_owned()));
+        } else {
+            self.is_last = true;
+        }
+        self.begin(StatusCode::OK, headers, &[])?;
+        Ok(Chunks { bytes: Vec::new(), is_chunked })
+    }
+}
+
+/// Calls `each` with the messages that a query wants, in order.
+fn for_found(
+    query: &Query,
+    range: &Range,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), Gone>,
+) -> Result<(), Stop> {
+    let finder = query.finder();
+    let limit = query.window.limit.filter(|_| finder.is_some());
+    let is_found = |data: &[u8]| finder.as_ref().is_none_or(|text| text.find(data).is_some());
+    let mut skipped = 0;
+    if let (Some(limit), None) = (limit, query.window.after) {
+        // The last ones are wanted: how many there are decides where they begin. The file is read
+        // twice rather than held.
+        let mut messages = range.clone().messages()?;
+        let mut count = 0_u64;
+        while let Some((_, data)) = messages.next()? {
+            count += u64::from(is_found(data));
+        }
+        skipped = count.saturating_sub(limit);
+    }
+    let mut left = limit.unwrap_or(u64::MAX);
+    let mut messages = range.clone().messages()?;
+    while left > 0
+        && let Some((id, data)) = messages.next()?
+    {
+        if !is_found(data) {
+            continue;
+        }
+        if skipped > 0 {
+            skipped -= 1;
+            continue;
+        }
+        left -= 1;
+        each(id, data)?;
+    }
+    Ok(())
+}
+
+/// One message as NDJSON.
+fn push_line(out: &mut Vec<u8>, id: u64, ts: Option<u64>, data: &[u8]) {
+    out.extend_from_slice(br#"{"id":"#);
+    push_number(id, out);
+    if let Some(ts) = ts {
+        out.extend_from_slice(br#","ts":"#);
+        push_number(ts, out);
+    }
+    out.extend_from_slice(br#","data":"#);
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"}\n");
+}
+
+/// A body on its way, a block at a time.
+struct Chunks {
+    bytes: Vec<u8>,
+    is_chunked: bool,
+}
+
+impl Chunks {
+    fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+        if self.bytes.len() < BLOCK {
+            return Ok(());
+        }
+        self.flush(exchange)
+    }
+
+    fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        if self.is_chunked {
+            exchange.send(format!("{:x}\r\n", self.bytes.len()).as_bytes())?;
+            self.bytes.extend_from_slice(b"\r\n");
+        }
+        exchange.send(&self.bytes)?;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+        self.flush(exchange)?;
+        match self.is_chunked {
+            true => exchange.send(b"0\r\n\r\n"),
+            false => Ok(()),
+        }
+    }
+}
