@@ -150,7 +150,8 @@ impl CatchUp {
     /// Closes a client that takes nothing, with a word if it can still be said between frames.
     fn give_up(&self, sent: usize) {
         debug!("a client took nothing for {:?}; closing it", self.reach.stall_timeout);
-        if sent == 0 && !matches!(self.source, Source::History(_)) {
+        // Only a buffer of live frames is known to begin between frames.
+        if sent == 0 && self.sent == 0 && matches!(self.source, Source::Live(_)) {
             let reason = "nothing was taken for too long; come back with after=";
             // The socket is full, so this is a hope and no more.
             let _ = self.reach.outbox.send_now(&close_frame(CloseCode::Again, reason));
@@ -219,3 +220,6 @@ enum Refilled {
     More,
     Ended,
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ fn some_time(text: &str) -> Result<Duration, String> {
         Err(_) => Err("invalid time; try 20s or 1m".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -368,13 +368,16 @@ fn load_part(
     end: u64,
     line_limit: usize,
 ) -> io::Result<Index> {
-    // A line starts at `from` only if a `\n` stands right before it.
-    let mut lines =
-        Lines::new(file, if from > start { from - 1 } else { from }, end, LOAD_READ, line_limit);
+    // A line starts at `from` only if a `\n` stands right before it. It is looked for within the part
+    // alone, or each part of one long line would walk to its end.
+    let mut first = from;
     if from > start {
-        lines.next()?;
+        let mut before = Lines::new(file, from - 1, to, LOAD_READ, 0);
+        before.next()?;
+        first = before.offset();
     }
-    let mut index = Index::new(lines.offset());
+    let mut lines = Lines::new(file, first, end, LOAD_READ, line_limit);
+    let mut index = Index::new(first);
     while lines.offset() < to {
         match lines.next()? {
             Some(Line::Whole(text)) => {
@@ -554,7 +557,9 @@ impl HistoryFrame {
         let range = &snapshot.range;
         let (offset, end) = range.offsets()?;
         let hole = range.holes.partition_point(|hole| hole.end <= offset);
-        let holes: u64 = range.holes().map(|hole| hole.end - hole.start.max(offset)).sum();
+        // One that a window ends in, or lies in, counts as far as it is in the window.
+        let inside = |hole: &Hole| hole.end.min(end).saturating_sub(hole.start.max(offset));
+        let holes: u64 = range.holes().map(inside).sum();
         let left = (end - offset - holes).saturating_sub(1);
         Ok(HistoryFrame { snapshot, part: Part::Head, offset, end, left, hole, skipped: 0 })
     }
@@ -774,3 +779,6 @@ impl Times {
         Times { runs: self.runs.range(from.saturating_sub(1)..to).copied().collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

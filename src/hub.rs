@@ -8,8 +8,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    os::unix::fs::FileExt,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -286,6 +288,7 @@ pub struct Hub {
     /// Of the batch under way.
     frames: Frames,
     last_ts: u64,
+    holes: HoleLog,
 }
 
 impl Hub {
@@ -305,6 +308,7 @@ impl Hub {
             stopping: false,
             frames: Frames::default(),
             last_ts: 0,
+            holes: HoleLog::default(),
         }
     }
 
@@ -320,7 +324,7 @@ impl Hub {
     pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
         let done = self.serve(commands);
         if let Err(fatal) = &done {
-            error!("{fatal}");
+            error!("{}: {fatal}", self.journal.path().display());
             self.close_all(CloseCode::Error, "the server cannot store messages any more");
         }
         done
@@ -330,6 +334,9 @@ impl Hub {
         loop {
             match commands.recv_timeout(TICK) {
                 Ok(first) => {
+                    // Whoever is about to ask gets to do it before the batch is taken: 1.1 times
+                    // the messages to 10 clients, 1.2 times to 100, and no later for one alone.
+                    thread::yield_now();
                     let waiting = std::iter::once(first).chain(commands.try_iter());
                     self.turn(waiting)?;
                 }
@@ -390,6 +397,7 @@ impl Hub {
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
         self.commit(Vec::new())?;
+        self.holes.tick();
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.journal.remember(&self.history).map_err(Fatal::Storage)
@@ -588,7 +596,7 @@ impl Hub {
         self.read_in(start)?;
         let mut ours = lines;
         let mut again = &lines[..0];
-        if self.history.end() < start {
+        if self.history.end() < start && !self.is_blank_up_to(start)? {
             let len = memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1);
             self.read_in(start + len as u64)?;
             (again, ours) = lines.split_at(len);
@@ -597,13 +605,16 @@ impl Hub {
             }
         }
         let ts = self.now();
+        // White space that slipped in before is the beginning of the first line.
+        let mut blank = start.saturating_sub(self.history.end());
         for line in ours.split_inclusive(|&byte| byte == b'\n') {
+            let len = std::mem::take(&mut blank) + line.len() as u64;
             match line {
                 b"\n" => {
-                    self.history.push_hole(1);
+                    self.history.push_hole(len);
                 }
                 _ => {
-                    let id = self.history.push_line(line.len() as u64);
+                    let id = self.history.push_line(len);
                     self.times.push(id, ts);
                     self.frames.push(&line[..line.len() - 1], id, Some(ts));
                     ids.push(id);
@@ -611,6 +622,24 @@ impl Hub {
             }
         }
         Ok(again)
+    }
+
+    /// Whether what others left between the last whole line and `until` is white space, so that a
+    /// message behind it is still the message.
+    fn is_blank_up_to(&mut self, until: u64) -> Result<bool, Fatal> {
+        /// More than anybody leaves there by accident.
+        const BLANK: u64 = 64;
+        if until - self.history.end() > BLANK {
+            return Ok(false);
+        }
+        let mut slipped = vec![0; (until - self.history.end()) as usize];
+        let file = self.journal.file();
+        file.read_exact_at(&mut slipped, self.history.end()).map_err(Fatal::Storage)?;
+        if self.history.last_id() == 0 && slipped.starts_with(BOM) {
+            self.history.skip_bom();
+            slipped.drain(..BOM.len());
+        }
+        Ok(message::trim(&slipped).is_empty())
     }
 
     /// Takes in whole lines that others appended, from the committed end up to `until`.
@@ -644,7 +673,7 @@ impl Hub {
                 }
             };
             let id = self.history.push_hole(len);
-            warn!("line {id}, appended by somebody else, holds no message; skipped");
+            self.holes.found(id);
         }
         Ok(())
     }
@@ -720,6 +749,36 @@ fn count_lines(lines: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', lines).count()
 }
 
+/// How often lines without a message are logged, whoever appends how many.
+const HOLE_LOG: Duration = Duration::from_secs(30);
+
+/// What is logged of lines that others append and that hold no message: the first, then a count.
+#[derive(Debug, Default)]
+struct HoleLog {
+    logged: Option<Instant>,
+    since: u64,
+}
+
+impl HoleLog {
+    fn found(&mut self, id: u64) {
+        if self.logged.is_some() {
+            self.since += 1;
+            return;
+        }
+        warn!("line {id}, appended by somebody else, holds no message; skipped");
+        self.logged = Some(Instant::now());
+    }
+
+    fn tick(&mut self) {
+        if self.logged.is_some_and(|logged| logged.elapsed() >= HOLE_LOG) {
+            if self.since > 0 {
+                warn!("{} more lines that others appended hold no message; skipped", self.since);
+            }
+            *self = HoleLog::default();
+        }
+    }
+}
+
 /// How many posts with a key are remembered.
 const KEYS: usize = 4096;
 
@@ -745,3 +804,6 @@ impl Keys {
         self.stored.insert(key, stored);
     }
 }
+
+#[cfg(test)]
+mod tests;

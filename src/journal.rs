@@ -80,7 +80,11 @@ pub enum Fatal {
 impl fmt::Display for Fatal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fatal::Storage(why) => write!(out, "storage failed: {why}"),
+            Fatal::Storage(why) => write!(
+                out,
+                "storage failed: {why}; what was shown is stored, what else is there shows the next \
+                 start"
+            ),
             Fatal::Changed(what) => write!(out, "{what}"),
         }
     }
@@ -170,6 +174,11 @@ impl Journal {
         &self.epoch
     }
 
+    /// Where the file is, or was.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// For those who read the history.
     pub fn file(&self) -> &Arc<File> {
         &self.file
@@ -184,22 +193,17 @@ impl Journal {
     pub fn survey(&mut self, committed: u64) -> Result<u64, Fatal> {
         let size = self.file.metadata().map_err(Fatal::Storage)?.len();
         let what = match fs::metadata(&self.path) {
-            Ok(there) if identity(&there) != self.identity => "was replaced by another file",
+            Ok(there) if identity(&there) != self.identity => "the file was replaced by another",
             Ok(_) if size < committed => {
                 return Err(Fatal::Changed(format!(
-                    "{} was cut from {committed} to {size} bytes while the server ran",
-                    self.path.display()
+                    "the file was cut from {committed} to {size} bytes while the server ran"
                 )));
             }
             Ok(_) => return Ok(size),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "was removed",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "the file was removed",
             Err(error) => return Err(Fatal::Storage(error)),
         };
-        Err(Fatal::Changed(format!(
-            "{} {what} while the server ran; {}",
-            self.path.display(),
-            self.salvage()
-        )))
+        Err(Fatal::Changed(format!("{what} while the server ran; {}", self.salvage())))
     }
 
     /// Copies what the open descriptor holds to a file beside where it was; says how that went.
@@ -570,3 +574,6 @@ fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     }))
 }
+
+#[cfg(test)]
+mod tests;

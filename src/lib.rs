@@ -32,3 +32,6 @@ pub mod lines;
 pub mod message;
 
 pub mod metrics;
+
+#[cfg(test)]
+mod testing;

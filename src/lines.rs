@@ -161,3 +161,6 @@ pub fn read_at(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,3 +262,6 @@ fn formatted(frame: Frame) -> Vec<u8> {
     frame.format(&mut bytes).expect("writing a frame to memory cannot fail");
     bytes
 }
+
+#[cfg(test)]
+mod tests;

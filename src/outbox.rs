@@ -309,3 +309,6 @@ pub enum Last {
     /// Nothing follows.
     Close,
 }
+
+#[cfg(test)]
+mod tests;

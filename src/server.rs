@@ -21,7 +21,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     catch_up::Reach,
-    client::{self, Limits, linger},
+    client::{self, Limits, Wish, linger},
     config::{Config, Fsync},
     handshake::{self, Head, HeadError, Refused},
     hub::{self, Hub, HubHandle},
@@ -373,18 +373,8 @@ fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
 
 /// One client of the chat.
 fn chat(house: &House, seat: &Seat, outbox: Arc<Outbox>, head: Head, number: u64) {
+    let Some((response, received, wish)) = admit(house, seat, &outbox, head) else { return };
     let config = &house.config;
-    let answer = match seat.is_extra {
-        true => Err(Refused::unavailable("too many clients are connected; come back later")),
-        false => handshake::upgrade(&head.request, &config.allow_origins),
-    };
-    let (response, mut wish) = match answer {
-        Ok(answer) => answer,
-        Err(refused) => return refuse(&outbox, &refused),
-    };
-    if let Some(cap) = config.history_limit {
-        wish.resume.limit = Some(wish.resume.limit.unwrap_or(cap).min(cap));
-    }
     let limits = Limits { max_message: config.max_message, ping_interval: config.ping_interval };
     let reach = Reach {
         outbox: outbox.clone(),
@@ -393,9 +383,36 @@ fn chat(house: &House, seat: &Seat, outbox: Arc<Outbox>, head: Head, number: u64
         stall_timeout: config.stall_timeout,
         number,
     };
-    if let Err(error) = client::serve(reach, response, head.received, wish, limits) {
+    if let Err(error) = client::serve(reach, response, received, wish, limits) {
         debug!("client-{number}: {error}");
         outbox.abort();
+    }
+}
+
+/// The answer that makes it a chat, what came behind the request, and what the client wishes; or
+/// none, with a refusal sent. What the request takes of memory ends here: a client may stay for
+/// days.
+fn admit(
+    house: &House,
+    seat: &Seat,
+    outbox: &Outbox,
+    head: Head,
+) -> Option<(Vec<u8>, Vec<u8>, Wish)> {
+    let answer = match seat.is_extra {
+        true => Err(Refused::unavailable("too many clients are connected; come back later")),
+        false => handshake::upgrade(&head.request, &house.config.allow_origins),
+    };
+    match answer {
+        Ok((response, mut wish)) => {
+            if let Some(cap) = house.config.history_limit {
+                wish.resume.limit = Some(wish.resume.limit.unwrap_or(cap).min(cap));
+            }
+            Some((response, head.received, wish))
+        }
+        Err(refused) => {
+            refuse(outbox, &refused);
+            None
+        }
     }
 }
 

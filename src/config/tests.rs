@@ -1,0 +1,104 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
+    Config::try_parse_from(["txtcord"].iter().chain(flags))
+}
+
+#[test]
+fn the_flags_are_consistent() {
+    Config::command().debug_assert();
+}
+
+#[test]
+fn the_defaults_are_what_the_readme_promises() {
+    let config = parse(&[]).expect("no flag is needed");
+    assert_eq!(config.listen, "127.0.0.1:8000".parse().unwrap());
+    assert_eq!(config.file, PathBuf::from("messages.txt"));
+    assert_eq!(config.fsync, Fsync::Always);
+    assert_eq!(config.max_message, 1 << 20);
+    assert_eq!(config.max_clients, 10_000);
+    assert_eq!(config.ping_interval, Duration::from_secs(20));
+    assert_eq!(config.stall_timeout, Duration::from_secs(10));
+    assert_eq!(config.history_limit, None);
+    assert!(config.allow_origins.is_empty());
+    assert_eq!(config.log_level, LevelFilter::Info);
+    assert_eq!(config.log_file, None);
+}
+
+#[test]
+fn every_flag_is_also_an_environment_variable_of_its_name() {
+    for flag in Config::command().get_arguments() {
+        let name = flag.get_long().unwrap_or_default();
+        if matches!(name, "" | "help" | "version") {
+            continue;
+        }
+        let variable = format!("TXTCORD_{}", name.to_uppercase().replace('-', "_"));
+        assert_eq!(flag.get_env().and_then(|env| env.to_str()), Some(&*variable));
+    }
+}
+
+#[test]
+fn the_help_fits_a_screen() {
+    let help = Config::command().render_help().to_string();
+    assert!(help.lines().count() <= 50, "{} lines", help.lines().count());
+    assert!(help.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn human_units_are_understood() {
+    let config = parse(&[
+        "--max-message=64KiB",
+        "--ping-interval=1m",
+        "--stall-timeout=500ms",
+        "--fsync=1s",
+        "--listen=[::1]:0",
+        "--allow-origin=https://a.example,null",
+        "--allow-origin=*",
+        "--history-limit=0",
+        "--log-level=DEBUG",
+    ]);
+    let config = config.expect("all of it is valid");
+    assert_eq!(config.max_message, 64 << 10);
+    assert_eq!(config.ping_interval, Duration::from_secs(60));
+    assert_eq!(config.stall_timeout, Duration::from_millis(500));
+    assert_eq!(config.fsync, Fsync::EverySecond);
+    assert_eq!(config.listen, "[::1]:0".parse().unwrap());
+    assert_eq!(config.allow_origins, ["https://a.example", "null", "*"]);
+    assert_eq!(config.history_limit, Some(0));
+    assert_eq!(config.log_level, LevelFilter::Debug);
+    assert_eq!(parse(&["--max-message=64MiB"]).unwrap().max_message, 64 << 20);
+    assert_eq!(parse(&["--fsync=never"]).unwrap().fsync, Fsync::Never);
+    assert!(parse(&["--listen=localhost:8000"]).unwrap().listen.ip().is_loopback());
+}
+
+#[test]
+fn an_error_names_the_flag_the_value_and_a_way_out() {
+    #[track_caller]
+    fn check(flag: &str, value: &str, expected: &str) {
+        let error = parse(&[&format!("{flag}={value}")]).expect_err("it is no valid value");
+        assert_eq!(error.exit_code(), 2);
+        let said = error.to_string();
+        assert!(said.contains(flag) && said.contains(expected), "{said}");
+        assert!(said.contains(&format!("'{value}'")), "{said}");
+    }
+    let address = "invalid address; try 127.0.0.1:8000";
+    check("--listen", "x", address);
+    check("--listen", "127.0.0.1", address);
+    check("--listen", "127.0.0.1:65536", address);
+    check("--listen", "", address);
+    let size = "invalid size; try 1MiB or 64KiB";
+    check("--max-message", "big", size);
+    check("--max-message", "-1", size);
+    check("--max-message", "0", "must be from 1B to 64MiB");
+    check("--max-message", "64.1MiB", "must be from 1B to 64MiB");
+    check("--max-message", "99999PiB", "must be from 1B to 64MiB");
+    let time = "invalid time; try 20s or 1m";
+    check("--ping-interval", "20", time);
+    check("--ping-interval", "soon", time);
+    check("--stall-timeout", "0s", "must be longer than 0s");
+    check("--fsync", "sometimes", "possible values: always, 1s, never");
+    check("--log-level", "loud", "--log-level");
+    check("--history-limit", "all", "--history-limit");
+}

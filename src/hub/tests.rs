@@ -1,0 +1,524 @@
+use std::iter;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    config::Fsync,
+    testing::{CLOSE, Dir, Peer, Seen, TEXT, frames_in, limit_file_size, pair, tries},
+};
+
+const LIMIT: usize = 1000;
+const ROOMY: usize = 1 << 20;
+
+/// A hub without a thread, fed by hand.
+struct House {
+    dir: Dir,
+    hub: Hub,
+    handle: HubHandle,
+    commands: Receiver<Command>,
+}
+
+/// A client of it that is live, and what it has been sent.
+struct Guest {
+    id: ClientId,
+    outbox: Arc<Outbox>,
+    peer: Peer,
+}
+
+impl House {
+    fn new(text: &str) -> House {
+        let dir = Dir::new();
+        dir.write(text);
+        let (journal, history) = Journal::open(&dir.file(), Fsync::Never, LIMIT).expect("a file");
+        let (handle, commands) = queue();
+        House { dir, hub: Hub::new(journal, history, LIMIT), handle, commands }
+    }
+
+    fn ask<Answer>(&mut self, command: impl FnOnce(Sender<Answer>) -> Command) -> Answer {
+        let (reply, answer) = bounded(1);
+        self.hub.turn(iter::once(command(reply))).expect("the file is fine");
+        answer.try_recv().expect("an answer")
+    }
+
+    /// A client that has joined, and is behind.
+    fn join(&mut self, send_buffer: usize) -> (Guest, Snapshot) {
+        let (socket, peer) = pair(send_buffer);
+        let outbox = Arc::new(Outbox::new(socket));
+        let joined = self.ask(|reply| Command::Join {
+            outbox: outbox.clone(),
+            start_catch_up: Box::new(|_| Ok(())),
+            resume: Resume::default(),
+            reply,
+        });
+        (Guest { id: joined.client, outbox, peer }, joined.snapshot)
+    }
+
+    fn catch_up(&mut self, guest: &Guest) -> Next {
+        self.ask(|reply| Command::CatchUp { client: guest.id, reply })
+    }
+
+    fn live(&mut self) -> Guest {
+        let (guest, _) = self.join(ROOMY);
+        assert!(matches!(self.catch_up(&guest), Next::Live));
+        guest
+    }
+
+    fn say(&mut self, guest: &Guest, lines: &str) {
+        self.handle.post(guest.id, lines.into()).expect("a hub");
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        self.hub.turn(self.commands.try_iter()).expect("the file is fine");
+    }
+
+    fn tick(&mut self) {
+        self.hub.tick().expect("the file is fine");
+    }
+
+    /// What a server that starts on the file now would find.
+    fn reload(&self) -> History {
+        let file = std::fs::File::open(self.dir.file()).expect("a file");
+        History::load(Arc::new(file), self.dir.read().len() as u64, LIMIT).expect("it can be read")
+    }
+}
+
+impl Guest {
+    /// What was heard since the last time: the ids and texts of messages.
+    fn hears(&mut self) -> Vec<(u64, String)> {
+        self.frames().iter().map(|frame| heard(frame).0).collect()
+    }
+
+    fn frames(&mut self) -> Vec<Seen> {
+        let frames = self.peer.frames();
+        self.peer.bytes.clear();
+        frames
+    }
+}
+
+/// The id and text of a message, and its time.
+fn heard(frame: &Seen) -> ((u64, String), u64) {
+    assert_eq!(frame.first, TEXT);
+    let text = std::str::from_utf8(&frame.payload).expect("UTF-8");
+    let rest = text.strip_prefix(r#"{"type":"new_message","data":"#).expect(text);
+    let (data, rest) = rest.rsplit_once(r#","id":"#).expect(text);
+    let (id, ts) = rest.split_once(r#","ts":"#).expect(text);
+    let ts = ts.strip_suffix('}').expect(text);
+    ((id.parse().expect(text), data.to_owned()), ts.parse().expect(text))
+}
+
+fn messages_of(history: &History) -> Vec<(u64, String)> {
+    let mut messages = history.window(&Window::default()).messages().expect("a file");
+    let mut all = Vec::new();
+    while let Some((id, text)) = messages.next().expect("a file") {
+        all.push((id, String::from_utf8(text.to_vec()).expect("UTF-8")));
+    }
+    all
+}
+
+fn texts(messages: &[(u64, &str)]) -> Vec<(u64, String)> {
+    messages.iter().map(|&(id, text)| (id, text.to_owned())).collect()
+}
+
+#[test]
+fn everybody_hears_what_is_said_the_speaker_included_once_it_is_in_the_file() {
+    let mut house = House::new("1\n");
+    let (mut ann, mut bob) = (house.live(), house.live());
+    house.say(&ann, "\"a\"\n\"b\"\n");
+    house.say(&bob, "{}\n");
+    let expected = texts(&[(2, "\"a\""), (3, "\"b\""), (4, "{}")]);
+    assert_eq!((ann.hears(), bob.hears()), (expected.clone(), expected));
+    assert_eq!(house.dir.read(), b"1\n\"a\"\n\"b\"\n{}\n");
+}
+
+#[test]
+fn what_waits_is_one_batch_in_the_order_of_the_queue() {
+    let mut house = House::new("");
+    let (mut ann, bob) = (house.live(), house.live());
+    for (guest, line) in [(&ann, "1\n"), (&bob, "2\n"), (&ann, "3\n")] {
+        house.handle.post(guest.id, line.into()).unwrap();
+    }
+    house.turn();
+    assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2"), (3, "3")]));
+}
+
+#[test]
+fn a_batch_is_bounded_and_the_rest_waits_for_the_next() {
+    let mut house = House::new("");
+    let ann = house.live();
+    let post = |lines: &str| {
+        let by = Speaker::Client(ann.id);
+        Command::Post(Post { by, lines: lines.into() })
+    };
+    let mut commands = (0..BATCH_COMMANDS + 5).map(|_| post("1\n"));
+    house.hub.turn(commands.by_ref()).unwrap();
+    assert_eq!(commands.count(), 5);
+    let line = format!("\"{}\"\n", "x".repeat(BATCH_BYTES / 2));
+    let mut commands = (0..5).map(|_| post(&line));
+    house.hub.turn(commands.by_ref()).unwrap();
+    assert_eq!(commands.count(), 3);
+}
+
+#[test]
+fn who_joins_has_everything_in_the_history_or_live_and_nothing_twice() {
+    let mut house = House::new("");
+    let ann = house.live();
+    // In one turn with what is said.
+    house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
+    let (mut bob, snapshot) = house.join_in_a_turn();
+    assert_eq!(snapshot.range.last_id, 1);
+    // While the history is on its way.
+    house.say(&ann, "2\n");
+    assert_eq!(bob.hears(), []);
+    let Next::Round(round, times) = house.catch_up(&bob) else { panic!("message 2 is missing") };
+    assert_eq!((round.first_id, round.last_id), (2, 2));
+    assert!(times.of(2).is_some());
+    assert!(matches!(house.catch_up(&bob), Next::Live));
+    house.say(&ann, "3\n");
+    assert_eq!(bob.hears(), texts(&[(3, "3")]));
+}
+
+impl House {
+    fn join_in_a_turn(&mut self) -> (Guest, Snapshot) {
+        let (socket, peer) = pair(ROOMY);
+        let outbox = Arc::new(Outbox::new(socket));
+        let (reply, answer) = bounded(1);
+        let join = Command::Join {
+            outbox: outbox.clone(),
+            start_catch_up: Box::new(|_| Ok(())),
+            resume: Resume::default(),
+            reply,
+        };
+        self.hub.turn(iter::once(join).chain(self.commands.try_iter())).expect("the file is fine");
+        let Joined { client, snapshot } = answer.try_recv().expect("an answer");
+        (Guest { id: client, outbox, peer }, snapshot)
+    }
+}
+
+#[test]
+fn who_is_behind_is_caught_up_from_the_message_that_was_cut_and_starts_one_thread_for_it() {
+    let mut house = House::new("");
+    let ann = house.live();
+    let (socket, peer) = pair(4096);
+    let outbox = Arc::new(Outbox::new(socket));
+    let (started, starts) = crossbeam_channel::unbounded();
+    let joined = house.ask(|reply| Command::Join {
+        outbox: outbox.clone(),
+        start_catch_up: Box::new(move |client| {
+            started.send(client).expect("the test is there");
+            Ok(())
+        }),
+        resume: Resume::default(),
+        reply,
+    });
+    let bob = Guest { id: joined.client, outbox, peer };
+    assert!(matches!(house.catch_up(&bob), Next::Live));
+    let long = format!("\"{}\"\n", "x".repeat(100_000));
+    house.say(&ann, &format!("1\n{long}3\n"));
+    house.say(&ann, "4\n");
+    assert_eq!(starts.try_iter().collect::<Vec<_>>(), [bob.id]);
+    assert!(bob.outbox.is_behind());
+    let Next::Round(round, _) = house.catch_up(&bob) else { panic!("it has nothing of 3") };
+    assert_eq!((round.first_id, round.last_id), (3, 4));
+    // The rest of message 2 waits to be sent.
+    assert!(matches!(house.catch_up(&bob), Next::Control));
+    bob.outbox.take_waiting(&mut Vec::new());
+    assert!(matches!(house.catch_up(&bob), Next::Live));
+}
+
+#[test]
+fn a_client_whose_thread_cannot_be_started_is_let_go() {
+    let mut house = House::new("");
+    let ann = house.live();
+    let (socket, _peer) = pair(4096);
+    let outbox = Arc::new(Outbox::new(socket));
+    let joined = house.ask(|reply| Command::Join {
+        outbox: outbox.clone(),
+        start_catch_up: Box::new(|_| Err(io::ErrorKind::OutOfMemory.into())),
+        resume: Resume::default(),
+        reply,
+    });
+    house.ask(|reply| Command::CatchUp { client: joined.client, reply });
+    house.say(&ann, &format!("\"{}\"\n", "x".repeat(100_000)));
+    assert!(outbox.is_closed());
+}
+
+#[test]
+fn who_left_hears_nothing_and_the_others_go_on() {
+    let mut house = House::new("");
+    let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
+    house.handle.leave(bob.id);
+    house.turn();
+    house.say(&eve, "1\n");
+    assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
+    assert!(house.hub.find(bob.id).is_none());
+    // Who is not there gets no answer, and its thread ends.
+    let (reply, answer) = bounded(1);
+    house.hub.turn(iter::once(Command::CatchUp { client: bob.id, reply })).unwrap();
+    assert!(answer.recv().is_err());
+}
+
+#[test]
+fn what_others_append_is_heard_in_its_place() {
+    #[track_caller]
+    fn check(foreign: &[&str], said: &str, expected: &[(u64, &str)]) {
+        let mut house = House::new("");
+        let mut ann = house.live();
+        for bytes in foreign {
+            house.dir.append(bytes);
+            house.tick();
+        }
+        house.say(&ann, said);
+        assert_eq!(ann.hears(), texts(expected), "{foreign:?}");
+        assert_eq!(messages_of(&house.reload()), texts(expected), "{foreign:?}");
+    }
+    check(&["{\"cron\":1}\n"], "1\n", &[(1, "{\"cron\":1}"), (2, "1")]);
+    check(&["junk\n", "\n", "[]\r\n"], "1\n", &[(3, "[]"), (4, "1")]);
+    // In two parts.
+    check(&["{\"cron\"", ":1}\n"], "1\n", &[(1, "{\"cron\":1}"), (2, "1")]);
+    // Without an end.
+    check(&["{\"cron\":1}"], "1\n", &[(1, "{\"cron\":1}"), (2, "1")]);
+    check(&["{\"cron\""], "1\n2\n", &[(2, "1"), (3, "2")]);
+    // With a byte order mark at the very start, and only there.
+    check(&["\u{feff}{}\n\u{feff}{}\n"], "1\n", &[(1, "{}"), (3, "1")]);
+    check(&["\u{feff}"], "1\n", &[(2, "1")]);
+    // Too long for a message.
+    let long = format!("\"{}\"\n", "x".repeat(LIMIT));
+    check(&[&long], "1\n", &[(2, "1")]);
+}
+
+/// What another program may write, in whatever pieces.
+fn foreign() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{\"cron\":1}\n",
+        "{\"cr",
+        "on\":2}\n",
+        "junk\n",
+        "\n",
+        "\r\n",
+        "12",
+        "3\n",
+        "[1]",
+        "\"",
+    ]);
+    prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(tries(200))]
+
+    /// Others append before the hub looks at the file, and between its look and its write.
+    #[test]
+    fn the_order_in_the_file_is_the_order_whoever_slips_in(
+        start in foreign(),
+        steps in prop::collection::vec((foreign(), foreign(), 0..3usize), 1..8),
+    ) {
+        let mut house = House::new(&start);
+        let mut ann = house.live();
+        let mut said = Vec::new();
+        let before = house.hub.history.last_id();
+        for (foreign, slipped, count) in steps {
+            house.dir.append(foreign);
+            let size = house.hub.journal.survey(house.hub.history.end()).unwrap();
+            house.hub.read_in(size).unwrap();
+            house.dir.append(slipped);
+            let mut lines = Vec::new();
+            for _ in 0..count {
+                said.push(format!("{{\"n\":{}}}", said.len()));
+                lines.extend_from_slice(format!("{}\n", said[said.len() - 1]).as_bytes());
+            }
+            if count > 0 {
+                let by = Speaker::Client(ann.id);
+                let ids = house.hub.write(&[Post { by, lines }], size).unwrap();
+                prop_assert_eq!(ids.map(|ids| ids.len()), Some(count));
+            }
+            house.hub.show().unwrap();
+        }
+        house.dir.append("\n");
+        house.tick();
+
+        let fresh = house.reload();
+        prop_assert_eq!(house.hub.history.end(), fresh.end());
+        prop_assert_eq!(house.hub.history.last_id(), fresh.last_id());
+        prop_assert_eq!(house.hub.history.holes(), fresh.holes());
+        let all = messages_of(&fresh);
+        prop_assert_eq!(messages_of(&house.hub.history), all.clone());
+        let shown: Vec<_> = all.into_iter().filter(|(id, _)| *id > before).collect();
+        prop_assert_eq!(ann.hears(), shown.clone());
+        for text in &said {
+            let times = shown.iter().filter(|(_, other)| other == text).count();
+            prop_assert_eq!(times, 1, "{} is in the file once", text);
+        }
+    }
+}
+
+#[test]
+fn white_space_that_slips_in_before_a_message_does_not_double_it() {
+    for slipped in [" ", "\t\r ", "\u{feff}"] {
+        let mut house = House::new("");
+        let mut ann = house.live();
+        house.dir.append(slipped);
+        let post = Post { by: Speaker::Client(ann.id), lines: b"{}\n".to_vec() };
+        // The hub looked before it was there.
+        house.hub.write(&[post], 0).unwrap();
+        house.hub.show().unwrap();
+        assert_eq!(ann.hears().len(), 1, "{slipped:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
+    let mut house = House::new("");
+    let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
+    let filled = limit_file_size() - 8;
+    let file = std::fs::OpenOptions::new().write(true).open(house.dir.file()).unwrap();
+    file.set_len(filled - 2).unwrap();
+    house.hub.history.push_hole(filled - 2);
+    house.dir.append("7\n");
+    house.handle.post(ann.id, b"\"one\"\n\"two\"\n".to_vec()).unwrap();
+    house.handle.post(bob.id, b"\"three\"\n".to_vec()).unwrap();
+    house.turn();
+    let refusals = |guest: &mut Guest| {
+        let mut frames = guest.frames();
+        // What others had appended is heard all the same.
+        let news = frames.iter().position(|frame| frame.payload.starts_with(b"{\"type\":\"new"));
+        assert_eq!(heard(&frames.remove(news.expect("message 2"))).0, (2, "7".to_owned()));
+        let is_refusal = |frame: &Seen| {
+            let json: Value = serde_json::from_slice(&frame.payload).expect("JSON");
+            json["type"] == "error" && json["code"] == "storage_full"
+        };
+        assert!(frames.iter().all(is_refusal));
+        frames.len()
+    };
+    assert_eq!((refusals(&mut ann), refusals(&mut bob), refusals(&mut eve)), (2, 1, 0));
+    assert_eq!(file.metadata().unwrap().len(), filled);
+    assert_eq!(house.hub.history.end(), filled);
+    // The server stays up, and who joins gets what there is.
+    assert_eq!(house.join(ROOMY).1.range.last_id, 2);
+}
+
+#[test]
+fn nothing_is_shown_of_a_file_that_was_taken_away() {
+    let mut house = House::new("1\n");
+    let mut ann = house.live();
+    std::fs::remove_file(house.dir.file()).unwrap();
+    house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
+    let failed = house.hub.turn(house.commands.try_iter());
+    assert!(matches!(failed, Err(Fatal::Changed(_))));
+    assert_eq!(ann.hears(), []);
+    assert_eq!(house.dir.beside("saved-"), [b"1\n"]);
+}
+
+#[test]
+fn when_the_file_fails_everybody_is_told_and_the_hub_ends() {
+    let mut house = House::new("1\n");
+    let mut ann = house.live();
+    std::fs::remove_file(house.dir.file()).unwrap();
+    house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
+    assert!(house.hub.run(&house.commands).is_err());
+    let frames = ann.frames();
+    assert_eq!(frames.len(), 1);
+    assert_eq!((frames[0].first, &frames[0].payload[..2]), (CLOSE, &1011_u16.to_be_bytes()[..]));
+}
+
+#[test]
+fn a_server_that_stops_takes_nothing_more_and_says_so() {
+    let mut house = House::new("");
+    let (mut ann, mut bob) = (house.live(), house.live());
+    // What waits with the stop is still taken.
+    house.handle.stop();
+    house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
+    house.turn();
+    let come_back = 1012_u16.to_be_bytes();
+    for guest in [&mut ann, &mut bob] {
+        let frames = guest.frames();
+        assert_eq!(frames.iter().map(|frame| frame.first).collect::<Vec<_>>(), [TEXT, CLOSE]);
+        assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
+        assert_eq!(frames[1].payload[..2], come_back);
+    }
+    house.say(&bob, "2\n");
+    assert_eq!(house.dir.read(), b"1\n");
+    // Who joins now gets the history and a close.
+    let (eve, snapshot) = house.join(ROOMY);
+    assert_eq!(snapshot.range.last_id, 1);
+    let mut waiting = Vec::new();
+    eve.outbox.take_waiting(&mut waiting);
+    assert_eq!(frames_in(&waiting).0[0].payload[..2], come_back);
+    // Who waits for ids is answered.
+    let (reply, answer) = bounded(1);
+    let by = Speaker::Request { key: None, reply };
+    house.hub.turn(iter::once(Command::Post(Post { by, lines: b"3\n".to_vec() }))).unwrap();
+    assert_eq!(answer.recv(), Ok(Err(Refusal::ShuttingDown)));
+}
+
+#[test]
+fn the_hub_ends_when_the_last_handle_is_gone_and_notes_where_it_was() {
+    let house = House::new("");
+    let House { dir, hub, handle, commands } = house;
+    handle.post(ClientId(1), b"1\n2\n".to_vec()).unwrap();
+    drop(handle);
+    hub.run(&commands).expect("a clean end");
+    let record = dir.beside("lock").concat();
+    assert!(String::from_utf8(record).unwrap().contains(" lines 2 bytes 4 "));
+}
+
+#[test]
+fn time_never_goes_back_within_a_run() {
+    let mut house = House::new("");
+    let mut ann = house.live();
+    house.say(&ann, "1\n");
+    // The clock is set back by a few centuries.
+    house.hub.last_ts += 10_000_000_000_000;
+    let then = house.hub.last_ts;
+    house.say(&ann, "2\n");
+    house.dir.append("3\n");
+    house.tick();
+    let times: Vec<_> = ann.frames().iter().map(|frame| heard(frame).1).collect();
+    assert!(times[0] < then);
+    assert_eq!(times[1..], [then, then]);
+}
+
+#[test]
+fn who_asks_for_the_ids_gets_those_of_the_lines_in_the_file() {
+    let mut house = House::new("1\n");
+    let ann = house.live();
+    house.dir.append("foreign\n");
+    let (reply, answer) = bounded(1);
+    house.handle.post(ann.id, b"3\n4\n".to_vec()).unwrap();
+    let by = Speaker::Request { key: None, reply };
+    let lines = b"5\n6\n".to_vec();
+    let post = Command::Post(Post { by, lines });
+    house.hub.turn(house.commands.try_iter().chain([post])).unwrap();
+    assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 5, last_id: 6 })));
+    assert_eq!(house.dir.read(), b"1\nforeign\n3\n4\n5\n6\n");
+}
+
+#[test]
+fn the_same_key_stores_once_and_answers_alike() {
+    let mut house = House::new("");
+    let mut ask = |keys: &[&str]| {
+        let (posts, answers): (Vec<_>, Vec<_>) = keys
+            .iter()
+            .map(|key| {
+                let (reply, answer) = bounded(1);
+                let by = Speaker::Request { key: Some((*key).to_owned()), reply };
+                (Command::Post(Post { by, lines: b"1\n".to_vec() }), answer)
+            })
+            .unzip();
+        house.hub.turn(posts.into_iter()).unwrap();
+        let id = |answer: Receiver<Result<Stored, _>>| answer.recv().unwrap().unwrap().first_id;
+        answers.into_iter().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(&["a", "b", "a"]), [1, 2, 1]);
+    assert_eq!(ask(&["b", "c"]), [2, 3]);
+    let mut many: Vec<String> = (0..KEYS).map(|key| key.to_string()).collect();
+    many.push("c".to_owned());
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for keys in many.chunks(BATCH_COMMANDS) {
+        ask(keys);
+    }
+    // The oldest are forgotten.
+    assert_eq!(ask(&["a"]), [3 + many.len() as u64 + 1]);
+}

@@ -1,0 +1,246 @@
+use super::*;
+use crate::{
+    message::{Refusal, ping_frame},
+    testing::{CLOSE, PING, Peer, TEXT, frame_of, frames_in, pair},
+};
+
+const SMALL: usize = 4096;
+const BYE: CloseCode = CloseCode::Restart;
+
+/// A client that is live.
+fn live() -> (Outbox, Peer) {
+    let (socket, peer) = pair(SMALL);
+    let outbox = Outbox::new(socket);
+    assert!(outbox.go_live());
+    (outbox, peer)
+}
+
+/// Frames of messages of these sizes, with ids from `first_id`.
+fn batch(first_id: u64, sizes: &[usize]) -> Frames {
+    let mut frames = Frames::default();
+    for (id, size) in (first_id..).zip(sizes) {
+        frames.push(&vec![b'1'; *size], id, None);
+    }
+    frames
+}
+
+/// A client whose socket was found full in the middle of message 1, and what it is owed of it.
+fn behind() -> (Outbox, Peer, Frames) {
+    let (outbox, peer) = live();
+    let frames = batch(1, &[100_000, 10]);
+    assert_eq!(outbox.offer(&frames), Offer::Full(2));
+    assert!(outbox.is_behind());
+    (outbox, peer, frames)
+}
+
+fn waiting(outbox: &Outbox) -> (Vec<u8>, Last) {
+    let mut out = Vec::new();
+    let last = outbox.take_waiting(&mut out);
+    (out, last)
+}
+
+#[test]
+fn a_live_client_is_sent_whole_batches() {
+    let (outbox, mut peer) = live();
+    let frames = batch(1, &[3, 200, 1000]);
+    assert_eq!(outbox.offer(&frames), Offer::Sent);
+    peer.read(usize::MAX);
+    assert_eq!(peer.bytes, frames.bytes());
+    assert!(!outbox.is_behind());
+}
+
+#[test]
+fn what_a_full_socket_cut_off_goes_first_and_completes_the_frame() {
+    let (outbox, mut peer, frames) = behind();
+    let (rest, last) = waiting(&outbox);
+    assert_eq!(last, Last::No);
+    peer.read(usize::MAX);
+    let got = [&peer.bytes[..], &rest].concat();
+    let (whole, behind) = frames_in(&got);
+    assert_eq!((whole.len(), behind), (1, 0));
+    assert!(frames.bytes().starts_with(&got));
+}
+
+#[test]
+fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
+    let (outbox, mut peer, _) = behind();
+    let later = batch(3, &[10]);
+    assert_eq!(outbox.offer(&later), Offer::Behind);
+    assert!(!outbox.go_live(), "the rest of a frame still waits");
+    let (_, _) = waiting(&outbox);
+    assert_eq!(outbox.offer(&later), Offer::Behind);
+    peer.read(usize::MAX);
+    peer.bytes.clear();
+    assert!(outbox.go_live());
+    assert_eq!(outbox.offer(&later), Offer::Sent);
+    peer.read(usize::MAX);
+    assert_eq!(peer.bytes, later.bytes());
+}
+
+#[test]
+fn a_full_socket_between_frames_leaves_no_rest() {
+    let (outbox, mut peer) = live();
+    while outbox.send_now(&[0; 512]).unwrap() > 0 {}
+    assert_eq!(outbox.offer(&batch(7, &[10])), Offer::Full(7));
+    assert_eq!(waiting(&outbox), (vec![], Last::No));
+    peer.read(usize::MAX);
+    assert!(outbox.go_live());
+}
+
+#[test]
+fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind() {
+    let (outbox, mut peer) = live();
+    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert_eq!(peer.frames().len(), 1);
+
+    let (outbox, _, _) = behind();
+    let (rest, _) = waiting(&outbox);
+    assert!(!rest.is_empty());
+    let answers = ["a", "b", "c"].map(|words| Refusal::NotJson.frame(words));
+    for answer in &answers {
+        assert_eq!(outbox.control(answer), Control::Done);
+    }
+    assert!(!outbox.go_live(), "answers wait");
+    assert_eq!(waiting(&outbox), (answers.concat(), Last::No));
+    assert!(outbox.go_live());
+}
+
+#[test]
+fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
+    let (outbox, mut peer, _) = behind();
+    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    peer.read(usize::MAX);
+    peer.bytes.extend(waiting(&outbox).0);
+    let (frames, behind) = frames_in(&peer.bytes);
+    let firsts: Vec<_> = frames.iter().map(|frame| frame.first).collect();
+    assert_eq!((firsts, behind), (vec![TEXT, PING], 0));
+}
+
+#[test]
+fn a_control_frame_that_does_not_fit_makes_the_client_behind() {
+    let (outbox, mut peer) = live();
+    let answer = Refusal::NotJson.frame(&"x".repeat(50_000));
+    assert_eq!(outbox.control(&answer), Control::Full);
+    assert!(outbox.is_behind());
+    assert_eq!(outbox.offer(&batch(1, &[1])), Offer::Behind);
+    peer.read(usize::MAX);
+    peer.bytes.extend(waiting(&outbox).0);
+    assert!(peer.bytes == answer);
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
+    let (outbox, _peer, _) = behind();
+    let rest = outbox.side().rest;
+    assert!(rest > CONTROL_LIMIT, "the rest of a frame does not count");
+    let answer = Refusal::NotJson.frame(&"x".repeat(1000));
+    for _ in 0..100 {
+        assert_eq!(outbox.control(&answer), Control::Done);
+    }
+    // What is left fills up with the shortest frames there are.
+    for _ in 0..answer.len() {
+        assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    }
+    assert_eq!(outbox.close(BYE, "bye"), Control::Done);
+    let (waiting, last) = waiting(&outbox);
+    let (frames, behind) = frames_in(&waiting[rest..]);
+    assert_eq!((behind, last), (0, Last::Close));
+    let texts = frames.iter().filter(|frame| frame.first == TEXT).count();
+    assert_eq!(texts, CONTROL_LIMIT / answer.len());
+    let close = close_frame(BYE, "bye").len();
+    let held = waiting.len() - rest - close;
+    assert!((CONTROL_LIMIT - 1..=CONTROL_LIMIT).contains(&held), "{held}");
+    assert_eq!(frames.last().map(|frame| frame.first), Some(CLOSE));
+}
+
+#[test]
+fn nothing_follows_a_close_frame() {
+    #[track_caller]
+    fn check(outbox: &Outbox, peer: &mut Peer) {
+        assert_eq!(outbox.offer(&batch(1, &[1])), Offer::Closed);
+        assert_eq!(outbox.control(&ping_frame()), Control::Done);
+        assert_eq!(outbox.close(BYE, "again"), Control::Done);
+        peer.read(usize::MAX);
+        peer.bytes.extend(waiting(outbox).0);
+        let (frames, rest) = frames_in(&peer.bytes);
+        let closes = frames.iter().filter(|frame| frame.first == CLOSE).count();
+        assert_eq!((closes, frames.last().unwrap().first, rest), (1, CLOSE, 0));
+    }
+    let (outbox, mut peer) = live();
+    assert_eq!(outbox.close(BYE, "bye"), Control::Done);
+    assert!(outbox.is_closed());
+    check(&outbox, &mut peer);
+
+    let (outbox, mut peer, _) = behind();
+    assert_eq!(outbox.close(BYE, "bye"), Control::Done);
+    assert!(outbox.is_behind() && !outbox.is_closed());
+    assert!(!outbox.go_live(), "a close frame waits");
+    check(&outbox, &mut peer);
+    assert!(!outbox.go_live(), "the close frame is on its way");
+
+    let (outbox, mut peer) = live();
+    let long = frame_of(CLOSE, &vec![b'x'; 50_000]);
+    assert_eq!(outbox.close_with(&long), Control::Full);
+    assert!(outbox.is_behind() && !outbox.go_live());
+    check(&outbox, &mut peer);
+}
+
+#[test]
+fn who_waits_for_the_close_frame_is_told_when_it_is_out_or_cannot_be() {
+    let long = Duration::from_secs(60);
+    let (outbox, _peer, _) = behind();
+    let _ = outbox.close(BYE, "bye");
+    assert!(!outbox.wait_closed(Duration::ZERO));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| outbox.wait_closed(long));
+        outbox.closed();
+        assert!(waits.join().unwrap());
+    });
+
+    let (outbox, _peer, _) = behind();
+    let _ = outbox.close(BYE, "bye");
+    outbox.abort();
+    assert!(outbox.wait_closed(Duration::ZERO) && outbox.is_closed());
+    // Who closed nothing has nothing to wait for.
+    assert!(live().0.wait_closed(Duration::ZERO));
+}
+
+#[test]
+fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
+    let (outbox, mut peer, _) = behind();
+    outbox.abort();
+    peer.read(usize::MAX);
+    let before = peer.bytes.len();
+    assert_eq!(outbox.offer(&batch(3, &[1])), Offer::Closed);
+    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert!(outbox.go_live(), "so that whoever catches it up ends");
+    assert_eq!(outbox.offer(&batch(3, &[1])), Offer::Closed);
+    peer.read(usize::MAX);
+    assert_eq!(peer.bytes.len(), before);
+    assert_eq!(crate::client::read(outbox.socket(), &mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_is_gone_is_given_up() {
+    let (outbox, peer) = live();
+    drop(peer);
+    assert_eq!(outbox.offer(&batch(1, &[1])), Offer::Closed);
+    assert!(outbox.is_closed());
+    let (outbox, peer) = live();
+    drop(peer);
+    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert!(outbox.is_closed());
+}
+
+#[test]
+fn patience_ends_with_the_client_or_its_progress() {
+    let (outbox, mut peer) = live();
+    outbox.socket().set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+    assert!(outbox.send_patiently(&[7; 100], Duration::ZERO).is_ok());
+    let result = outbox.send_patiently(&[7; 100_000], Duration::ZERO);
+    let Err(SendError::Stalled(sent)) = result else { panic!("it took everything") };
+    peer.read(usize::MAX);
+    assert_eq!(peer.bytes.len(), 100 + sent);
+    drop(peer);
+    assert!(matches!(outbox.send_patiently(&[7; 10], Duration::MAX), Err(SendError::Gone)));
+}

@@ -1,0 +1,215 @@
+//! What the unit tests share: files and directories of their own, and reading frames.
+
+use std::{
+    env,
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use proptest::test_runner::Config;
+use rlimit::Resource;
+use signal_hook::consts::SIGXFSZ;
+use socket2::{Domain, Socket, Type};
+
+/// How often a property is tried: `cases` times, or as `PROPTEST_CASES` says.
+pub(crate) fn tries(cases: u32) -> Config {
+    let given = env::var_os("PROPTEST_CASES").is_some();
+    let cases = if given { Config::default().cases } else { cases };
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+fn fresh_path() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("txtcord-unit-{}-{number}", process::id()))
+}
+
+/// A file that holds `bytes` and is gone when it is closed.
+pub(crate) fn file_of(bytes: &[u8]) -> Arc<File> {
+    let path = fresh_path();
+    let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
+    let file = file.expect("a temporary file");
+    fs::remove_file(&path).expect("the temporary file can be unlinked");
+    (&file).write_all(bytes).expect("the temporary file can be written");
+    Arc::new(file)
+}
+
+/// A directory of a test's own, removed with it.
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    pub(crate) fn new() -> Dir {
+        let path = fresh_path();
+        // A run that was ended from outside may have left one of this name.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a temporary directory");
+        // Without symbolic links on the way, so that paths in messages can be compared.
+        Dir(path.canonicalize().expect("the directory is there"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.join("messages.txt")
+    }
+
+    pub(crate) fn read(&self) -> Vec<u8> {
+        fs::read(self.file()).expect("messages.txt can be read")
+    }
+
+    pub(crate) fn write(&self, bytes: impl AsRef<[u8]>) {
+        fs::write(self.file(), bytes).expect("messages.txt can be written");
+    }
+
+    /// Another program's `echo ... >> messages.txt`.
+    pub(crate) fn append(&self, bytes: impl AsRef<[u8]>) {
+        let file = OpenOptions::new().append(true).create(true).open(self.file());
+        let mut file = file.expect("messages.txt can be opened");
+        file.write_all(bytes.as_ref()).expect("messages.txt can be appended to");
+    }
+
+    /// What the files beside messages.txt hold whose names go on like this.
+    pub(crate) fn beside(&self, ending: &str) -> Vec<Vec<u8>> {
+        let begins = format!("messages.txt.{ending}");
+        let mut paths: Vec<_> = fs::read_dir(&self.0)
+            .expect("the directory can be listed")
+            .map(|entry| entry.expect("a directory entry").path())
+            .filter(|path| {
+                path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&begins))
+            })
+            .collect();
+        paths.sort();
+        paths.iter().map(|path| fs::read(path).expect("it can be read")).collect()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        // What is left in the temporary directory harms nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One frame as a peer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The first byte: FIN and opcode.
+    pub(crate) first: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+
+/// The whole frames in a server's bytes, and how many bytes behind them are no whole frame.
+pub(crate) fn frames_in(mut bytes: &[u8]) -> (Vec<Seen>, usize) {
+    let mut frames = Vec::new();
+    while let Some((first, payload, rest)) = split_frame(bytes) {
+        frames.push(Seen { first, payload: payload.to_vec() });
+        bytes = rest;
+    }
+    (frames, bytes.len())
+}
+
+fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let [first, short, rest @ ..] = bytes else { return None };
+    let (len, rest) = match short {
+        0..126 => (usize::from(*short), rest),
+        126 => {
+            let (len, rest) = rest.split_first_chunk::<2>()?;
+            (usize::from(u16::from_be_bytes(*len)), rest)
+        }
+        127 => {
+            let (len, rest) = rest.split_first_chunk::<8>()?;
+            (u64::from_be_bytes(*len) as usize, rest)
+        }
+        _ => panic!("a server's frame is not masked: {bytes:?}"),
+    };
+    let (payload, rest) = rest.split_at_checked(len)?;
+    Some((*first, payload, rest))
+}
+
+/// RFC 6455, section 5.2, for an unmasked whole message.
+pub(crate) fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..126 => frame.push(len as u8),
+        len @ 126..0x1_0000 => {
+            frame.push(126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Keeps this process from making any file longer than a size far above that of other tests' files,
+/// so that a disk can be full; returns the size.
+pub(crate) fn limit_file_size() -> u64 {
+    static LIMITED: Once = Once::new();
+    const SIZE: u64 = 64 << 20;
+    LIMITED.call_once(|| {
+        // As in main: the signal would kill.
+        let caught = signal_hook::flag::register(SIGXFSZ, Arc::default());
+        caught.expect("the signal can be caught");
+        rlimit::setrlimit(Resource::FSIZE, SIZE, SIZE).expect("a limit can be lowered");
+    });
+    SIZE
+}
+
+/// The other end of a client's socket, which reads as much as it is told to.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) socket: Socket,
+    /// All that has been read.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Two ends of a connection; the first takes about `send_buffer` bytes until somebody reads.
+pub(crate) fn pair(send_buffer: usize) -> (Socket, Peer) {
+    let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).expect("a socket pair");
+    ours.set_send_buffer_size(send_buffer).expect("a send buffer");
+    theirs.set_nonblocking(true).expect("a non-blocking socket");
+    (ours, Peer { socket: theirs, bytes: Vec::new() })
+}
+
+impl Peer {
+    /// Reads what is there, but not more than `most` bytes.
+    pub(crate) fn read(&mut self, most: usize) {
+        let mut left = most;
+        let mut block = vec![0; most.min(64 << 10)];
+        while left > 0 {
+            let room = block.len().min(left);
+            match (&self.socket).read(&mut block[..room]) {
+                Ok(0) => return,
+                Ok(count) => {
+                    self.bytes.extend_from_slice(&block[..count]);
+                    left -= count;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("a socket pair does not fail: {error}"),
+            }
+        }
+    }
+
+    /// All frames that came so far; what came must be whole frames.
+    pub(crate) fn frames(&mut self) -> Vec<Seen> {
+        self.read(usize::MAX);
+        let (frames, rest) = frames_in(&self.bytes);
+        assert_eq!(rest, 0, "bytes behind the last whole frame");
+        frames
+    }
+}

@@ -1,0 +1,143 @@
+//! An echo on the server's own connection code, for the Autobahn suite.
+//!
+//! Request head, upgrade, reading, control frames, close codes and goodbye are the library's; only
+//! what becomes of a message differs from a chat: it goes back as it came. One thread a client, and
+//! that thread alone sends, so whatever finds the socket full is caught up on the spot.
+//!
+//! Prints the address it listens on, on a free port of the loopback, and serves until it is killed.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tungstenite::{
+    Bytes,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
+use txtcord::{
+    client::{Connection, FellBehind, Limits, Received, Wait, linger},
+    handshake::{self, Head, HeadError, Refused},
+    outbox::{Last, Outbox, SEND_SLICE, SendError},
+};
+
+/// The suite sends messages of up to 16 MiB.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// As the server's default; no case of the suite is silent for so long.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// As the server's default; the suite reads what it asked for.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// As the server's, so that the connection code is seen to do with it.
+const STACK: usize = 128 << 10;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    listener.set_tcp_nodelay(true)?;
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    listener.listen(128)?;
+    let address = listener.local_addr()?.as_socket().ok_or("the listener has no address")?;
+    println!("{address}");
+    io::stdout().flush()?;
+    loop {
+        let (socket, _) = listener.accept()?;
+        let serve = move || {
+            if let Err(error) = converse(Outbox::new(socket)) {
+                eprintln!("a client is dropped: {error}");
+            }
+        };
+        thread::Builder::new().stack_size(STACK).spawn(serve)?;
+    }
+}
+
+/// One connection: the request, then its echo.
+fn converse(outbox: Outbox) -> io::Result<()> {
+    let (response, received) = match shake_hands(&outbox) {
+        Ok(upgrade) => upgrade,
+        Err(HeadError::Gone | HeadError::Silent) => return Ok(()),
+        Err(HeadError::Refused(refused)) => return refuse(&outbox, &refused),
+    };
+    outbox.socket().set_write_timeout(Some(SEND_SLICE))?;
+    send(&outbox, &response)?;
+    // Nothing waits yet, so it is live.
+    outbox.go_live();
+    let outbox = Arc::new(outbox);
+    let limits = Limits { max_message: MAX_MESSAGE, ping_interval: PING_INTERVAL };
+    let connection = Connection::new(outbox.clone(), received, limits, catch_up(outbox))?;
+    echo(connection)
+}
+
+/// The answer that accepts the upgrade, and what was received behind the request.
+fn shake_hands(outbox: &Outbox) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
+    let Head { request, received } = handshake::read_head(outbox.socket(), Vec::new())?;
+    let (response, _wish) = handshake::upgrade(&request, &[]).map_err(HeadError::Refused)?;
+    Ok((response, received))
+}
+
+fn refuse(outbox: &Outbox, refused: &Refused) -> io::Result<()> {
+    outbox.send_now(&refused.response())?;
+    linger(outbox.socket());
+    Ok(())
+}
+
+/// Reads and sends back until the connection is over.
+fn echo(mut connection: Connection) -> io::Result<()> {
+    loop {
+        let frame = match connection.read(Wait::ForPeer) {
+            Received::Text(text) => frame(text.into(), Data::Text),
+            Received::Binary(bytes) => frame(bytes, Data::Binary),
+            Received::Nothing => continue,
+            Received::Over(over) => {
+                connection.finish(&over);
+                return Ok(());
+            }
+        };
+        send(connection.outbox(), &frame)?;
+    }
+}
+
+fn frame(data: Bytes, kind: Data) -> Vec<u8> {
+    let frame = Frame::message(data, OpCode::Data(kind), true);
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.format(&mut bytes).expect("writing a frame to memory cannot fail");
+    bytes
+}
+
+/// What is done when a control frame found the socket full: on the thread that reads, which sends
+/// nothing else meanwhile.
+fn catch_up(outbox: Arc<Outbox>) -> FellBehind {
+    Box::new(move || {
+        let mut waiting = Vec::new();
+        loop {
+            let last = outbox.take_waiting(&mut waiting);
+            send(&outbox, &waiting)?;
+            waiting.clear();
+            if last == Last::Close {
+                outbox.closed();
+                return Ok(());
+            }
+            if outbox.go_live() {
+                return Ok(());
+            }
+        }
+    })
+}
+
+fn send(outbox: &Outbox, bytes: &[u8]) -> io::Result<()> {
+    outbox.send_patiently(bytes, STALL_TIMEOUT).map_err(|error| match error {
+        SendError::Stalled(_) => io::ErrorKind::TimedOut.into(),
+        SendError::Gone => io::ErrorKind::BrokenPipe.into(),
+    })
+}

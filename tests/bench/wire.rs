@@ -1,0 +1,213 @@
+//! The little of WebSocket that a load generator needs: one handshake request, masked frames made in
+//! advance, and the head of a frame that arrives.
+//!
+//! No JSON is parsed here. Every message carries a marker, `#` + 4 hex digits of its sender + 8 hex
+//! digits of its number + `#`, and finding that is enough to check who got what in which order.
+
+use std::io::{self, Write};
+
+/// The request that every client opens with. The key is the one of RFC 6455: nobody checks the answer.
+pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+pub const TEXT: u8 = 1;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+
+/// Any key but zero, so that no server can take the short way round unmasking.
+const MASK: [u8; 4] = [0x5a, 0xc3, 0x17, 0x88];
+
+/// Fills messages up to the size wanted; it must not contain a `#`.
+const FILLER: &str = "the quick brown fox jumps over the lazy dog and then some more of it ";
+
+const SENDER_DIGITS: usize = 4;
+const NUMBER_DIGITS: usize = 8;
+const MARKER_DIGITS: usize = SENDER_DIGITS + NUMBER_DIGITS;
+
+/// Who said it and which of their messages it is, as the hex digits that stand in the message:
+/// comparing two markers is comparing twelve bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Marker([u8; MARKER_DIGITS]);
+
+impl Marker {
+    /// Finds the marker of a live message. `place` remembers where the last one stood: it is the
+    /// same place in nearly every message of a run.
+    #[inline]
+    pub fn find(payload: &[u8], place: &mut usize) -> Option<Marker> {
+        if let Some(marker) = Marker::at(payload, *place) {
+            return Some(marker);
+        }
+        *place = memchr::memchr(b'#', payload)?;
+        Marker::at(payload, *place)
+    }
+
+    #[inline]
+    fn at(payload: &[u8], place: usize) -> Option<Marker> {
+        match payload.get(place..place + MARKER_DIGITS + 2)? {
+            [b'#', digits @ .., b'#'] => Some(Marker(digits.try_into().ok()?)),
+            _ => None,
+        }
+    }
+
+    /// The digits of the sender alone, to see at a glance whether a message is one's own.
+    #[inline]
+    pub fn sender_digits(&self) -> [u8; SENDER_DIGITS] {
+        [self.0[0], self.0[1], self.0[2], self.0[3]]
+    }
+
+    pub fn sender(&self) -> usize {
+        unhex(&self.0[..SENDER_DIGITS])
+    }
+
+    pub fn number(&self) -> usize {
+        unhex(&self.0[SENDER_DIGITS..])
+    }
+}
+
+fn unhex(digits: &[u8]) -> usize {
+    digits.iter().fold(0, |value, &digit| push_hex(value, digit))
+}
+
+#[inline]
+fn push_hex(value: usize, digit: u8) -> usize {
+    // '0'..'9' are 0x30.., 'a'..'f' are 0x61..: the low half, and nine more for a letter.
+    (value << 4) | ((digit & 15) + 9 * (digit >> 6)) as usize
+}
+
+/// Writes a line of a preloaded history, spaced as the original program did. The markers count from
+/// 0 and name a sender that nobody else is.
+pub fn write_stored_line(number: usize, out: &mut impl Write) -> io::Result<()> {
+    const TEXT: &str = "the quick brown fox jumps over the lazy dog";
+    let user = number % 1000;
+    writeln!(out, r##"{{"user": "user{user:04}", "content": "#ffff{number:08x}# {TEXT}"}}"##)
+}
+
+/// One sender's message as a masked frame, but for the digits of its number.
+pub struct Template {
+    pub sender_digits: [u8; SENDER_DIGITS],
+    frame: Vec<u8>,
+    digits_at: usize,
+    /// Where in the mask the first digit falls.
+    mask_at: usize,
+}
+
+impl Template {
+    /// A JSON message of `size` bytes in all.
+    pub fn new(sender: usize, size: usize) -> Template {
+        let digits = format!("{sender:04x}");
+        let mut text = format!("{{\"user\":\"user{sender:04}\",\"content\":\"#{digits}00000000# ");
+        let number_at = text.find('#').expect("it was just put there") + 1 + SENDER_DIGITS;
+        let room = size.saturating_sub(text.len() + 2);
+        text.extend(FILLER.chars().cycle().take(room));
+        text.push_str("\"}");
+        let frame = masked_frame(TEXT, text.as_bytes());
+        Template {
+            sender_digits: digits.as_bytes().try_into().expect("senders are few"),
+            digits_at: frame.len() - text.len() + number_at,
+            mask_at: number_at,
+            frame,
+        }
+    }
+
+    /// Appends the frame of message `number`.
+    #[inline]
+    pub fn append(&self, number: usize, out: &mut Vec<u8>) {
+        let start = out.len() + self.digits_at;
+        out.extend_from_slice(&self.frame);
+        for (i, byte) in out[start..start + NUMBER_DIGITS].iter_mut().enumerate() {
+            let nibble = (number >> (4 * (NUMBER_DIGITS - 1 - i))) & 15;
+            *byte = b"0123456789abcdef"[nibble] ^ MASK[(self.mask_at + i) % 4];
+        }
+    }
+}
+
+/// A whole frame as a client must send it.
+pub fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        length @ 0..126 => frame.push(0x80 | length as u8),
+        length @ 126..65_536 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// Bytes of the longest head that a server's frame can have.
+pub const LONGEST_HEAD: usize = 10;
+
+/// The head of a frame from a server (which does not mask).
+pub struct Head {
+    pub opcode: u8,
+    pub last: bool,
+    pub size: usize,
+    pub length: usize,
+}
+
+impl Head {
+    /// `None` while the head is not there as a whole.
+    #[inline]
+    pub fn read(bytes: &[u8]) -> Option<Head> {
+        let (&first, rest) = bytes.split_first()?;
+        let (size, length) = match rest.first()? & 127 {
+            126 => (4, u16::from_be_bytes(rest.get(1..3)?.try_into().ok()?) as usize),
+            127 => (LONGEST_HEAD, u64::from_be_bytes(rest.get(1..9)?.try_into().ok()?) as usize),
+            short => (2, short as usize),
+        };
+        Some(Head { opcode: first & 15, last: first & 0x80 != 0, size, length })
+    }
+
+    /// Text, binary or a continuation; anything else is a control frame.
+    pub fn carries_data(&self) -> bool {
+        self.opcode < CLOSE
+    }
+}
+
+/// Reads a history as it streams by and checks that its markers count from 0 upward.
+#[derive(Default)]
+pub struct HistoryCheck {
+    pub seen: usize,
+    /// How many of them did not follow the one before.
+    pub misplaced: usize,
+    expected: usize,
+    inside: bool,
+    digits: usize,
+    value: usize,
+}
+
+impl HistoryCheck {
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = memchr::memchr(b'#', bytes) {
+            self.take_digits(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            if self.inside {
+                // The number is what the last eight digits say; the sender's are cut off.
+                let number = self.value & 0xffff_ffff;
+                let in_place = self.digits == MARKER_DIGITS && number == self.expected;
+                self.misplaced += usize::from(!in_place);
+                self.expected = number + 1;
+                self.seen += 1;
+            }
+            self.inside = !self.inside;
+            (self.digits, self.value) = (0, 0);
+        }
+        self.take_digits(bytes);
+    }
+
+    /// A marker may be cut in two by the end of what was read, so its digits add up over calls.
+    fn take_digits(&mut self, digits: &[u8]) {
+        if self.inside {
+            self.digits += digits.len();
+            self.value = digits.iter().fold(self.value, |value, &digit| push_hex(value, digit));
+        }
+    }
+}
