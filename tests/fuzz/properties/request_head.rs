@@ -1,0 +1,153 @@
+//! A request gets the same judgement however it is cut on its way, and an answer in proper HTTP.
+
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use tungstenite::handshake::derive_accept_key;
+use txtcord::{
+    client::Wish,
+    handshake::{self, Refused},
+};
+
+/// The longest name that `as=` gives.
+const NAME_BYTES: usize = 256;
+
+/// Statuses that a head may be answered with, by wire.md; 404 and 503 are not the head's.
+const REFUSALS: [StatusCode; 5] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::UPGRADE_REQUIRED,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+
+/// Checks what a peer sends first.
+pub fn check(bytes: &[u8]) {
+    let whole = handshake::parse(bytes);
+    let len = match &whole {
+        Ok(Some((_, len))) => Some(*len),
+        _ => None,
+    };
+    // What came so far decides nothing that more could undo. Long inputs are cut in 500 places.
+    for cut in (0..bytes.len()).step_by(bytes.len() / 500 + 1) {
+        match handshake::parse(&bytes[..cut]) {
+            Ok(Some((_, early))) => assert_eq!(len, Some(early), "cut at {cut}"),
+            Ok(None) => assert!(len.is_none_or(|len| cut < len), "cut at {cut}"),
+            Err(_) => assert!(whole.is_err(), "cut at {cut}"),
+        }
+    }
+    match whole {
+        Err(refused) => answers(&refused),
+        Ok(None) => {}
+        Ok(Some((request, len))) => {
+            assert!(0 < len && len <= bytes.len());
+            asks(&request);
+        }
+    }
+}
+
+/// A whole request is upgraded or refused.
+fn asks(request: &Request<()>) {
+    let everybody = handshake::upgrade(request, &["*".to_owned()]);
+    match handshake::upgrade(request, &[]) {
+        Err(refused) => answers(&refused),
+        Ok((response, wish)) => {
+            upgrades(request, &response);
+            wishes(request.uri().query().unwrap_or_default(), &wish);
+            comes_from_here(request.headers());
+            assert!(everybody.is_ok(), "--allow-origin * refuses what is allowed without");
+        }
+    }
+}
+
+/// RFC 6455 section 4.2.2.
+fn upgrades(request: &Request<()>, response: &[u8]) {
+    assert_eq!(request.method(), Method::GET);
+    assert_eq!(request.version(), Version::HTTP_11);
+    assert_eq!(request.headers().get_all(header::HOST).iter().count(), 1);
+    let (head, body) = parsed(response);
+    assert_eq!(head.status, 101);
+    assert!(body.is_empty());
+    let key = request.headers()[header::SEC_WEBSOCKET_KEY].as_bytes();
+    assert_eq!(head.field("sec-websocket-accept"), Some(&*derive_accept_key(key)));
+    assert_eq!(head.field("upgrade"), Some("websocket"));
+    assert_eq!(head.field("connection"), Some("Upgrade"));
+}
+
+/// The query says what the wish holds: of a parameter that is given twice, the last counts.
+fn wishes(query: &str, wish: &Wish) {
+    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    let last = |name| pairs.iter().rfind(|(key, _)| key == name).map(|(_, value)| &**value);
+    let number = |name| last(name).map(|text| text.parse().unwrap_or(u64::MAX));
+    assert_eq!(wish.resume.after, number("after"));
+    assert_eq!(wish.resume.limit, number("limit"));
+    assert_eq!(wish.resume.epoch.as_deref(), last("epoch"));
+    assert_eq!(wish.name.as_deref(), last("as"));
+    assert!(wish.name.as_ref().is_none_or(|name| (1..=NAME_BYTES).contains(&name.len())));
+}
+
+/// Nobody is let in from a page that is not of this machine or of an address.
+fn comes_from_here(headers: &HeaderMap) {
+    let origins: Vec<_> = headers.get_all(header::ORIGIN).iter().collect();
+    let [origin] = origins[..] else { return assert!(origins.is_empty(), "two origins") };
+    let origin = origin.to_str().expect("only text can be allowed");
+    let (scheme, authority) = origin.split_once("://").expect("an origin has a scheme");
+    assert!(scheme == "http" || scheme == "https");
+    // What no browser sends stands for no page.
+    let browsers = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    if !authority.bytes().all(browsers) {
+        return;
+    }
+    let Ok(uri) = origin.parse::<Uri>() else { return };
+    let name = uri.host().unwrap_or_default().to_ascii_lowercase();
+    if matches!(&*name, "localhost" | "127.0.0.1" | "[::1]") {
+        return;
+    }
+    let host = headers[header::HOST].to_str().expect("it equals the origin's");
+    assert!(host.eq_ignore_ascii_case(authority), "a page of {origin} at {host}");
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    assert!(
+        name.ends_with(".localhost") || address.parse::<std::net::IpAddr>().is_ok(),
+        "a page of {origin}, whose name anybody can give to this machine"
+    );
+}
+
+/// A refusal is a whole HTTP response whose body is one sentence.
+fn answers(refused: &Refused) {
+    assert!(REFUSALS.contains(&refused.status), "{}", refused.status);
+    let response = refused.response();
+    let (head, body) = parsed(&response);
+    assert_eq!(head.status, refused.status.as_u16());
+    assert_eq!(head.field("content-length"), Some(&*body.len().to_string()));
+    assert_eq!(head.field("connection"), Some("close"));
+    assert_eq!(head.field("allow").is_some(), head.status == 405);
+    assert_eq!(head.field("upgrade").is_some(), head.status == 426);
+    assert_eq!(head.field("sec-websocket-version").is_some(), head.status == 426);
+    let body = std::str::from_utf8(body).expect("text");
+    let sentence = body.strip_suffix('\n').expect("a line");
+    assert!(!sentence.is_empty() && !sentence.contains(char::is_control), "{sentence:?}");
+}
+
+struct ResponseHead {
+    status: u16,
+    fields: Vec<(String, String)>,
+}
+
+impl ResponseHead {
+    fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self.fields.iter().filter(|(field, _)| field == name);
+        let value = values.next().map(|(_, value)| &**value);
+        assert!(values.next().is_none(), "{name} twice");
+        value
+    }
+}
+
+/// A response as a strict client reads it, and what follows its head.
+fn parsed(bytes: &[u8]) -> (ResponseHead, &[u8]) {
+    let mut fields = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut fields);
+    let status = response.parse(bytes).expect("it is HTTP");
+    let len = if let httparse::Status::Complete(len) = status { len } else { bytes.len() + 1 };
+    let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
+    let fields = response.headers.iter();
+    let fields = fields.map(|field| (field.name.to_ascii_lowercase(), text(field.value))).collect();
+    (ResponseHead { status: response.code.expect("a status"), fields }, &bytes[len..])
+}
