@@ -13,7 +13,7 @@ use crate::{
     history::{HistoryFrame, LiveFrames, Snapshot},
     hub::{ClientId, HubHandle, Next},
     message::close_frame,
-    metrics::{Metrics, Reason},
+    metrics::Metrics,
     outbox::{Last, Outbox, SEND_SLICE, SendError},
 };
 
@@ -156,8 +156,7 @@ impl CatchUp {
             // The socket is full, so this is a hope and no more.
             let _ = self.reach.outbox.send_now(&close_frame(CloseCode::Again, reason));
         }
-        self.reach.metrics.left(Reason::Stalled);
-        self.reach.outbox.abort();
+        self.reach.outbox.abort_stalled();
     }
 
     /// Fetches what is to be sent next into the empty buffer.

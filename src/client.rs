@@ -429,7 +429,8 @@ fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>)
                 connection.send(&refusal.frame(refusal.sentence()));
             }
             Received::Over(over) => {
-                membership.metrics.left(over.reason());
+                let stalled = connection.outbox().has_stalled();
+                membership.metrics.left(if stalled { Reason::Stalled } else { over.reason() });
                 return connection.finish(&over);
             }
         }

@@ -86,8 +86,8 @@ impl Refused {
         Refused::new(StatusCode::SERVICE_UNAVAILABLE, sentence).with(header::RETRY_AFTER, "5")
     }
 
-    /// The answer on the wire; the connection ends behind it.
-    pub fn response(&self) -> Vec<u8> {
+    /// The answer on the wire to a request of this method; the connection ends behind it.
+    pub fn response(&self, method: &Method) -> Vec<u8> {
         let body = format!("{}\n", self.sentence);
         let mut headers: Vec<_> =
             self.headers.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
@@ -95,7 +95,9 @@ impl Refused {
         headers.push((header::CONTENT_LENGTH, body.len().to_string()));
         headers.push((header::CONNECTION, "close".into()));
         let mut bytes = response_head(self.status, &headers);
-        bytes.extend_from_slice(body.as_bytes());
+        if method != Method::HEAD {
+            bytes.extend_from_slice(body.as_bytes());
+        }
         bytes
     }
 }
@@ -151,7 +153,7 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
                 return Ok(Head { request, received: bytes.split_off(len) });
             }
             Ok(None) if bytes.len() <= HEAD_BYTES => {}
-            Ok(_) => return Err(HeadError::Refused(too_large("the request head is above 8 KiB"))),
+            Ok(_) => return Err(HeadError::Refused(too_long(&bytes))),
             Err(refused) => return Err(HeadError::Refused(refused)),
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -173,6 +175,17 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
         };
         bytes.truncate(from + count);
     }
+}
+
+/// A head above the limit. The chat's door has one answer to that; elsewhere a request line that is
+/// too long by itself has an answer of its own.
+fn too_long(head: &[u8]) -> Refused {
+    let has = |byte| memchr::memchr(byte, head).is_some();
+    if has(b' ') && !has(b'\n') && !head.starts_with(b"GET /ws") {
+        let sentence = "the request line is above 8 KiB; ask for less in it";
+        return Refused::new(StatusCode::URI_TOO_LONG, sentence);
+    }
+    too_large("the request head is above 8 KiB")
 }
 
 fn too_large(what: &str) -> Refused {
@@ -233,15 +246,17 @@ fn check_host(request: &Request<()>) -> Result<(), Refused> {
     Ok(())
 }
 
-/// tungstenite looks at the first Connection field alone.
+/// tungstenite looks at the first Connection field alone, and for no tab in it.
 fn join_connection(headers: &mut HeaderMap) {
-    if headers.get_all(header::CONNECTION).iter().count() > 1 {
-        let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().collect();
-        let joined =
-            fields.iter().map(|field| field.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
-        if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-            headers.insert(header::CONNECTION, joined);
-        }
+    let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().collect();
+    if fields.len() < 2 && fields.iter().all(|field| !field.as_bytes().contains(&b'\t')) {
+        return;
+    }
+    let mut joined =
+        fields.iter().map(|field| field.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+    joined.iter_mut().filter(|byte| **byte == b'\t').for_each(|byte| *byte = b' ');
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::CONNECTION, joined);
     }
 }
 

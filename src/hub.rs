@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
+};
 use log::{error, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -37,7 +39,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Commands in one batch.
 const BATCH_COMMANDS: usize = 4096;
 
-/// How often an idle hub looks at the file: what others append is taken in within a second.
+/// How often the hub looks at the file without being asked: what others append is taken in within a second.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Names a client to the hub, in the order of joining.
@@ -199,11 +201,22 @@ impl HubHandle {
         self.ask(|reply| Command::Look { window, follow, reply })
     }
 
-    /// Asks how things are; `None` when the hub is gone, or does not answer in time.
-    pub fn status(&self, timeout: Duration) -> Option<Status> {
+    /// Asks how things are; `None` when there is no answer in time.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn status(&self, timeout: Duration) -> Result<Option<Status>, HubGone> {
         let (reply, answer) = bounded(1);
-        self.inbox.send_timeout(Command::Status(reply), timeout).ok()?;
-        answer.recv_timeout(timeout).ok()
+        match self.inbox.send_timeout(Command::Status(reply), timeout) {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(_)) => return Ok(None),
+            Err(SendTimeoutError::Disconnected(_)) => return Err(HubGone),
+        }
+        match answer.recv_timeout(timeout) {
+            Ok(status) => Ok(Some(status)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
+        }
     }
 
     /// Asks what a client that is behind does next.
@@ -255,6 +268,23 @@ impl Client {
         }
     }
 
+    /// Sends what begins at `start`; how many messages the client has or will have the rest of.
+    fn show(&mut self, frames: &Frames, start: usize) -> u64 {
+        match self.outbox.offer_from(frames, start) {
+            Offer::Sent => frames.count(start..frames.bytes().len()),
+            Offer::Closed => 0,
+            Offer::Behind => {
+                self.behind = frames.first_id();
+                0
+            }
+            Offer::Full(next_id) => {
+                self.behind = Some(next_id);
+                self.catch_up();
+                frames.count(start..frames.start_of(next_id))
+            }
+        }
+    }
+
     fn control(&self, frame: &[u8]) {
         if self.outbox.control(frame) == Control::Full {
             self.catch_up();
@@ -280,13 +310,17 @@ pub struct Hub {
     clients: Vec<Client>,
     next_client: u64,
     followers: Vec<Sender<()>>,
+    /// With more than these, a look at who is gone is due even when nobody says anything.
+    followers_at_most: usize,
     keys: Keys,
     metrics: Arc<Metrics>,
     stopping: bool,
     /// The end of what is stored as the policy asks, and so of what anyone may be told of.
     shown: u64,
-    /// Of the batch under way.
+    /// Of the batch under way, and then of the last one.
     frames: Frames,
+    /// The first line of that batch.
+    batch_id: u64,
     last_ts: u64,
     holes: HoleLog,
 }
@@ -303,10 +337,12 @@ impl Hub {
             clients: Vec::new(),
             next_client: 1,
             followers: Vec::new(),
+            followers_at_most: FOLLOWERS,
             keys: Keys::default(),
             metrics: Arc::default(),
             stopping: false,
             frames: Frames::default(),
+            batch_id: 1,
             last_ts: 0,
             holes: HoleLog::default(),
         }
@@ -317,7 +353,8 @@ impl Hub {
         &self.metrics
     }
 
-    /// Serves commands until every handle is gone or the file fails; then everybody has been told.
+    /// Serves commands until it was told to stop and the last client has left, or every handle is
+    /// gone, or the file fails; then everybody has been told.
     ///
     /// # Errors
     /// When the file fails.
@@ -331,8 +368,9 @@ impl Hub {
     }
 
     fn serve(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
+        let mut next_tick = Instant::now() + TICK;
         loop {
-            match commands.recv_timeout(TICK) {
+            match commands.recv_deadline(next_tick) {
                 Ok(first) => {
                     // Whoever is about to ask gets to do it before the batch is taken: 1.1 times
                     // the messages to 10 clients, 1.2 times to 100, and no later for one alone.
@@ -340,8 +378,17 @@ impl Hub {
                     let waiting = std::iter::once(first).chain(commands.try_iter());
                     self.turn(waiting)?;
                 }
-                Err(RecvTimeoutError::Timeout) => self.tick()?,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
+            }
+            if self.stopping && self.clients.is_empty() {
+                return self.end();
+            }
+            // Also while others keep it busy: with questions, or joins, or with posts alone.
+            let now = Instant::now();
+            if now >= next_tick {
+                self.tick()?;
+                next_tick = now + TICK;
             }
         }
     }
@@ -391,7 +438,7 @@ impl Hub {
         Ok(())
     }
 
-    /// What an idle hub does: takes in what others appended, and keeps its promises about time.
+    /// What is done from time to time: takes in what others appended, and keeps promises about time.
     ///
     /// # Errors
     /// When the file fails.
@@ -429,13 +476,19 @@ impl Hub {
         let Some(at) = self.find(id) else { return };
         let client = &mut self.clients[at];
         let next_id = client.behind.unwrap_or(last_id + 1);
-        let next = if next_id <= last_id {
+        let next = if next_id <= last_id && next_id < self.batch_id {
             let round = self.history.round(next_id);
             client.behind = Some(round.last_id + 1);
             let times = self.times.within(&round);
             Next::Round(round, times)
         } else if client.outbox.go_live() {
             client.behind = None;
+            // The last batch may have come while it asked. If that were a round of its own, the
+            // next one would come while it sent that: it would never be live on a busy server.
+            let start = self.frames.start_of(next_id);
+            if start < self.frames.bytes().len() {
+                self.metrics.caught_up(client.show(&self.frames, start));
+            }
             Next::Live
         } else {
             client.behind = Some(next_id);
@@ -449,6 +502,10 @@ impl Hub {
         // When the server stops, dropping it is the answer.
         if !self.stopping {
             self.followers.extend(follow);
+            if self.followers.len() > self.followers_at_most {
+                self.wake_followers();
+                self.followers_at_most = FOLLOWERS.max(self.followers.len() * 2);
+            }
         }
         let range = self.history.window(window);
         let view = View {
@@ -604,6 +661,7 @@ impl Hub {
                 again = &lines[..0];
             }
         }
+        self.begin_batch();
         let ts = self.now();
         // White space that slipped in before is the beginning of the first line.
         let mut blank = start.saturating_sub(self.history.end());
@@ -635,7 +693,7 @@ impl Hub {
         let mut slipped = vec![0; (until - self.history.end()) as usize];
         let file = self.journal.file();
         file.read_exact_at(&mut slipped, self.history.end()).map_err(Fatal::Storage)?;
-        if self.history.last_id() == 0 && slipped.starts_with(BOM) {
+        if self.history.end() == 0 && slipped.starts_with(BOM) {
             self.history.skip_bom();
             slipped.drain(..BOM.len());
         }
@@ -648,6 +706,7 @@ impl Hub {
         if from >= until {
             return Ok(());
         }
+        self.begin_batch();
         let ts = self.now();
         let mut lines = Lines::new(self.journal.file(), from, until, BLOCK, self.line_limit);
         while let Some(line) = lines.next().map_err(Fatal::Storage)? {
@@ -655,7 +714,7 @@ impl Hub {
                 Line::Unfinished(_) => break,
                 Line::TooLong(len) => len,
                 Line::Whole(mut text) => {
-                    if self.history.last_id() == 0 && text.starts_with(BOM) {
+                    if self.history.end() == 0 && text.starts_with(BOM) {
                         self.history.skip_bom();
                         text = &text[BOM.len()..];
                     }
@@ -666,6 +725,7 @@ impl Hub {
                         self.frames.push(message, id, Some(ts));
                         if self.frames.bytes().len() >= BATCH_BYTES {
                             self.show()?;
+                            self.begin_batch();
                         }
                         continue;
                     }
@@ -676,6 +736,14 @@ impl Hub {
             self.holes.found(id);
         }
         Ok(())
+    }
+
+    /// The next line is taken in: the first of a batch, if everything before has been shown.
+    fn begin_batch(&mut self) {
+        if self.history.end() == self.shown {
+            self.frames.clear();
+            self.batch_id = self.history.last_id() + 1;
+        }
     }
 
     /// Syncs what was taken in, as far as the policy asks for it, and sends it to everybody live.
@@ -691,22 +759,18 @@ impl Hub {
         }
         let mut sent = 0;
         for client in self.clients.iter_mut().filter(|client| client.behind.is_none()) {
-            match client.outbox.offer(&self.frames) {
-                Offer::Sent => sent += 1,
-                Offer::Closed => {}
-                Offer::Behind => client.behind = self.frames.first_id(),
-                Offer::Full(next_id) => {
-                    client.behind = Some(next_id);
-                    client.catch_up();
-                }
-            }
+            sent += client.show(&self.frames, 0);
         }
         self.metrics.shown(self.frames.len() as u64, sent);
-        self.frames.clear();
+        self.wake_followers();
+        Ok(())
+    }
+
+    /// Tells those who follow to look, and forgets those who are gone.
+    fn wake_followers(&mut self) {
         // One that has been told and has not looked yet need not be told twice.
         let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
         self.followers.retain(|follower| is_there(follower.try_send(())));
-        Ok(())
     }
 
     fn refuse(&self, posts: Vec<Post>, why: Refusal) {
@@ -778,6 +842,9 @@ impl HoleLog {
         }
     }
 }
+
+/// Followers that may be gone without anybody looking.
+const FOLLOWERS: usize = 64;
 
 /// How many posts with a key are remembered.
 const KEYS: usize = 4096;

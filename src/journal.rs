@@ -33,6 +33,9 @@ const REWRITE: u64 = 1 << 20;
 /// How often a full disk is tried again, at the most.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long after the last try a disk still counts as full.
+const FULL_AGE: Duration = Duration::from_secs(10);
+
 /// How often a disk that stays full is logged.
 const FULL_LOG: Duration = Duration::from_secs(30);
 
@@ -222,9 +225,10 @@ impl Journal {
         }
     }
 
-    /// Whether the last append found no room.
+    /// Whether an append found no room, lately enough to be taken for granted: a server that nobody
+    /// sends anything to any more, because it says so, could not find out that there is room again.
     pub fn is_full(&self) -> bool {
-        self.full.is_some()
+        self.full.as_ref().is_some_and(|full| Instant::now() < full.retry_at + FULL_AGE)
     }
 
     /// Appends whole lines with one write; returns the offset where they begin.

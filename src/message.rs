@@ -154,6 +154,20 @@ impl Frames {
         self.marks.first().map(|mark| mark.id)
     }
 
+    /// How many frames end in a part of `bytes`.
+    pub fn count(&self, part: std::ops::Range<usize>) -> u64 {
+        let ends_before = |end| self.marks.partition_point(|mark| mark.end <= end);
+        (ends_before(part.end) - ends_before(part.start)) as u64
+    }
+
+    /// Where in `bytes` the first message begins whose id is `id` or higher.
+    pub fn start_of(&self, id: u64) -> usize {
+        match self.marks.partition_point(|mark| mark.id < id) {
+            0 => 0,
+            before => self.marks[before - 1].end,
+        }
+    }
+
     /// Forgets the frames, keeps the memory but for what a rare huge batch took.
     pub fn clear(&mut self) {
         self.bytes.clear();

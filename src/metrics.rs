@@ -77,10 +77,10 @@ pub struct Status {
 }
 
 impl Metrics {
-    /// A batch of messages was shown to so many clients.
-    pub fn shown(&self, messages: u64, clients: u64) {
+    /// A batch of messages was shown, in so many deliveries.
+    pub fn shown(&self, messages: u64, deliveries: u64) {
         self.messages.fetch_add(messages, Relaxed);
-        self.deliveries.fetch_add(messages * clients, Relaxed);
+        self.deliveries.fetch_add(deliveries, Relaxed);
     }
 
     /// Messages were sent to a client that is catching up.

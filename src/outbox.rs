@@ -44,6 +44,8 @@ struct Side {
     waiting: Vec<u8>,
     /// How many bytes of `waiting` are the rest of a frame that was cut.
     rest: usize,
+    /// Whether it was ended because the client took nothing.
+    stalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ pub enum SendError {
 impl Outbox {
     /// The sending side of a socket, behind: it has been sent nothing yet.
     pub fn new(socket: Socket) -> Outbox {
-        let side = Side { state: State::Behind, waiting: Vec::new(), rest: 0 };
+        let side = Side { state: State::Behind, waiting: Vec::new(), rest: 0, stalled: false };
         Outbox { socket, side: Mutex::new(side), settled: Condvar::new() }
     }
 
@@ -101,16 +103,21 @@ impl Outbox {
 
     /// Sends live frames, without waiting: the hub's side.
     pub fn offer(&self, frames: &Frames) -> Offer {
+        self.offer_from(frames, 0)
+    }
+
+    /// Sends those live frames that begin at `start` or behind it.
+    pub fn offer_from(&self, frames: &Frames, start: usize) -> Offer {
         let mut side = self.side();
         match side.state {
             State::Live => {}
             State::Behind => return Offer::Behind,
             State::Closing | State::Closed => return Offer::Closed,
         }
-        match self.send_now(frames.bytes()) {
-            Ok(sent) if sent == frames.bytes().len() => Offer::Sent,
+        match self.send_now(&frames.bytes()[start..]) {
+            Ok(sent) if start + sent == frames.bytes().len() => Offer::Sent,
             Ok(sent) => {
-                let (rest, next_id) = frames.cut(sent);
+                let (rest, next_id) = frames.cut(start + sent);
                 side.fall_behind(rest);
                 Offer::Full(next_id)
             }
@@ -267,6 +274,18 @@ impl Outbox {
     /// dropped, whoever waits on the socket wakes up, and no kernel memory stays behind.
     pub fn abort(&self) {
         self.cut_off(&mut self.side());
+    }
+
+    /// The same, for a client that took nothing for too long.
+    pub fn abort_stalled(&self) {
+        let mut side = self.side();
+        side.stalled = true;
+        self.cut_off(&mut side);
+    }
+
+    /// Whether it was ended because the client took nothing.
+    pub fn has_stalled(&self) -> bool {
+        self.side().stalled
     }
 
     fn give_up(&self, side: &mut Side, error: &io::Error) {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use http::Method;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -310,7 +311,7 @@ fn accept_loop(listener: &Socket, house: &House) {
             }
             // Best effort: there is no thread to wait for this peer.
             let refused = Refused::unavailable("the server has no room now; come back later");
-            let _ = outbox.send_now(&refused.response());
+            let _ = outbox.send_now(&refused.response(&Method::GET));
         }
     }
 }
@@ -346,14 +347,12 @@ fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
         let head = match handshake::read_head(outbox.socket(), received) {
             Ok(head) => head,
             Err(HeadError::Gone | HeadError::Silent) => return,
-            Err(HeadError::Refused(refused)) => return refuse(&outbox, &refused),
+            Err(HeadError::Refused(refused)) => return refuse(&outbox, &Method::GET, &refused),
         };
         // From here to the answer, an orderly stop waits.
         let Some(_alive) = house.alive.upgrade() else {
-            return refuse(
-                &outbox,
-                &Refused::unavailable("the server is stopping; come back soon"),
-            );
+            let refused = Refused::unavailable("the server is stopping; come back soon");
+            return refuse(&outbox, head.request.method(), &refused);
         };
         if head.request.uri().path() == "/ws" {
             return chat(house, seat, outbox, head, number);
@@ -410,15 +409,15 @@ fn admit(
             Some((response, head.received, wish))
         }
         Err(refused) => {
-            refuse(outbox, &refused);
+            refuse(outbox, head.request.method(), &refused);
             None
         }
     }
 }
 
-fn refuse(outbox: &Outbox, refused: &Refused) {
+fn refuse(outbox: &Outbox, method: &Method, refused: &Refused) {
     debug!("refused with {}", refused.status);
     // A fresh socket has room for it; a peer that filled its own is past helping.
-    let _ = outbox.send_now(&refused.response());
+    let _ = outbox.send_now(&refused.response(method));
     linger(outbox.socket());
 }

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     handshake::{self, Refused, response_head},
     history::{BLOCK, Window},
-    hub::HubHandle,
+    hub::{HubGone, HubHandle},
     lines::read_at,
     metrics::Metrics,
     outbox::{Outbox, SEND_SLICE},
@@ -104,6 +104,10 @@ fn stopping() -> Refused {
     Refused::unavailable("the server is stopping; come back soon")
 }
 
+fn no_answer() -> Refused {
+    Refused::unavailable("the hub does not answer")
+}
+
 impl Web<'_> {
     /// Answers one request; `received` is what came behind its head.
     pub fn answer(&self, request: &Request<()>, received: Vec<u8>) -> Then {
@@ -118,17 +122,16 @@ impl Web<'_> {
             is_last: !keeps_alive(request),
             origin: None,
             began: false,
+            has_body: false,
         };
         match exchange.run() {
             Ok(()) if exchange.is_last => Then::Close,
             Ok(()) => Then::Next(exchange.received),
-            Err(Stop::Refused(refused)) if !exchange.began => {
-                // What is left of the body, if any, would be taken for the next request.
-                match exchange.refuse(refused) {
-                    Ok(()) => Then::Close,
-                    Err(_) => Then::Gone,
-                }
-            }
+            Err(Stop::Refused(refused)) if !exchange.began => match exchange.refuse(refused) {
+                Ok(()) if exchange.is_last => Then::Close,
+                Ok(()) => Then::Next(exchange.received),
+                Err(_) => Then::Gone,
+            },
             Err(_) => Then::Gone,
         }
     }
@@ -158,6 +161,8 @@ struct Exchange<'a> {
     origin: Option<String>,
     /// Whether some of the answer is out.
     began: bool,
+    /// Whether the body, if any, has been read.
+    has_body: bool,
 }
 
 type Headers = Vec<(HeaderName, String)>;
@@ -194,8 +199,8 @@ impl Exchange<'_> {
             "/messages" if is_post => self.post(),
             "/messages" => self.messages(),
             "/messages.txt" => self.file(),
-            "/healthz" => self.health(|_| true),
-            "/readyz" => self.health(|status| status.is_writable && !status.is_stopping),
+            "/healthz" => self.health(),
+            "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
             _ => self.message(&path["/messages/".len()..]),
         }
@@ -232,23 +237,37 @@ impl Exchange<'_> {
         self.whole(StatusCode::OK, headers, PAGE.as_bytes())
     }
 
-    fn health(&mut self, is_well: impl Fn(&crate::metrics::Status) -> bool) -> Result<(), Stop> {
+    /// Whether the process answers and its hub does: no more, since a restart is what follows.
+    fn health(&mut self) -> Result<(), Stop> {
+        match self.web.hub.status(HEALTH_TIME) {
+            Ok(None) => Err(no_answer().into()),
+            // A server that stops is well.
+            Ok(Some(_)) | Err(HubGone) => self.well(),
+        }
+    }
+
+    /// Whether messages can be stored, and will be in a moment.
+    fn readiness(&mut self) -> Result<(), Stop> {
+        match self.web.hub.status(HEALTH_TIME) {
+            Ok(Some(status)) if status.is_stopping => Err(stopping().into()),
+            Ok(Some(status)) if status.is_writable => self.well(),
+            Ok(Some(_)) => Err(Refused::unavailable("messages cannot be stored now").into()),
+            Ok(None) => Err(no_answer().into()),
+            Err(HubGone) => Err(stopping().into()),
+        }
+    }
+
+    fn well(&mut self) -> Result<(), Stop> {
         let headers = vec![
             (header::CONTENT_TYPE, TEXT.to_owned()),
             (header::CACHE_CONTROL, "no-store".to_owned()),
         ];
-        match self.web.hub.status(HEALTH_TIME) {
-            Some(status) if is_well(&status) => self.whole(StatusCode::OK, headers, b"ok\n"),
-            Some(status) if status.is_stopping => Err(stopping().into()),
-            Some(_) => Err(Refused::unavailable("messages cannot be stored now").into()),
-            None => Err(Refused::unavailable("the hub does not answer").into()),
-        }
+        self.whole(StatusCode::OK, headers, b"ok\n")
     }
 
     fn metrics(&mut self) -> Result<(), Stop> {
-        let Some(status) = self.web.hub.status(HEALTH_TIME) else {
-            return Err(Refused::unavailable("the hub does not answer").into());
-        };
+        let status = self.web.hub.status(HEALTH_TIME).map_err(|HubGone| stopping())?;
+        let status = status.ok_or_else(no_answer)?;
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         let headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
         self.whole(StatusCode::OK, headers, self.web.metrics.render(&status).as_bytes())
@@ -269,7 +288,8 @@ impl Exchange<'_> {
         }
         let text = |name| self.request.headers().get(name).and_then(|value| value.to_str().ok());
         let is_same = text(header::IF_RANGE).is_none_or(|given| given == tag);
-        let asked = text(header::RANGE).filter(|_| is_same);
+        let is_get = self.request.method() == Method::GET;
+        let asked = text(header::RANGE).filter(|_| is_get && is_same);
         let (status, start, end) = match asked.and_then(|text| byte_range(text, view.end)) {
             None => (StatusCode::OK, 0, view.end),
             Some(Bytes::Of(start, end)) => {
@@ -332,7 +352,8 @@ impl Exchange<'_> {
                 let sentence = "only 100-continue can be expected";
                 return Err(Refused::new(StatusCode::EXPECTATION_FAILED, sentence).into());
             }
-            if self.received.is_empty() && len > 0 {
+            let may_wait = self.request.version() != Version::HTTP_10;
+            if may_wait && self.received.is_empty() && len > 0 {
                 self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
                 self.began = false;
             }
@@ -355,6 +376,7 @@ impl Exchange<'_> {
             }
         }
         self.received.truncate(filled);
+        self.has_body = true;
         let next = self.received.split_off(len);
         Ok(std::mem::replace(&mut self.received, next))
     }
@@ -382,7 +404,8 @@ impl Exchange<'_> {
     }
 
     fn refuse(&mut self, refused: Refused) -> Result<(), Stop> {
-        self.is_last = true;
+        // A body that was not read would be taken for the next request.
+        self.is_last |= !self.has_body && !matches!(self.body_len(), Ok(0));
         let given = refused.headers.iter().map(|(name, value)| (name.clone(), value.to_string()));
         let mut headers: Headers = given.collect();
         headers.push((header::CONTENT_TYPE, TEXT.to_owned()));
@@ -461,7 +484,7 @@ fn policy() -> String {
     format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; \
          connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'",
+         frame-ancestors 'none'; require-trusted-types-for 'script'",
         hash("script"),
         hash("style"),
     )
@@ -476,7 +499,9 @@ pub fn ask_health(address: SocketAddr) -> Result<(), String> {
         let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIME)?;
         // The server itself waits for its hub.
         stream.set_read_timeout(Some(HEALTH_TIME * 2))?;
-        write!(stream, "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let request =
+            format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.take(BLOCK as u64).read_to_string(&mut answer)?;
         Ok(answer)

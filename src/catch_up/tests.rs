@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     iter,
+    ops::Range,
     sync::Mutex,
 };
 
@@ -32,14 +33,19 @@ enum Event {
     Foreign {
         bytes: &'static str,
     },
-    /// An error answer, or another control frame, to one client.
+    /// An error answer to one client; a long one only when it is live.
     Control {
         who: usize,
+        size: usize,
     },
     /// One client reads a little.
     Read {
         who: usize,
         bytes: usize,
+    },
+    /// One client reads until it is live.
+    Settle {
+        who: usize,
     },
     /// One client that is behind is sent what its socket takes.
     Start {
@@ -67,8 +73,10 @@ fn event() -> impl Strategy<Value = Event> {
         8 => prop::collection::vec(size, 1..6).prop_map(|sizes| Event::Post { sizes }),
         2 => prop::sample::select(vec!["{\"cron\":1}\n", "junk\n", "\n", "{\"cr", "on\":2}\n", " 7 \r\n"])
             .prop_map(|bytes| Event::Foreign { bytes }),
-        3 => who.clone().prop_map(|who| Event::Control { who }),
+        3 => (who.clone(), prop_oneof![Just(0), 0..9_000usize])
+            .prop_map(|(who, size)| Event::Control { who, size }),
         8 => (who.clone(), read).prop_map(|(who, bytes)| Event::Read { who, bytes }),
+        5 => who.clone().prop_map(|who| Event::Settle { who }),
         6 => who.clone().prop_map(|who| Event::Start { who }),
         10 => who.clone().prop_map(|who| Event::Step { who }),
         1 => who.prop_map(|who| Event::Leave { who }),
@@ -143,6 +151,7 @@ impl Chat {
 
     fn happens(&mut self, event: Event) {
         match event {
+            Event::Settle { who } => self.settle(who..who + 1),
             Event::Start { who } => self.catch_up(who, CatchUp::start),
             Event::Step { who } => self.catch_up(who, step),
             Event::Join { send_buffer, after, limit } if self.parties.len() < 4 => {
@@ -173,10 +182,12 @@ impl Chat {
                 }
             }
             Event::Foreign { bytes } => self.dir.append(bytes),
-            Event::Control { who } => {
+            Event::Control { who, size } => {
                 let said = self.said;
                 let Some(party) = self.parties.get_mut(who) else { return };
-                let words = format!("{said}-{}", party.controls.len());
+                // So that no answer is dropped because too many wait.
+                let size = if party.reach.outbox.is_behind() { 0 } else { size };
+                let words = format!("{said}-{}{}", party.controls.len(), "z".repeat(size));
                 let frame = Refusal::NotJson.frame(&words);
                 party.controls.push(frame.clone());
                 if party.reach.outbox.control(&frame) == crate::outbox::Control::Full {
@@ -197,7 +208,11 @@ impl Chat {
                     self.handle.leave(party.client);
                 }
             }
-            Event::Join { .. } | Event::Start { .. } | Event::Step { .. } | Event::Tick => {}
+            Event::Join { .. }
+            | Event::Settle { .. }
+            | Event::Start { .. }
+            | Event::Step { .. }
+            | Event::Tick => {}
         }
     }
 
@@ -267,16 +282,18 @@ impl Chat {
         }
     }
 
-    /// Everybody reads until there is nothing more to come.
-    fn settle(&mut self) {
+    /// These clients read until there is nothing more to come.
+    fn settle(&mut self, who: Range<usize>) {
+        let who = who.start..who.end.min(self.parties.len());
         for _ in 0..10_000 {
-            for who in 0..self.parties.len() {
+            for who in who.clone() {
                 self.parties[who].peer.read(usize::MAX);
                 self.catch_up(who, CatchUp::start);
             }
             self.note_who_is_full();
-            if self.parties.iter().all(|party| party.catch_up.is_none()) {
-                return self.parties.iter_mut().for_each(|party| party.peer.read(usize::MAX));
+            let mut parties = self.parties.iter_mut().take(who.end).skip(who.start);
+            if parties.all(|party| party.catch_up.is_none()) {
+                return;
             }
         }
         panic!("somebody never caught up");
@@ -369,7 +386,8 @@ proptest! {
             chat.hub.turn(chat.commands.try_iter()).expect("the file is fine");
             chat.note_who_is_full();
         }
-        chat.settle();
+        chat.settle(0..4);
+        chat.parties.iter_mut().for_each(|party| party.peer.read(usize::MAX));
 
         let messages = chat.messages();
         let mut times = HashMap::new();

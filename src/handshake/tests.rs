@@ -124,6 +124,11 @@ fn a_head_is_as_long_as_the_limit_and_no_longer() {
         assert_eq!(refused.status, 431);
         assert!(refused.sentence.contains("8 KiB"), "{}", refused.sentence);
     }
+    let target = "x".repeat(HEAD_BYTES);
+    for (text, status) in [(format!("GET /{target}"), 414), (format!("GET /ws?{target}"), 431)] {
+        let Err(HeadError::Refused(refused)) = read(&text) else { panic!("it is too long") };
+        assert_eq!(refused.status, status);
+    }
 }
 
 #[test]
@@ -325,10 +330,10 @@ fn a_refusal_is_a_sentence_and_ends_the_connection() {
     let expected = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
                     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 16\r\n\
                     Connection: close\r\n\r\ncome back later\n";
-    assert_eq!(String::from_utf8(refused.response()).unwrap(), expected);
+    assert_eq!(String::from_utf8(refused.response(&Method::GET)).unwrap(), expected);
     let refused =
         Refused::new(StatusCode::UPGRADE_REQUIRED, "é").with(header::SEC_WEBSOCKET_VERSION, "13");
-    let response = String::from_utf8(refused.response()).unwrap();
+    let response = String::from_utf8(refused.response(&Method::GET)).unwrap();
     assert!(response.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{response}");
     assert!(response.contains("\r\nContent-Length: 3\r\n"), "{response}");
 }

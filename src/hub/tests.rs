@@ -171,13 +171,14 @@ fn who_joins_has_everything_in_the_history_or_live_and_nothing_twice() {
     assert_eq!(snapshot.range.last_id, 1);
     // While the history is on its way.
     house.say(&ann, "2\n");
+    house.say(&ann, "3\n");
     assert_eq!(bob.hears(), []);
     let Next::Round(round, times) = house.catch_up(&bob) else { panic!("message 2 is missing") };
-    assert_eq!((round.first_id, round.last_id), (2, 2));
+    assert_eq!((round.first_id, round.last_id), (2, 3));
     assert!(times.of(2).is_some());
     assert!(matches!(house.catch_up(&bob), Next::Live));
-    house.say(&ann, "3\n");
-    assert_eq!(bob.hears(), texts(&[(3, "3")]));
+    house.say(&ann, "4\n");
+    assert_eq!(bob.hears(), texts(&[(4, "4")]));
 }
 
 impl House {
@@ -302,6 +303,9 @@ fn foreign() -> impl Strategy<Value = String> {
         "3\n",
         "[1]",
         "\"",
+        " ",
+        "\t\r",
+        "\u{feff}",
     ]);
     prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
 }
@@ -318,6 +322,7 @@ proptest! {
         let mut house = House::new(&start);
         let mut ann = house.live();
         let mut said = Vec::new();
+        let mut ids = Vec::new();
         let before = house.hub.history.last_id();
         for (foreign, slipped, count) in steps {
             house.dir.append(foreign);
@@ -331,8 +336,10 @@ proptest! {
             }
             if count > 0 {
                 let by = Speaker::Client(ann.id);
-                let ids = house.hub.write(&[Post { by, lines }], size).unwrap();
-                prop_assert_eq!(ids.map(|ids| ids.len()), Some(count));
+                let stored = house.hub.write(&[Post { by, lines }], size).unwrap();
+                let stored = stored.expect("there is room");
+                prop_assert_eq!(stored.len(), count);
+                ids.extend(stored);
             }
             house.hub.show().unwrap();
         }
@@ -347,7 +354,8 @@ proptest! {
         prop_assert_eq!(messages_of(&house.hub.history), all.clone());
         let shown: Vec<_> = all.into_iter().filter(|(id, _)| *id > before).collect();
         prop_assert_eq!(ann.hears(), shown.clone());
-        for text in &said {
+        for (id, text) in ids.into_iter().zip(&said) {
+            prop_assert!(shown.contains(&(id, text.clone())), "{} has id {}", text, id);
             let times = shown.iter().filter(|(_, other)| other == text).count();
             prop_assert_eq!(times, 1, "{} is in the file once", text);
         }
@@ -409,6 +417,30 @@ fn nothing_is_shown_of_a_file_that_was_taken_away() {
     assert!(matches!(failed, Err(Fatal::Changed(_))));
     assert_eq!(ann.hears(), []);
     assert_eq!(house.dir.beside("saved-"), [b"1\n"]);
+
+    let mut house = House::new("1\n2\n");
+    house.dir.write("1\n");
+    assert!(matches!(house.hub.tick(), Err(Fatal::Changed(_))));
+}
+
+#[test]
+fn a_line_that_others_left_without_an_end_gets_one_end_whatever_slips_in() {
+    for (tail, slipped, expected) in [
+        ("12", "", "12\n{}\n"),
+        ("12", "3", "123\n{}\n"),
+        ("12", "3\n", "123\n\n{}\n"),
+        ("12", "3\n4", "123\n4\n{}\n"),
+        ("", "4", "4{}\n{}\n"),
+    ] {
+        let mut house = House::new("");
+        let ann = house.live();
+        house.dir.append(tail);
+        let size = house.hub.journal.survey(0).unwrap();
+        house.dir.append(slipped);
+        let post = Post { by: Speaker::Client(ann.id), lines: b"{}\n".to_vec() };
+        house.hub.write(&[post], size).unwrap();
+        assert_eq!(String::from_utf8(house.dir.read()).unwrap(), expected);
+    }
 }
 
 #[test]
@@ -521,4 +553,25 @@ fn the_same_key_stores_once_and_answers_alike() {
     }
     // The oldest are forgotten.
     assert_eq!(ask(&["a"]), [3 + many.len() as u64 + 1]);
+}
+
+#[test]
+fn a_client_that_catches_up_is_live_even_when_every_turn_brings_more() {
+    let mut house = House::new("1\n");
+    let mut ann = house.live();
+    let (mut bob, _) = house.join(ROOMY);
+    for turn in 0..3 {
+        let (reply, answer) = bounded(1);
+        let ask = Command::CatchUp { client: bob.id, reply };
+        let post = Post { by: Speaker::Client(ann.id), lines: b"\"more\"\n".to_vec() };
+        house.hub.turn([ask, Command::Post(post)].into_iter()).expect("the file is fine");
+        match answer.try_recv() {
+            Ok(Next::Live) => break,
+            other => assert!(turn < 2, "still behind after {turn} turns: {other:?}"),
+        }
+    }
+    assert_eq!(bob.hears(), [(2, "\"more\"".to_owned())]);
+    house.say(&ann, "\"again\"\n");
+    assert_eq!(bob.hears(), [(3, "\"again\"".to_owned())]);
+    assert_eq!(ann.hears().len(), 2);
 }

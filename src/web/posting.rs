@@ -43,6 +43,9 @@ impl Exchange<'_> {
         let Ok(text) = std::str::from_utf8(&body) else {
             return Err(Refused::bad("the body is not UTF-8").into());
         };
+        if text.is_empty() && matches!(kind, Kind::Text | Kind::Form) {
+            return Err(Refused::bad("there is nothing in the body").into());
+        }
         let mut lines = Vec::with_capacity(text.len() + 1);
         let taken = match kind {
             Kind::Json => message::push_line(text, &mut lines).map_err(|why| why.to_string()),

@@ -1,7 +1,7 @@
 //! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events, and
 //! the stream of what comes.
 
-use std::io;
+use std::{io, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use http::{Method, StatusCode, Version, header};
@@ -117,12 +117,13 @@ impl Exchange<'_> {
 
     /// What the client would rather have, RFC 9110 section 12.5.1.
     fn form(&self) -> Result<Form, Refused> {
-        let accept = self.request.headers().get(header::ACCEPT);
-        let Some(accept) = accept.and_then(|accept| accept.to_str().ok()) else {
+        let fields = self.request.headers().get_all(header::ACCEPT);
+        let accept: Vec<_> = fields.iter().filter_map(|field| field.to_str().ok()).collect();
+        if accept.is_empty() {
             return Ok(Form::Lines);
-        };
+        }
         let mut best = None;
-        for range in accept.split(',') {
+        for range in accept.iter().flat_map(|field| field.split(',')) {
             let mut parts = range.split(';').map(str::trim);
             let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 JSON => Form::Array,
@@ -176,29 +177,32 @@ impl Exchange<'_> {
             self.found_array(&mut body, query, &view)?;
             return Ok(body.finish(self)?);
         }
-        let after = view.range.last_id;
+        let (after, last_id) = (view.range.last_id, view.last_id);
         self.write_range(&mut body, form, query, view.range, &view.times)?;
         if query.follow {
-            self.follow(&mut body, form, query, after, woken)?;
+            self.follow(&mut body, form, query, after, last_id, woken)?;
         }
         Ok(body.finish(self)?)
     }
 
-    /// Streams what comes behind `after`, until the peer leaves or the server stops.
+    /// Streams what comes behind `after`, until the peer leaves or the server stops; what there is
+    /// up to `last_id`, which a limit may have left, comes at once.
     fn follow(
         &mut self,
         body: &mut Chunks,
         form: Form,
         query: &Query,
         mut after: u64,
+        last_id: u64,
         woken: &Receiver<()>,
     ) -> Result<(), Stop> {
         let rest = Query { text: query.text.clone(), ..Query::default() };
+        let mut next = if after < last_id { Ok(()) } else { woken.recv_timeout(self.idle()) };
         loop {
-            match woken.recv_timeout(self.web.config.ping_interval) {
+            match next {
                 Ok(()) => {
                     let window = Window { after: Some(after), ..Window::default() };
-                    let view = self.look(window, None)?;
+                    let Ok(view) = self.web.hub.look(window, None) else { return Ok(()) };
                     after = view.range.last_id;
                     self.write_range(body, form, &rest, view.range, &view.times)?;
                 }
@@ -212,7 +216,13 @@ impl Exchange<'_> {
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+            next = woken.recv_timeout(self.idle());
         }
+    }
+
+    /// After this long without a message, a stream looks whether anybody is there.
+    fn idle(&self) -> Duration {
+        self.web.config.ping_interval
     }
 
     fn is_head(&self) -> bool {
@@ -272,8 +282,13 @@ impl Exchange<'_> {
                 push_number(id, &mut body.bytes);
                 body.bytes.extend_from_slice(b"\ndata: ");
             }
+            let start = body.bytes.len();
             push_line(&mut body.bytes, id, times.of(id), data);
             if form == Form::Events {
+                // White space between tokens, which would end a line of the event.
+                let carriage_returns =
+                    body.bytes[start..].iter_mut().filter(|byte| **byte == b'\r');
+                carriage_returns.for_each(|byte| *byte = b' ');
                 body.bytes.push(b'\n');
             }
             body.flush_full(self)
