@@ -6,13 +6,11 @@
 
 use std::{
     io::{self, Read, Write},
-    net::Shutdown,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use log::{debug, warn};
-use socket2::Socket;
 use tungstenite::{
     Bytes, Error, Message, Utf8Bytes, WebSocket,
     error::ProtocolError,
@@ -26,6 +24,7 @@ use crate::{
     message::{self, Refusal, ping_frame},
     metrics::{Metrics, Reason},
     outbox::{Control, Outbox},
+    socket::{Lingered, linger, read, would_block},
 };
 
 /// tungstenite's read buffer, taken by every connection at once: a dozen chat messages and more. With
@@ -38,11 +37,6 @@ const POST_BYTES: usize = 64 << 10;
 
 /// How long a peer may take to answer a close, or to take what goes before one.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
-
-/// How long, and how much, is still read after a close of ours: a socket closed with unread bytes
-/// resets the connection, and the reset would eat the close frame on its way.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 << 10;
 
 /// What every connection keeps to.
 #[derive(Clone, Copy, Debug)]
@@ -285,52 +279,6 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A read that a signal does not end.
-pub fn read(mut socket: &Socket, space: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match socket.read(space) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-/// A read timeout shows as either, depending on the system.
-pub fn would_block(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-/// How a peer took the end of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lingered {
-    /// It ended its side, so it has read what was sent.
-    Gone,
-    /// It did not in time.
-    Still,
-}
-
-/// Ends the sending direction and reads on for a while.
-pub fn linger(socket: &Socket) -> Lingered {
-    let deadline = Instant::now() + LINGER;
-    if socket.shutdown(Shutdown::Write).is_err() {
-        return Lingered::Gone;
-    }
-    let mut unread = [0; 1024];
-    for _ in 0..LINGER_BYTES / unread.len() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
-            return Lingered::Still;
-        }
-        match read(socket, &mut unread) {
-            Ok(0) => return Lingered::Gone,
-            Ok(_) => {}
-            Err(error) if would_block(&error) => return Lingered::Still,
-            Err(_) => return Lingered::Gone,
-        }
-    }
-    Lingered::Still
 }
 
 /// What a client asked for when it connected.

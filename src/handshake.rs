@@ -12,8 +12,9 @@ use socket2::Socket;
 use tungstenite::{Error, error::ProtocolError, handshake::server};
 
 use crate::{
-    client::{Wish, read, would_block},
+    client::Wish,
     history::Resume,
+    socket::{read, would_block},
 };
 
 /// From the first byte to the last of a head.

@@ -33,5 +33,7 @@ pub mod message;
 
 pub mod metrics;
 
+pub mod socket;
+
 #[cfg(test)]
 mod testing;

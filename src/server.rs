@@ -22,7 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     catch_up::Reach,
-    client::{self, Limits, Wish, linger},
+    client::{self, Limits, Wish},
     config::{Config, Fsync},
     handshake::{self, Head, HeadError, Refused},
     hub::{self, Hub, HubHandle},
@@ -30,6 +30,7 @@ use crate::{
     lines::line_limit,
     metrics::Metrics,
     outbox::Outbox,
+    socket::linger,
     web::{Then, Web},
 };
 

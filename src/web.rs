@@ -18,7 +18,6 @@ use log::error;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    client::{read, would_block},
     config::Config,
     handshake::{self, Refused, response_head},
     history::{BLOCK, Window},
@@ -26,6 +25,7 @@ use crate::{
     lines::read_at,
     metrics::Metrics,
     outbox::{Outbox, SEND_SLICE},
+    socket::{read, would_block},
 };
 
 mod posting;

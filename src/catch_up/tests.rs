@@ -366,7 +366,11 @@ proptest! {
     /// frame on, and every byte is part of a whole frame.
     #[test]
     fn a_slow_client_misses_nothing_and_hears_nothing_twice(
-        first in prop::collection::vec(0..40_000usize, 0..8),
+        first in prop_oneof![
+            2 => prop::collection::vec(0..20_000usize, 0..8),
+            // A history of several blocks.
+            1 => prop::collection::vec(60_000..120_000usize, 3..6),
+        ],
         events in prop::collection::vec((event(), prop::collection::vec(event(), 0..3)), 10..60),
         end in prop_oneof![3 => Just(End::Quiet), 1 => Just(End::Stop)],
     ) {

@@ -431,6 +431,8 @@ fn a_line_that_others_left_without_an_end_gets_one_end_whatever_slips_in() {
         ("12", "3\n", "123\n\n{}\n"),
         ("12", "3\n4", "123\n4\n{}\n"),
         ("", "4", "4{}\n{}\n"),
+        ("", " \t", " \t{}\n"),
+        ("\u{feff}", "\u{feff}", "\u{feff}\u{feff}\n{}\n"),
     ] {
         let mut house = House::new("");
         let ann = house.live();
@@ -440,6 +442,9 @@ fn a_line_that_others_left_without_an_end_gets_one_end_whatever_slips_in() {
         let post = Post { by: Speaker::Client(ann.id), lines: b"{}\n".to_vec() };
         house.hub.write(&[post], size).unwrap();
         assert_eq!(String::from_utf8(house.dir.read()).unwrap(), expected);
+        let fresh = house.reload();
+        let place = |history: &History| (history.end(), history.last_id(), history.holes());
+        assert_eq!(place(&house.hub.history), place(&fresh), "{slipped:?}");
     }
 }
 

@@ -1,0 +1,120 @@
+//! The server or the line to it goes away and comes back: nothing is lost, nothing is there twice.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::{devtools::Browser, line::Line, support::*};
+
+/// A server at an address, on the file of one that is gone.
+#[track_caller]
+fn start_again(dir: Arc<Dir>, address: SocketAddr) -> Server {
+    let mut setup = Setup::bare();
+    setup.dir = dir;
+    let file = setup.dir.file();
+    let file = file.to_str().expect("a UTF-8 path");
+    setup.flags(&["--listen", &address.to_string(), "--file", file]).start()
+}
+
+#[test]
+fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let address = server.address();
+    let mut ann = browser.open(&server);
+    let mut bob = browser.open(&server);
+    ann.is_called("Ann");
+    ann.says("before");
+    bob.shows("before");
+
+    let dir = server.kill().dir;
+    ann.says_its_state("Disconnected");
+    bob.says_its_state("Disconnected");
+    ann.writes("written while away");
+    ann.writes("and this");
+    ann.types("half a sen");
+    ann.holds_back(&["written while away", "and this"], "Waiting for the connection");
+
+    // Where no page looks for it, so that they miss what is said there.
+    let elsewhere = start_again(dir.clone(), SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut carl = elsewhere.join();
+    let missed = [r#"{"user":"Carl","content":"missed"}"#, r#"{"user":"Carl","content":"also"}"#];
+    for message in missed {
+        carl.says(message);
+    }
+    drop(elsewhere.kill());
+
+    let server = start_again(dir, address);
+    let all = ["before", "missed", "also", "written while away", "and this"];
+    for page in [&mut ann, &mut bob] {
+        page.is_connected();
+        page.shows_only(&all);
+        page.counts("5 messages");
+        page.holds_back_nothing();
+    }
+    // Not from the beginning: it asked for what came behind the one message it had.
+    let last = bob.tab.sockets().last().expect("a connection").clone();
+    assert!(last.contains("/ws?after=1&epoch="), "{last}");
+    assert_eq!(ann.draft(), "half a sen");
+    ann.types("tence");
+    ann.presses("Enter");
+    bob.shows_only(&[&all[..], &["half a sentence"]].concat());
+    ann.shows_only(&[&all[..], &["half a sentence"]].concat());
+    assert_eq!(server.lines().len(), 6);
+}
+
+#[test]
+fn a_message_that_the_server_never_read_arrives_once_it_is_back() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let address = server.address();
+    let mut ann = browser.open(&server);
+    ann.says("before");
+
+    server.signal("STOP");
+    ann.writes("into the void");
+    ann.holds_back(&["into the void"], "Sending…");
+    let dir = server.kill().dir;
+    ann.says_its_state("Disconnected");
+    ann.holds_back(&["into the void"], "Sent; will see whether it arrived");
+
+    let server = start_again(dir, address);
+    ann.shows_only(&["before", "into the void"]);
+    ann.holds_back_nothing();
+    assert_eq!(server.lines().len(), 2);
+}
+
+#[test]
+fn a_message_whose_echo_got_lost_is_not_sent_again() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let line = Line::to(server.address());
+    let mut ann = browser.open_at(line.address());
+    ann.says("again");
+
+    line.falls_mute();
+    // The same words as before: only where it stands tells the two apart.
+    ann.writes("again");
+    until("the server has stored it", || server.lines().len() == 2);
+    ann.holds_back(&["again"], "Sending…");
+    line.breaks();
+
+    ann.shows_only(&["again", "again"]);
+    ann.holds_back_nothing();
+    ann.says("the last");
+    assert_eq!(server.lines().len(), 3, "{:?}", server.lines());
+    ann.shows_only(&["again", "again", "the last"]);
+}
+
+#[test]
+fn try_now_does_not_wait_for_the_next_attempt() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let address = server.address();
+    let mut ann = browser.open(&server);
+    let dir = server.kill().dir;
+    // Each wait is longer than the last, so by now there is time to press it.
+    ann.counts_seconds();
+    let _server = start_again(dir, address);
+    ann.clicks("#retry");
+    ann.is_connected();
+    ann.says("here again");
+}

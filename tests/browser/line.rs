@@ -1,0 +1,102 @@
+//! A line between pages and their server that can be made to fail: what the server says gets lost,
+//! then the connections break.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+/// Passes bytes on, both ways, from a port of its own.
+pub struct Line {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: SocketAddr,
+    /// What the server says is thrown away.
+    is_mute: AtomicBool,
+    is_over: AtomicBool,
+    /// Both ends of every connection so far.
+    ends: Mutex<Vec<TcpStream>>,
+}
+
+impl Line {
+    pub fn to(server: SocketAddr) -> Line {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        let shared = Arc::new(Shared {
+            server,
+            is_mute: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            ends: Mutex::default(),
+        });
+        let line = Line { address, shared: shared.clone() };
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                shared.connect(stream);
+            }
+        });
+        line
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on nothing of what the server says arrives.
+    pub fn falls_mute(&self) {
+        self.shared.is_mute.store(true, Ordering::SeqCst);
+    }
+
+    /// All connections break; new ones work again.
+    pub fn breaks(&self) {
+        for end in self.shared.ends.lock().expect("no panic here").drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+        self.shared.is_mute.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.breaks();
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn connect(self: &Arc<Shared>, page: TcpStream) {
+        let Ok(server) = TcpStream::connect(self.server) else { return };
+        let both = || Some((page.try_clone().ok()?, server.try_clone().ok()?));
+        let (Some((page_end, server_end)), Some((to_page, from_server))) = (both(), both()) else {
+            return;
+        };
+        self.ends.lock().expect("no panic here").extend([page_end, server_end]);
+        let shared = self.clone();
+        let is_mute = move || shared.is_mute.load(Ordering::SeqCst);
+        thread::spawn(move || pass(from_server, to_page, is_mute));
+        thread::spawn(move || pass(page, server, || false));
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, is_lost: impl Fn() -> bool) {
+    let mut bytes = [0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        if !is_lost() && to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,190 @@
+//! What the page looks like: light and dark, wide and on a phone.
+
+use std::{fs, path::Path};
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::{
+    devtools::Browser,
+    page::{Page, Screen},
+    support::*,
+};
+
+/// The contrast that WCAG 2 wants of text at level AA.
+const LEGIBLE: f64 = 4.5;
+
+/// An evening in a chat, as people and programs write it.
+const CONVERSATION: [(&str, &str); 14] = [
+    ("Maya", "Morning! Did the new disk arrive?"),
+    ("Maya", "I would love to move the archive today."),
+    ("Jonas", "It did. Photos and tracking: https://example.org/parcel/42?x=1 (worth a look)."),
+    ("Jonas", "Let us do it after lunch:\n  1. stop the jobs\n  2. rsync\n  3. start again"),
+    ("سلمى", "مرحبا بالجميع، هل من جديد؟"),
+    ("Linus 🦔", "👋🎉"),
+    ("", r#"{"sensor": "attic", "degrees": 21.50, "ok": true, "tags": ["roof", "dry"]}"#),
+    ("Зоя", "Выглядит хорошо. Когда начинаем?"),
+    ("Maya", "Tonight, if nobody minds."),
+    ("Priya Ramanathan-Castellanos of the Night Shift", "Fine with me, I am on call anyway."),
+    ("Jonas", "Great 👍"),
+    (
+        "",
+        r#"{"event": "deploy", "version": 1.10, "steps": [{"name": "build", "seconds": 41.0}, {"name": "test", "seconds": 12.25}], "notes": null}"#,
+    ),
+    ("Linus 🦔", "The dashboard stays green so far: no errors, and p99 is where it was last week."),
+    ("Maya", "Then good night, and thanks everybody."),
+];
+
+#[track_caller]
+fn converse(server: &Server) {
+    let mut people = server.join();
+    for (user, content) in CONVERSATION {
+        match user {
+            "" => people.says(content),
+            _ => people.says(&json!({ "user": user, "content": content }).to_string()),
+        };
+    }
+}
+
+/// The contrast of each kind of text with what is behind it.
+const CONTRASTS: &str = "(() => {
+    const pen = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    // Any colour that CSS knows, over another.
+    const rgbOf = (...colours) => {
+        for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+        return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const lightOf = rgb => rgb.map(c => c / 255)
+        .map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+    const behind = e => {
+        const colours = [];
+        for (; e; e = e.parentElement) colours.unshift(getComputedStyle(e).backgroundColor);
+        return colours;
+    };
+    const kinds = ['#log .name', '#log .text', '#log .text a', '#log pre', '#log time', '#log .face',
+        'h1', '#count', '#state', '#name', '.as', '#text'];
+    return kinds.flatMap(kind => [...document.querySelectorAll(kind)].map(e => {
+        const under = behind(e);
+        const [a, b] = [lightOf(rgbOf(...under)), lightOf(rgbOf(...under, getComputedStyle(e).color))];
+        return [kind + ' ' + e.textContent.slice(0, 20), (Math.max(a, b) + .05) / (Math.min(a, b) + .05)];
+    }));
+})()";
+
+#[test]
+fn text_is_legible_in_light_and_in_dark() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    converse(&server);
+    let mut page = browser.open(&server);
+    page.shows_last("Then good night, and thanks everybody.");
+    for scheme in ["light", "dark"] {
+        page.is_seen_in(scheme);
+        let light = "(([r, g, b]) => Number(r) + Number(g) + Number(b) > 382)\
+            (getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g))";
+        assert_eq!(page.tab.ask(light), scheme == "light", "the background in {scheme}");
+        let contrasts: Vec<(String, f64)> =
+            serde_json::from_value(page.tab.ask(CONTRASTS)).expect("names and numbers");
+        assert!(contrasts.len() > 30, "{contrasts:?}");
+        let faint: Vec<_> = contrasts.iter().filter(|(_, contrast)| *contrast < LEGIBLE).collect();
+        assert!(faint.is_empty(), "in {scheme}: {faint:?}");
+    }
+}
+
+#[test]
+fn a_phone_shows_everything_without_scrolling_sideways() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    converse(&server);
+    let mut others = server.join();
+    let wide = "x".repeat(600);
+    others.says(&json!({ "user": wide, "content": wide }).to_string());
+    others.says(&json!({ (wide.as_str()): wide }).to_string());
+    let mut page = browser.open(&server);
+    for screen in [Screen::SmallPhone, Screen::Phone] {
+        page.is_shown_on(screen);
+        page.fits(screen);
+    }
+    let server = server.kill();
+    page.says_its_state("Disconnected");
+    page.writes("not yet");
+    page.holds_back(&["not yet"], "Waiting for the connection");
+    for screen in [Screen::SmallPhone, Screen::Phone] {
+        page.is_shown_on(screen);
+        // The state is longest then.
+        page.counts_seconds();
+        page.fits(screen);
+    }
+    drop(server);
+}
+
+impl Page {
+    /// Nothing is wider than the screen, and what one needs is on it and large enough for a thumb.
+    #[track_caller]
+    fn fits(&mut self, screen: Screen) {
+        let wide = "[document.documentElement, document.body, document.getElementById('scroll')]
+            .filter(e => e.scrollWidth > Math.min(e.clientWidth, innerWidth)).map(e => e.tagName)";
+        assert_eq!(self.tab.ask(wide), json!([]), "wider than {screen:?}");
+        let cut_off = "[...document.querySelectorAll('#log .text, #log pre')]
+            .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(0, 40))";
+        assert_eq!(self.tab.ask(cut_off), json!([]), "cut off on {screen:?}");
+        let outside = "['header svg', '#state', '#name', '#text', '#send'].filter(what => {
+            const { left, right, top, bottom, width } = document.querySelector(what).getBoundingClientRect();
+            return !(width > 0 && left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight);
+        })";
+        assert_eq!(self.tab.ask(outside), json!([]), "not on {screen:?}");
+        let small = "['#name', '#text', '#send']
+            .filter(what => document.querySelector(what).getBoundingClientRect().height < 44)";
+        assert_eq!(self.tab.ask(small), json!([]), "too small for a thumb");
+    }
+
+    #[track_caller]
+    fn is_pictured(&mut self, file: &Path) {
+        // What fades in has done so.
+        self.tab.until(
+            "nothing moves",
+            "document.getAnimations().every(a => a.playState !== 'running' \
+            || a.effect.getTiming().iterations === Infinity)",
+        );
+        let picture = self.tab.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let Value::String(picture) = &picture["data"] else { panic!("no picture") };
+        let picture = BASE64.decode(picture.as_bytes()).expect("a picture in base64");
+        fs::write(file, picture).expect("a picture can be written");
+    }
+}
+
+#[test]
+#[ignore = "makes pictures for people to look at: wide and phone, light and dark"]
+fn pictures() {
+    let Some(browser) = Browser::shared() else { return };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
+    fs::create_dir_all(&folder).expect("a folder for pictures");
+    let looks = [Screen::Wide, Screen::Phone].map(|screen| ["light", "dark"].map(|s| (screen, s)));
+    let picture = |page: &mut Page, what: &str| {
+        for (screen, scheme) in looks.into_iter().flatten() {
+            page.is_shown_on(screen);
+            page.is_seen_in(scheme);
+            let name = format!("{what}-{screen:?}-{scheme}.png").to_lowercase();
+            page.is_pictured(&folder.join(name));
+        }
+    };
+
+    let server = Server::start();
+    let mut page = browser.open(&server);
+    page.is_called("Maya");
+    picture(&mut page, "empty");
+    converse(&server);
+    page.shows_last("Then good night, and thanks everybody.");
+    picture(&mut page, "conversation");
+    page.tab.ask("document.getElementById('scroll').scrollTop = 0");
+    picture(&mut page, "beginning");
+    page.presses("End");
+    let setup = server.kill();
+    page.says_its_state("Disconnected");
+    page.writes("One more thing: the old disk can go.");
+    page.types("And I shall");
+    page.holds_back(&["One more thing: the old disk can go."], "Waiting for the connection");
+    picture(&mut page, "disconnected");
+    drop(setup);
+    println!("pictures are in {}", folder.display());
+}

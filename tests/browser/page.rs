@@ -1,0 +1,314 @@
+//! The chat page as a person sees and uses it. Where on it things are is known here and nowhere
+//! else in the tests.
+
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc};
+
+use serde_json::{Value, json};
+
+use crate::{
+    devtools::{Browser, Tab},
+    support::*,
+};
+
+/// The texts of the messages in the document, oldest first. Half a pair of surrogates would not get
+/// through the protocol.
+const TEXTS: &str = "[...document.querySelectorAll('#log .text, #log pre')]
+    .map(e => e.textContent.toWellFormed())";
+
+/// A chat page that somebody has open.
+pub struct Page {
+    pub tab: Tab,
+}
+
+impl Browser {
+    /// Opens a server's page and waits until it is connected.
+    #[track_caller]
+    pub fn open(self: &Arc<Browser>, server: &Server) -> Page {
+        self.open_at(server.address())
+    }
+
+    #[track_caller]
+    pub fn open_at(self: &Arc<Browser>, address: SocketAddr) -> Page {
+        let mut page = Page { tab: self.tab() };
+        page.tab.goes_to(&format!("http://{address}/"));
+        page.is_connected();
+        // With a mouse the box has the focus at once; a headless browser has none.
+        page.clicks("#text");
+        page
+    }
+}
+
+impl Page {
+    // -----------------------------------------------------------------------------------------
+    // Writing
+
+    /// Types into whatever has the focus, which is the box for messages once a page is open.
+    #[track_caller]
+    pub fn types(&mut self, text: &str) {
+        self.tab.call("Input.insertText", json!({ "text": text }));
+    }
+
+    #[track_caller]
+    pub fn presses(&mut self, key: &str) {
+        self.presses_with(0, key);
+    }
+
+    #[track_caller]
+    pub fn presses_shift(&mut self, key: &str) {
+        const SHIFT: u8 = 8;
+        self.presses_with(SHIFT, key);
+    }
+
+    #[track_caller]
+    fn presses_with(&mut self, modifiers: u8, key: &str) {
+        let (code, text) = match key {
+            "Enter" => (13, Some("\r")),
+            "End" => (35, None),
+            _ => panic!("no key {key}"),
+        };
+        let mut params = json!({
+            "type": if text.is_some() { "keyDown" } else { "rawKeyDown" },
+            "modifiers": modifiers, "key": key, "code": key, "windowsVirtualKeyCode": code,
+        });
+        if let Some(text) = text {
+            params["text"] = text.into();
+        }
+        self.tab.call("Input.dispatchKeyEvent", params.clone());
+        params["type"] = "keyUp".into();
+        self.tab.call("Input.dispatchKeyEvent", params);
+    }
+
+    /// Writes a message and sends it; whether it arrives is another matter.
+    #[track_caller]
+    pub fn writes(&mut self, text: &str) {
+        self.types(text);
+        self.presses("Enter");
+        assert_eq!(self.draft(), "", "what is sent leaves the box");
+    }
+
+    /// Writes a message, sends it and sees it in the list.
+    #[track_caller]
+    pub fn says(&mut self, text: &str) {
+        self.writes(text);
+        self.shows(text);
+    }
+
+    #[track_caller]
+    pub fn reloads(&mut self) {
+        self.tab.reloads();
+        self.is_connected();
+        self.clicks("#text");
+    }
+
+    /// What is in the box for messages.
+    #[track_caller]
+    pub fn draft(&mut self) -> String {
+        self.text("document.getElementById('text').value")
+    }
+
+    #[track_caller]
+    pub fn is_called(&mut self, name: &str) {
+        self.tab.ask("document.getElementById('name').select()");
+        self.types(name);
+        self.tab.ask("document.getElementById('text').focus()");
+        assert_eq!(self.name(), name);
+    }
+
+    #[track_caller]
+    pub fn name(&mut self) -> String {
+        self.text("document.getElementById('name').value")
+    }
+
+    /// Presses the mouse on the first thing that matches.
+    #[track_caller]
+    pub fn clicks(&mut self, selector: &str) {
+        let find = format!("document.querySelector({})", json!(selector));
+        let what = format!("{selector} is there and nothing covers it");
+        self.tab.until(
+            &what,
+            &format!(
+                "(e => {{
+                    if (!e) return false;
+                    const {{ left, top, width, height }} = e.getBoundingClientRect();
+                    return e.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+                }})({find})"
+            ),
+        );
+        let at = self.tab.ask(&format!(
+            "(({{ left, top, width, height }}) => [left + width / 2, top + height / 2])
+                ({find}.getBoundingClientRect())"
+        ));
+        for kind in ["mousePressed", "mouseReleased"] {
+            let params = json!({
+                "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1,
+            });
+            self.tab.call("Input.dispatchMouseEvent", params);
+        }
+    }
+
+    /// Turns the mouse's wheel over the list, and waits until the list has followed.
+    #[track_caller]
+    pub fn wheels_up(&mut self, pixels: i32) {
+        let list = "document.getElementById('scroll')";
+        let was = self.tab.ask(&format!("Math.round({list}.scrollTop)"));
+        let params = json!({
+            "type": "mouseWheel", "x": 200, "y": 200, "deltaX": 0, "deltaY": -pixels,
+        });
+        self.tab.call("Input.dispatchMouseEvent", params);
+        let goal = was.as_i64().expect("a number") - i64::from(pixels);
+        // A pixel more or less is rounding.
+        self.tab.until("the list is scrolled", &format!("Math.abs({list}.scrollTop - {goal}) < 2"));
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Reading
+
+    /// Waits until a message with this text is in the list.
+    #[track_caller]
+    pub fn shows(&mut self, text: &str) {
+        let what = format!("{:?} is in the list", cut(text));
+        self.tab.until(&what, &format!("{TEXTS}.includes({})", json!(text)));
+    }
+
+    /// The texts of the messages in the list, oldest first.
+    #[track_caller]
+    pub fn texts(&mut self) -> Vec<String> {
+        serde_json::from_value(self.tab.ask(TEXTS)).expect("texts")
+    }
+
+    /// Waits until the list is exactly this.
+    #[track_caller]
+    pub fn shows_only(&mut self, texts: &[&str]) {
+        let what = format!("the list is {texts:?}");
+        let same = format!("JSON.stringify({TEXTS}) === JSON.stringify({})", json!(texts));
+        self.tab.until(&what, &same);
+    }
+
+    /// Waits until this name stands above a message with this text.
+    #[track_caller]
+    pub fn shows_from(&mut self, name: &str, text: &str) {
+        let what = format!("{name} has said {text:?}");
+        let rows = "[...document.querySelectorAll('#log .message')]";
+        let says = "e.querySelector('.name')?.textContent";
+        let text = json!(text);
+        self.tab.until(
+            &what,
+            &format!(
+                "{rows}.some(e => {says} === {} && e.querySelector('.text')?.textContent === {text})",
+                json!(name)
+            ),
+        );
+    }
+
+    /// Waits until the last message in the document is this.
+    #[track_caller]
+    pub fn shows_last(&mut self, text: &str) {
+        let what = format!("{text:?} is the last message");
+        self.tab.until(&what, &format!("{TEXTS}.at(-1) === {}", json!(text)));
+    }
+
+    /// How many messages the page says there are, which is more than it shows.
+    #[track_caller]
+    pub fn counts(&mut self, words: &str) {
+        let count = "document.getElementById('count').textContent";
+        self.tab.until(&format!("it counts {words}"), &format!("{count} === {}", json!(words)));
+    }
+
+    #[track_caller]
+    pub fn is_connected(&mut self) {
+        self.says_its_state("Connected");
+    }
+
+    /// Waits until the page says this of its connection.
+    #[track_caller]
+    pub fn says_its_state(&mut self, words: &str) {
+        let state = "document.getElementById('state').innerText";
+        self.tab.until(&format!("it says {words}"), &format!("{state} === {}", json!(words)));
+    }
+
+    /// Waits until the next attempt to connect is some seconds away, and the page says so.
+    #[track_caller]
+    pub fn counts_seconds(&mut self) {
+        let seconds = "/^[0-9]+ s$/.test(document.getElementById('wait').textContent)";
+        self.tab.until("it counts the seconds", seconds);
+    }
+
+    /// Waits until the messages that have not arrived are these, each with a word about why.
+    #[track_caller]
+    pub fn holds_back(&mut self, texts: &[&str], why: &str) {
+        let entries = "[...document.querySelectorAll('#pending .pending')]";
+        let shown = format!(
+            "{entries}.map(e => [e.querySelector('.text').textContent, \
+             e.querySelector('.acts span').textContent])"
+        );
+        let wanted: Vec<_> = texts.iter().map(|text| [text, why]).collect();
+        self.tab.until(
+            &format!("{texts:?} wait: {why}"),
+            &format!("JSON.stringify({shown}) === JSON.stringify({})", json!(wanted)),
+        );
+    }
+
+    /// Waits until nothing is on its way any more.
+    #[track_caller]
+    pub fn holds_back_nothing(&mut self) {
+        self.tab.until("all has arrived", "!document.querySelector('#pending .pending')");
+    }
+
+    /// The numbers that the messages in the document begin with, which must follow each other.
+    #[track_caller]
+    pub fn numbers(&mut self) -> RangeInclusive<u64> {
+        let number = |text: &String| -> u64 {
+            let word = text.split(' ').next().unwrap_or_default();
+            word.parse().unwrap_or_else(|_| panic!("no number: {text}"))
+        };
+        let numbers: Vec<u64> = self.texts().iter().map(number).collect();
+        let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
+        assert!(numbers.iter().copied().eq(first..=last), "not in order: {numbers:?}");
+        first..=last
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Looking
+
+    /// The size of the window, in CSS pixels.
+    #[track_caller]
+    pub fn is_shown_on(&mut self, screen: Screen) {
+        let (width, height, scale, is_phone) = match screen {
+            Screen::Wide => (1280, 800, 1, false),
+            Screen::Phone => (390, 844, 2, true),
+            Screen::SmallPhone => (320, 568, 2, true),
+        };
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": scale, "mobile": is_phone,
+        });
+        self.tab.call("Emulation.setDeviceMetricsOverride", metrics);
+        let touch = json!({ "enabled": is_phone, "maxTouchPoints": if is_phone { 5 } else { 1 } });
+        self.tab.call("Emulation.setTouchEmulationEnabled", touch);
+        self.tab.until("it has its size", &format!("innerWidth === {width}"));
+    }
+
+    /// `light` or `dark`.
+    #[track_caller]
+    pub fn is_seen_in(&mut self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.tab.call("Emulation.setEmulatedMedia", json!({ "features": features }));
+        self.tab
+            .until("it knows", &format!("matchMedia('(prefers-color-scheme: {scheme})').matches"));
+    }
+
+    #[track_caller]
+    fn text(&mut self, expression: &str) -> String {
+        match self.tab.ask(expression) {
+            Value::String(text) => text,
+            other => panic!("{expression} is {other}"),
+        }
+    }
+}
+
+/// What a page is shown on.
+#[derive(Clone, Copy, Debug)]
+pub enum Screen {
+    Wide,
+    Phone,
+    SmallPhone,
+}

@@ -1,0 +1,106 @@
+//! Long histories: what is out of sight is not in the document, and comes when it is wanted.
+
+use serde_json::json;
+
+use crate::{devtools::Browser, support::*};
+
+/// More than the page asks for at first, by far.
+const MANY: u64 = 5_000;
+
+/// Rows that a page may have in its document, however long the history: screens of them, not
+/// thousands.
+const MOST_ROWS: u64 = 300;
+
+fn numbered(count: u64) -> String {
+    let line = |number: u64| {
+        let name = ["Ann", "Bob", "Cleo"][(number / 4 % 3) as usize];
+        json!({ "user": name, "content": format!("{number} and some words") }).to_string() + "\n"
+    };
+    (1..=count).map(line).collect()
+}
+
+#[test]
+fn older_messages_come_when_one_scrolls_up_and_the_document_stays_small() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::on(numbered(MANY));
+    let mut ann = browser.open(&server);
+    ann.counts("5,000 messages");
+    ann.shows_last("5000 and some words");
+    assert!(*ann.numbers().start() > MANY - MOST_ROWS, "a window, not all");
+
+    ann.tab.ask(
+        "window.most = 0;
+         new MutationObserver(() => { most = Math.max(most, document.querySelectorAll('#log > *').length); })
+            .observe(document.getElementById('log'), { childList: true });
+         0",
+    );
+    ann.tab.until(
+        "the first message is reached",
+        "document.getElementById('scroll').scrollTop = 0,
+         document.querySelector('#log .text').textContent === '1 and some words'",
+    );
+    assert_eq!(*ann.numbers().start(), 1);
+    let most = ann.tab.ask("most").as_u64().expect("a number");
+    assert!((100..=MOST_ROWS).contains(&most), "{most} rows in the document");
+    ann.tab.until("it says so", "document.getElementById('top').textContent.includes('begins')");
+
+    // What is live goes on below, out of sight, and the last message is one key away.
+    let mut bob = server.join_at("/ws?limit=0");
+    bob.says(r#"{"user":"Bob","content":"5001 is said now"}"#);
+    ann.tab.until(
+        "it is noticed",
+        "document.getElementById('jump').textContent.includes('1 new message')",
+    );
+    assert_eq!(*ann.numbers().start(), 1);
+    ann.tab.ask("document.getElementById('scroll').focus()");
+    ann.presses("End");
+    ann.shows_last("5001 is said now");
+    ann.numbers();
+}
+
+#[test]
+fn new_messages_do_not_move_what_one_reads_further_up_and_are_marked() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::on(numbered(200));
+    let mut ann = browser.open(&server);
+    let mut bob = server.join_at("/ws?limit=0");
+    ann.shows_last("200 and some words");
+
+    ann.wheels_up(1500);
+    let top = "(() => {
+        const edge = document.getElementById('scroll').getBoundingClientRect().top;
+        const rows = [...document.querySelectorAll('#log .row')];
+        const row = rows.find(e => e.getBoundingClientRect().bottom > edge);
+        return [row.textContent, Math.round(row.getBoundingClientRect().top)];
+    })()";
+    let read = ann.tab.ask(top);
+    for number in 201..=203 {
+        bob.says(&format!(r#"{{"user":"Bob","content":"{number} is new"}}"#));
+    }
+    ann.tab.until(
+        "the button counts them",
+        "document.getElementById('jump').textContent.includes('3 new messages')",
+    );
+    assert_eq!(ann.tab.ask("document.title"), "(3) txtcord");
+    assert_eq!(ann.tab.ask(top), read, "nothing has moved");
+
+    ann.clicks("#jump");
+    ann.shows_last("203 is new");
+    ann.tab.until(
+        "the rule stands above the first new one, in sight",
+        "(rule => rule && rule.textContent === 'New messages'
+            && rule.parentNode.querySelector('.text').textContent === '201 is new'
+            && rule.getBoundingClientRect().top > document.getElementById('scroll').getBoundingClientRect().top)
+         (document.querySelector('#log .rule.new'))",
+    );
+    assert_eq!(ann.tab.ask("document.getElementById('jump').hidden"), true);
+    assert_eq!(ann.tab.ask("document.title"), "txtcord");
+
+    // At the end again, the list follows what comes.
+    bob.says(r#"{"user":"Bob","content":"204 is seen at once"}"#);
+    ann.shows_last("204 is seen at once");
+    ann.tab.until(
+        "the end is in sight",
+        "(e => e.scrollHeight - e.scrollTop - e.clientHeight < 2)(document.getElementById('scroll'))",
+    );
+}
