@@ -6,7 +6,7 @@
 //! It waits for nobody but the disk.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     os::unix::fs::FileExt,
     sync::Arc,
@@ -95,6 +95,15 @@ pub struct Post {
     pub by: Speaker,
     /// Each a line with its `\n`.
     pub lines: Vec<u8>,
+}
+
+impl Post {
+    fn key(&self) -> Option<&String> {
+        match &self.by {
+            Speaker::Request { key, .. } => key.as_ref(),
+            Speaker::Client(_) => None,
+        }
+    }
 }
 
 /// Who speaks, and how to answer.
@@ -403,10 +412,12 @@ impl Hub {
     pub fn turn(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Fatal> {
         let mut posts = Vec::new();
         let mut others = Vec::new();
+        let mut keys = HashSet::new();
         let mut bytes = 0;
         for command in commands.take(BATCH_COMMANDS) {
             match command {
-                Command::Post(post) if !is_doubled(&posts, &post) => {
+                // One with the key of another waits until that one has its ids.
+                Command::Post(post) if post.key().is_none_or(|key| keys.insert(key.to_owned())) => {
                     bytes += post.lines.len();
                     posts.push(post);
                     if bytes >= BATCH_BYTES {
@@ -799,14 +810,6 @@ impl Hub {
         self.last_ts = self.last_ts.max(now as u64);
         self.last_ts
     }
-}
-
-/// Whether a post has the key of another one in the batch: it waits until that one has its ids.
-fn is_doubled(posts: &[Post], post: &Post) -> bool {
-    let Speaker::Request { key: Some(key), .. } = &post.by else { return false };
-    posts
-        .iter()
-        .any(|other| matches!(&other.by, Speaker::Request { key: Some(other), .. } if other == key))
 }
 
 fn count_lines(lines: &[u8]) -> usize {
