@@ -217,7 +217,7 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
     assert_eq!(outbox.offer(&batch(3, &[1])), Offer::Closed);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), before);
-    assert_eq!(crate::client::read(outbox.socket(), &mut [0; 1]).unwrap(), 0);
+    assert_eq!(crate::socket::read(outbox.socket(), &mut [0; 1]).unwrap(), 0);
 }
 
 #[test]

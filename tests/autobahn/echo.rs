@@ -26,9 +26,10 @@ use tungstenite::{
     },
 };
 use txtcord::{
-    client::{Connection, FellBehind, Limits, Received, Wait, linger},
+    client::{Connection, FellBehind, Limits, Received, Wait},
     handshake::{self, Head, HeadError, Refused},
     outbox::{Last, Outbox, SEND_SLICE, SendError},
+    socket::linger,
 };
 
 /// The suite sends messages of up to 16 MiB.
@@ -87,7 +88,7 @@ fn shake_hands(outbox: &Outbox) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
 }
 
 fn refuse(outbox: &Outbox, refused: &Refused) -> io::Result<()> {
-    outbox.send_now(&refused.response())?;
+    outbox.send_now(&refused.response(&tungstenite::http::Method::GET))?;
     linger(outbox.socket());
     Ok(())
 }

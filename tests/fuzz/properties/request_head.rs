@@ -113,7 +113,7 @@ fn comes_from_here(headers: &HeaderMap) {
 /// A refusal is a whole HTTP response whose body is one sentence.
 fn answers(refused: &Refused) {
     assert!(REFUSALS.contains(&refused.status), "{}", refused.status);
-    let response = refused.response();
+    let response = refused.response(&http::Method::GET);
     let (head, body) = parsed(&response);
     assert_eq!(head.status, refused.status.as_u16());
     assert_eq!(head.field("content-length"), Some(&*body.len().to_string()));
