@@ -194,15 +194,16 @@ impl Journal {
     /// When it was removed, replaced or cut. What only the open descriptor still holds has been
     /// saved beside it then.
     pub fn survey(&mut self, committed: u64) -> Result<u64, Fatal> {
-        let size = self.file.metadata().map_err(Fatal::Storage)?.len();
+        // One look at the path tells of the file as well, as long as it is the same.
         let what = match fs::metadata(&self.path) {
             Ok(there) if identity(&there) != self.identity => "the file was replaced by another",
-            Ok(_) if size < committed => {
+            Ok(there) if there.len() >= committed => return Ok(there.len()),
+            Ok(there) => {
                 return Err(Fatal::Changed(format!(
-                    "the file was cut from {committed} to {size} bytes while the server ran"
+                    "the file was cut from {committed} to {} bytes while the server ran",
+                    there.len()
                 )));
             }
-            Ok(_) => return Ok(size),
             Err(error) if error.kind() == io::ErrorKind::NotFound => "the file was removed",
             Err(error) => return Err(Fatal::Storage(error)),
         };
