@@ -71,7 +71,7 @@ pub struct Config {
     #[arg(long, env = "TXTCORD_HISTORY_LIMIT", hide_env = true, value_name = "N")]
     pub history_limit: Option<u64>,
 
-    /// Web page origin that may connect, such as https://chat.example.org, or * for all; repeatable
+    /// Origin of web pages that may connect (scheme, host, port), or * for all; repeatable
     #[arg(
         long = "allow-origin",
         env = "TXTCORD_ALLOW_ORIGIN",

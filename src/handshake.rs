@@ -178,11 +178,11 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
     }
 }
 
-/// A head above the limit. The chat's door has one answer to that; elsewhere a request line that is
-/// too long by itself has an answer of its own.
+/// A head above the limit; a question about messages that is too long by itself has an answer of its
+/// own.
 fn too_long(head: &[u8]) -> Refused {
-    let has = |byte| memchr::memchr(byte, head).is_some();
-    if has(b' ') && !has(b'\n') && !head.starts_with(b"GET /ws") {
+    let target = head.splitn(2, |&byte| byte == b' ').nth(1).unwrap_or_default();
+    if target.starts_with(b"/messages") && memchr::memchr(b'\n', head).is_none() {
         let sentence = "the request line is above 8 KiB; ask for less in it";
         return Refused::new(StatusCode::URI_TOO_LONG, sentence);
     }

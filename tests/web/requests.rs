@@ -141,7 +141,7 @@ fn head_is_get_without_the_body() {
     assert_eq!(raw.head_alone().status, 200);
     raw.is_over();
     let mut raw = server.raw();
-    raw.send(ask("HEAD /nothing", &[]));
+    raw.send(ask("HEAD /nothing", &["Connection: close"]));
     assert_eq!(raw.head_alone().status, 404);
     raw.is_over();
 }
