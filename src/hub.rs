@@ -29,8 +29,9 @@ use crate::{
     outbox::{Control, Offer, Outbox},
 };
 
-/// Commands that may wait; whoever sends one more waits for the hub.
-const QUEUE: usize = 1024;
+/// Commands that may wait; whoever sends one more waits for the hub. Each may bring a message of
+/// `--max-message`, so it also bounds the memory that a crowd of speakers can take.
+const QUEUE: usize = 256;
 
 /// Bytes of lines in one batch: what one write and one sync are for. More would delay the first of
 /// them, and what is written again at a start must cover a batch (`journal::REWRITE`).
@@ -332,6 +333,8 @@ pub struct Hub {
     batch_id: u64,
     last_ts: u64,
     holes: HoleLog,
+    /// Whether it has been said that nothing can be noted beside the file.
+    has_warned: bool,
 }
 
 impl Hub {
@@ -354,6 +357,7 @@ impl Hub {
             batch_id: 1,
             last_ts: 0,
             holes: HoleLog::default(),
+            has_warned: false,
         }
     }
 
@@ -458,7 +462,20 @@ impl Hub {
         self.holes.tick();
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
-        self.journal.remember(&self.history).map_err(Fatal::Storage)
+        self.remember();
+        Ok(())
+    }
+
+    /// Notes how far the numbering has come. Without it, the next start may take the numbering for
+    /// another and send whole histories; nothing that was said depends on it.
+    fn remember(&mut self) {
+        match self.journal.remember(&self.history) {
+            Err(error) if !self.has_warned => {
+                warn!("how far the file has come could not be noted beside it: {error}");
+                self.has_warned = true;
+            }
+            result => self.has_warned &= result.is_err(),
+        }
     }
 
     fn join(
@@ -569,7 +586,8 @@ impl Hub {
     /// Nothing is on its way to the disk afterwards.
     fn end(&mut self) -> Result<(), Fatal> {
         self.journal.sync()?;
-        self.journal.remember(&self.history).map_err(Fatal::Storage)
+        self.remember();
+        Ok(())
     }
 
     /// Stores what is said, together with what others appended to the file meanwhile, and shows it.

@@ -100,8 +100,8 @@ pub struct Server {
     address: SocketAddr,
     listener: Arc<Socket>,
     accept: JoinHandle<()>,
-    hub: JoinHandle<Result<(), Fatal>>,
-    hub_ended: Receiver<Infallible>,
+    /// How the hub ended; disconnected when it panicked.
+    hub_ended: Receiver<Result<(), Fatal>>,
     handle: HubHandle,
     /// Disconnected when the accept loop and all clients are gone.
     clients: Receiver<Infallible>,
@@ -137,10 +137,15 @@ impl Server {
         );
 
         let (handle, commands) = hub::queue();
-        let (ended, hub_ended) = bounded(0);
-        let hub = named("hub", move || {
-            let _ended: Sender<Infallible> = ended;
-            hub.run(&commands)
+        let (ended, hub_ended) = bounded(1);
+        named("hub", move || {
+            let done = hub.run(&commands);
+            // Nobody waits for it when the process is about to end anyway.
+            let _ = ended.send(done);
+            drop(ended);
+            // What is still asked gets no answer, and is told so by the end of its reply queue; left
+            // in a queue that nobody reads, it would wait for ever.
+            commands.iter().for_each(drop);
         })
         .map_err(other("starting the hub"))?;
         let listener = Arc::new(listener);
@@ -159,7 +164,7 @@ impl Server {
             accept_loop(&accepting, &house);
         })
         .map_err(other("starting to accept"))?;
-        Ok(Server { address, listener, accept, hub, hub_ended, handle, clients })
+        Ok(Server { address, listener, accept, hub_ended, handle, clients })
     }
 
     /// Where it listens.
@@ -173,17 +178,16 @@ impl Server {
     /// # Errors
     /// When the storage failed; what was shown before is stored all the same.
     pub fn run(self, stop: &Receiver<()>) -> Result<(), Failure> {
-        let time = select! {
-            recv(stop) -> _ => {
-                info!("stopping");
-                STOP_TIME
-            }
-            recv(self.hub_ended) -> _ => FAILED_TIME,
+        let (time, ended) = select! {
+            recv(stop) -> _ => (STOP_TIME, None),
+            recv(self.hub_ended) -> done => (FAILED_TIME, Some(done.map_err(RecvTimeoutError::from))),
         };
         // It ends the accept loop; if it fails, the process's end does.
         let _ = self.listener.shutdown(Shutdown::Both);
         self.handle.stop();
         drop(self.handle);
+        // Said when nothing that is posted from here on is taken any more.
+        info!("stopping");
         let deadline = Instant::now() + time;
         if self.clients.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
             debug!("some clients did not leave in time");
@@ -191,13 +195,10 @@ impl Server {
             error!("the accept loop panicked");
         }
         // The hub has synced when it was told to stop; what is left is to hear how it ended.
-        if self.hub_ended.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
-            return Ok(());
-        }
-        match self.hub.join() {
-            Ok(Ok(())) => Ok(()),
+        match ended.unwrap_or_else(|| self.hub_ended.recv_deadline(deadline)) {
+            Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Err(fatal)) => Err(Failure::Fatal(fatal)),
-            Err(_) => Err(Failure::Panicked),
+            Err(RecvTimeoutError::Disconnected) => Err(Failure::Panicked),
         }
     }
 }
