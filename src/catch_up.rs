@@ -10,8 +10,9 @@ use log::{debug, error};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
+    fanout::ClientId,
     history::{HistoryFrame, LiveFrames, Snapshot},
-    hub::{ClientId, HubHandle, Next},
+    hub::{HubHandle, Next},
     message::close_frame,
     metrics::Metrics,
     outbox::{Last, Outbox, SEND_SLICE, SendError},
@@ -175,7 +176,7 @@ impl CatchUp {
         match filled {
             Ok(true) => {
                 if let Source::Live(frames) = &self.source {
-                    self.reach.metrics.caught_up(frames.filled());
+                    self.reach.metrics.delivered(frames.filled());
                     self.last = self.reach.outbox.take_waiting(&mut self.buffer);
                 }
                 return Refilled::More;

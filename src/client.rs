@@ -19,8 +19,9 @@ use tungstenite::{
 
 use crate::{
     catch_up::{CatchUp, Reach, Start},
+    fanout::ClientId,
     history::Resume,
-    hub::{ClientId, HubGone, HubHandle, Joined},
+    hub::{HubGone, HubHandle, Joined},
     message::{self, Refusal, ping_frame},
     metrics::{Metrics, Reason},
     outbox::{Control, Outbox},

@@ -7,7 +7,6 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io,
     os::unix::fs::FileExt,
     sync::Arc,
     thread,
@@ -21,12 +20,13 @@ use log::{error, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
+    fanout::{ClientId, Fanout, Place, StartCatchUp},
     history::{BLOCK, BOM, History, Range, Resume, Snapshot, Times, Window},
     journal::{AppendError, Fatal, Journal},
     lines::{Line, Lines},
-    message::{self, Frames, Refusal},
+    message::{self, Refusal},
     metrics::{Metrics, Status},
-    outbox::{Control, Offer, Outbox},
+    outbox::Outbox,
 };
 
 /// Commands that may wait; whoever sends one more waits for the hub. Each may bring a message of
@@ -42,13 +42,6 @@ const BATCH_COMMANDS: usize = 4096;
 
 /// How often the hub looks at the file without being asked: what others append is taken in within a second.
 const TICK: Duration = Duration::from_millis(500);
-
-/// Names a client to the hub, in the order of joining.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClientId(u64);
-
-/// Starts the thread that catches a client up; called when its socket is found full.
-pub type StartCatchUp = Box<dyn Fn(ClientId) -> io::Result<()> + Send>;
 
 /// What the hub is asked.
 pub enum Command {
@@ -260,54 +253,6 @@ impl HubHandle {
     }
 }
 
-/// One client as the hub knows it.
-struct Client {
-    id: ClientId,
-    outbox: Arc<Outbox>,
-    start_catch_up: StartCatchUp,
-    /// The next message that a client which is behind has to be sent; none when it is live.
-    behind: Option<u64>,
-}
-
-impl Client {
-    /// What follows when its socket was found full.
-    fn catch_up(&self) {
-        if let Err(error) = (self.start_catch_up)(self.id) {
-            warn!("cannot start a thread to catch a client up, closing it: {error}");
-            self.outbox.abort();
-        }
-    }
-
-    /// Sends what begins at `start`; how many messages the client has or will have the rest of.
-    fn show(&mut self, frames: &Frames, start: usize) -> u64 {
-        match self.outbox.offer_from(frames, start) {
-            Offer::Sent => frames.count(start..frames.bytes().len()),
-            Offer::Closed => 0,
-            Offer::Behind => {
-                self.behind = frames.first_id();
-                0
-            }
-            Offer::Full(next_id) => {
-                self.behind = Some(next_id);
-                self.catch_up();
-                frames.count(start..frames.start_of(next_id))
-            }
-        }
-    }
-
-    fn control(&self, frame: &[u8]) {
-        if self.outbox.control(frame) == Control::Full {
-            self.catch_up();
-        }
-    }
-
-    fn close(&self, code: CloseCode, reason: &'static str) {
-        if self.outbox.close(code, reason) == Control::Full {
-            self.catch_up();
-        }
-    }
-}
-
 /// What everybody is told when the server stops.
 const STOPPING: (CloseCode, &str) = (CloseCode::Restart, "the server is stopping; come back");
 
@@ -317,8 +262,7 @@ pub struct Hub {
     history: History,
     line_limit: usize,
     times: Times,
-    clients: Vec<Client>,
-    next_client: u64,
+    fanout: Fanout,
     followers: Vec<Sender<()>>,
     /// With more than these, a look at who is gone is due even when nobody says anything.
     followers_at_most: usize,
@@ -327,10 +271,6 @@ pub struct Hub {
     stopping: bool,
     /// The end of what is stored as the policy asks, and so of what anyone may be told of.
     shown: u64,
-    /// Of the batch under way, and then of the last one.
-    frames: Frames,
-    /// The first line of that batch.
-    batch_id: u64,
     last_ts: u64,
     holes: HoleLog,
     /// Whether it has been said that nothing can be noted beside the file.
@@ -342,19 +282,16 @@ impl Hub {
     pub fn new(journal: Journal, history: History, line_limit: usize) -> Hub {
         Hub {
             shown: history.end(),
+            fanout: Fanout::new(history.last_id() + 1),
             journal,
             history,
             line_limit,
             times: Times::default(),
-            clients: Vec::new(),
-            next_client: 1,
             followers: Vec::new(),
             followers_at_most: FOLLOWERS,
             keys: Keys::default(),
             metrics: Arc::default(),
             stopping: false,
-            frames: Frames::default(),
-            batch_id: 1,
             last_ts: 0,
             holes: HoleLog::default(),
             has_warned: false,
@@ -375,7 +312,10 @@ impl Hub {
         let done = self.serve(commands);
         if let Err(fatal) = &done {
             error!("{}: {fatal}", self.journal.path().display());
-            self.close_all(CloseCode::Error, "the server cannot store messages any more");
+            // What one was shown, all are shown.
+            self.fanout.retract();
+            self.deliver(|| false);
+            self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
         }
         done
     }
@@ -383,18 +323,19 @@ impl Hub {
     fn serve(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
         let mut next_tick = Instant::now() + TICK;
         loop {
-            match commands.recv_deadline(next_tick) {
+            let first = match commands.recv_deadline(next_tick) {
                 Ok(first) => {
                     // Whoever is about to ask gets to do it before the batch is taken: 1.1 times
                     // the messages to 10 clients, 1.2 times to 100, and no later for one alone.
                     thread::yield_now();
-                    let waiting = std::iter::once(first).chain(commands.try_iter());
-                    self.turn(waiting)?;
+                    Some(first)
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
-            }
-            if self.stopping && self.clients.is_empty() {
+            };
+            let begun = Instant::now();
+            self.turn(first.into_iter().chain(commands.try_iter()))?;
+            if self.stopping && self.fanout.clients().is_empty() {
                 return self.end();
             }
             // Also while others keep it busy: with questions, or joins, or with posts alone.
@@ -403,10 +344,16 @@ impl Hub {
                 self.tick()?;
                 next_tick = now + TICK;
             }
+            // What waits meanwhile joins the round, but those who listen get no less of the hub's time
+            // than those who ask, however long the disk takes. The look at the clock and the queue
+            // costs a hundredth of a send.
+            let due = now + (now - begun);
+            self.deliver(|| Instant::now() >= due && !commands.is_empty());
         }
     }
 
-    /// Takes what waits as one batch: first what is said, then everything else.
+    /// Takes what waits as one batch: first what is said, then everything else. Afterwards who spoke
+    /// has heard it; everybody else does with [`Hub::deliver`].
     ///
     /// A client's own commands keep their order where it matters: it joins before it posts, and
     /// leaves afterwards.
@@ -440,7 +387,7 @@ impl Hub {
                     self.join(outbox, start_catch_up, &resume, &reply);
                 }
                 Command::CatchUp { client, reply } => self.catch_up(client, &reply),
-                Command::Leave(client) => self.leave(client),
+                Command::Leave(client) => self.fanout.leave(client),
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
                     // Who does not wait any more does not need to know.
@@ -485,42 +432,31 @@ impl Hub {
         resume: &Resume,
         reply: &Sender<Joined>,
     ) {
-        let id = ClientId(self.next_client);
-        self.next_client += 1;
-        let behind = Some(self.history.last_id() + 1);
-        let client = Client { id, outbox, start_catch_up, behind };
+        let client = self.fanout.join(outbox, start_catch_up, self.history.last_id() + 1);
         if self.stopping {
             client.close(STOPPING.0, STOPPING.1);
         }
-        self.clients.push(client);
+        let client = client.id();
         self.metrics.joined();
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
         // Who does not wait for the answer any more is about to leave.
-        let _ = reply.send(Joined { client: id, snapshot });
+        let _ = reply.send(Joined { client, snapshot });
     }
 
     fn catch_up(&mut self, id: ClientId, reply: &Sender<Next>) {
-        let last_id = self.history.last_id();
-        let Some(at) = self.find(id) else { return };
-        let client = &mut self.clients[at];
-        let next_id = client.behind.unwrap_or(last_id + 1);
-        let next = if next_id <= last_id && next_id < self.batch_id {
-            let round = self.history.round(next_id);
-            client.behind = Some(round.last_id + 1);
-            let times = self.times.within(&round);
-            Next::Round(round, times)
-        } else if client.outbox.go_live() {
-            client.behind = None;
-            // The last batch may have come while it asked. If that were a round of its own, the
-            // next one would come while it sent that: it would never be live on a busy server.
-            let start = self.frames.start_of(next_id);
-            if start < self.frames.bytes().len() {
-                self.metrics.caught_up(client.show(&self.frames, start));
+        let Some(place) = self.fanout.catch_up(id) else { return };
+        let next = match place {
+            Place::Lacks(next_id) => {
+                let round = self.history.round(next_id);
+                self.fanout.promise(id, round.last_id + 1);
+                let times = self.times.within(&round);
+                Next::Round(round, times)
             }
-            Next::Live
-        } else {
-            client.behind = Some(next_id);
-            Next::Control
+            Place::Waits => Next::Control,
+            Place::Live(sent) => {
+                self.metrics.delivered(sent);
+                Next::Live
+            }
         };
         // Who does not wait for the answer any more is about to leave.
         let _ = reply.send(next);
@@ -549,8 +485,8 @@ impl Hub {
 
     fn status(&self) -> Status {
         Status {
-            clients: self.clients.len(),
-            clients_behind: self.clients.iter().filter(|client| client.behind.is_some()).count(),
+            clients: self.fanout.clients().len(),
+            clients_behind: self.fanout.behind(),
             file_bytes: self.history.end(),
             last_id: self.history.last_id(),
             messages: self.history.messages(),
@@ -559,28 +495,13 @@ impl Hub {
         }
     }
 
-    fn leave(&mut self, id: ClientId) {
-        if let Some(at) = self.find(id) {
-            self.clients.remove(at);
-        }
-    }
-
-    fn find(&self, id: ClientId) -> Option<usize> {
-        self.clients.binary_search_by_key(&id, |client| client.id).ok()
-    }
-
     fn stop(&mut self) -> Result<(), Fatal> {
         self.stopping = true;
         self.followers.clear();
         self.end()?;
-        self.close_all(STOPPING.0, STOPPING.1);
+        self.deliver(|| false);
+        self.fanout.close_all(STOPPING.0, STOPPING.1);
         Ok(())
-    }
-
-    fn close_all(&mut self, code: CloseCode, reason: &'static str) {
-        for client in &self.clients {
-            client.close(code, reason);
-        }
     }
 
     /// Nothing is on its way to the disk afterwards.
@@ -604,11 +525,31 @@ impl Hub {
             false => self.write(&posts, size)?,
         };
         self.show()?;
+        self.serve_speakers(&posts);
         match stored {
             Some(ids) => self.acknowledge(posts, &ids),
             None => self.refuse(posts, Refusal::StorageFull),
         }
         Ok(())
+    }
+
+    /// Who speaks hears it first: who speaks again then does so while the others are served, and
+    /// that goes along with what they are sent.
+    fn serve_speakers(&mut self, posts: &[Post]) {
+        let mut sent = 0;
+        for post in posts {
+            if let Speaker::Client(client) = post.by {
+                sent += self.fanout.serve(client);
+            }
+        }
+        self.metrics.delivered(sent);
+    }
+
+    /// Serves everybody else in turn, until all have everything or it is enough for now; see
+    /// [`Fanout::go_round`].
+    pub fn deliver(&mut self, enough: impl Fn() -> bool) {
+        let sent = self.fanout.go_round(enough);
+        self.metrics.delivered(sent);
     }
 
     /// Answers what was posted before under the same key.
@@ -703,7 +644,7 @@ impl Hub {
                 _ => {
                     let id = self.history.push_line(len);
                     self.times.push(id, ts);
-                    self.frames.push(&line[..line.len() - 1], id, Some(ts));
+                    self.fanout.push(&line[..line.len() - 1], id, ts);
                     ids.push(id);
                 }
             }
@@ -751,9 +692,10 @@ impl Hub {
                     if let Some(message) = message::on_line(text) {
                         let id = self.history.push_line(len);
                         self.times.push(id, ts);
-                        self.frames.push(message, id, Some(ts));
-                        if self.frames.bytes().len() >= BATCH_BYTES {
+                        self.fanout.push(message, id, ts);
+                        if self.fanout.bytes() >= BATCH_BYTES {
                             self.show()?;
+                            self.deliver(|| false);
                             self.begin_batch();
                         }
                         continue;
@@ -770,8 +712,7 @@ impl Hub {
     /// The next line is taken in: the first of a batch, if everything before has been shown.
     fn begin_batch(&mut self) {
         if self.history.end() == self.shown {
-            self.frames.clear();
-            self.batch_id = self.history.last_id() + 1;
+            self.fanout.begin(self.history.last_id() + 1);
         }
     }
 
@@ -783,15 +724,11 @@ impl Hub {
         let synced = self.journal.commit()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown = self.history.end();
-        if self.frames.is_empty() {
-            return Ok(());
+        let messages = self.fanout.publish();
+        if messages > 0 {
+            self.metrics.stored(messages);
+            self.wake_followers();
         }
-        let mut sent = 0;
-        for client in self.clients.iter_mut().filter(|client| client.behind.is_none()) {
-            sent += client.show(&self.frames, 0);
-        }
-        self.metrics.shown(self.frames.len() as u64, sent);
-        self.wake_followers();
         Ok(())
     }
 
@@ -809,9 +746,9 @@ impl Hub {
             self.metrics.refused(count as u64);
             match post.by {
                 Speaker::Client(client) => {
-                    let Some(at) = self.find(client) else { continue };
+                    let Some(client) = self.fanout.get(client) else { continue };
                     for _ in 0..count {
-                        self.clients[at].control(&frame);
+                        client.control(&frame);
                     }
                 }
                 Speaker::Request { reply, .. } => {

@@ -21,6 +21,8 @@ pub mod catch_up;
 
 pub mod hub;
 
+pub mod fanout;
+
 pub mod outbox;
 
 pub mod journal;

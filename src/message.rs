@@ -154,6 +154,11 @@ impl Frames {
         self.marks.first().map(|mark| mark.id)
     }
 
+    /// The id behind the last message; 0 when there is none.
+    pub fn next_id(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.id + 1)
+    }
+
     /// How many frames end in a part of `bytes`.
     pub fn count(&self, part: std::ops::Range<usize>) -> u64 {
         let ends_before = |end| self.marks.partition_point(|mark| mark.end <= end);
@@ -166,6 +171,12 @@ impl Frames {
             0 => 0,
             before => self.marks[before - 1].end,
         }
+    }
+
+    /// Forgets all but the first `len` frames.
+    pub fn truncate(&mut self, len: usize) {
+        self.marks.truncate(len);
+        self.bytes.truncate(self.marks.last().map_or(0, |mark| mark.end));
     }
 
     /// Forgets the frames, keeps the memory but for what a rare huge batch took.

@@ -77,14 +77,13 @@ pub struct Status {
 }
 
 impl Metrics {
-    /// A batch of messages was shown, in so many deliveries.
-    pub fn shown(&self, messages: u64, deliveries: u64) {
+    /// Messages were stored, and are on their way to everybody.
+    pub fn stored(&self, messages: u64) {
         self.messages.fetch_add(messages, Relaxed);
-        self.deliveries.fetch_add(deliveries, Relaxed);
     }
 
-    /// Messages were sent to a client that is catching up.
-    pub fn caught_up(&self, messages: u64) {
+    /// Messages were sent to clients, each counted once for each client.
+    pub fn delivered(&self, messages: u64) {
         self.deliveries.fetch_add(messages, Relaxed);
     }
 

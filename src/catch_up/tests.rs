@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashMap},
     iter,
     ops::Range,
@@ -58,6 +59,10 @@ enum Event {
     Leave {
         who: usize,
     },
+    /// The hub serves so many in turn.
+    Serve {
+        turns: usize,
+    },
     Tick,
 }
 
@@ -80,6 +85,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => who.clone().prop_map(|who| Event::Start { who }),
         10 => who.clone().prop_map(|who| Event::Step { who }),
         1 => who.prop_map(|who| Event::Leave { who }),
+        8 => (1..6usize).prop_map(|turns| Event::Serve { turns }),
         1 => Just(Event::Tick),
     ]
 }
@@ -157,6 +163,10 @@ impl Chat {
             Event::Join { send_buffer, after, limit } if self.parties.len() < 4 => {
                 self.join(send_buffer, after, limit);
             }
+            Event::Serve { turns } => {
+                let left = Cell::new(turns);
+                self.hub.deliver(|| left.replace(left.get().saturating_sub(1)) == 0);
+            }
             Event::Tick => self.hub.tick().expect("the file is fine"),
             event => {
                 self.small(event);
@@ -212,6 +222,7 @@ impl Chat {
             | Event::Settle { .. }
             | Event::Start { .. }
             | Event::Step { .. }
+            | Event::Serve { .. }
             | Event::Tick => {}
         }
     }
@@ -385,6 +396,7 @@ proptest! {
         // Whatever others left without an end gets one, and is heard.
         chat.happens(Event::Foreign { bytes: "\n" });
         chat.happens(Event::Tick);
+        chat.happens(Event::Serve { turns: usize::MAX });
         if end == End::Stop {
             chat.handle.stop();
             chat.hub.turn(chat.commands.try_iter()).expect("the file is fine");

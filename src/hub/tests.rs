@@ -1,4 +1,4 @@
-use std::iter;
+use std::{cell::Cell, iter};
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -72,10 +72,24 @@ impl House {
 
     fn turn(&mut self) {
         self.hub.turn(self.commands.try_iter()).expect("the file is fine");
+        self.hub.deliver(|| false);
+    }
+
+    /// Says something, and serves so many in turn.
+    fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
+        self.handle.post(guest.id, lines.into()).expect("a hub");
+        self.hub.turn(self.commands.try_iter()).expect("the file is fine");
+        self.serve(turns);
+    }
+
+    fn serve(&mut self, turns: usize) {
+        let left = Cell::new(turns);
+        self.hub.deliver(|| left.replace(left.get().saturating_sub(1)) == 0);
     }
 
     fn tick(&mut self) {
         self.hub.tick().expect("the file is fine");
+        self.hub.deliver(|| false);
     }
 
     /// What a server that starts on the file now would find.
@@ -142,6 +156,70 @@ fn what_waits_is_one_batch_in_the_order_of_the_queue() {
     }
     house.turn();
     assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2"), (3, "3")]));
+}
+
+#[test]
+fn who_speaks_hears_it_before_the_others_do() {
+    let mut house = House::new("");
+    let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
+    house.say_to(0, &bob, "1\n");
+    assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (0, 1, 0));
+    house.serve(1);
+    assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 0));
+    house.serve(2);
+    assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (0, 0, 1));
+}
+
+#[test]
+fn what_is_said_during_a_round_joins_it() {
+    let mut house = House::new("");
+    let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
+    house.say_to(2, &ann, "1\n");
+    assert_eq!((bob.hears(), eve.hears()), (texts(&[(1, "1")]), vec![]));
+    house.say_to(1, &ann, "2\n");
+    assert_eq!((bob.hears(), eve.hears()), (vec![], texts(&[(1, "1"), (2, "2")])));
+    house.serve(2);
+    assert_eq!((bob.hears(), eve.hears()), (texts(&[(2, "2")]), vec![]));
+    assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2")]));
+}
+
+#[test]
+fn who_comes_or_goes_during_a_round_takes_nobodys_turn() {
+    for (served, leaver) in (0..5).flat_map(|served| (0..5).map(move |leaver| (served, leaver))) {
+        let mut house = House::new("");
+        let mut guests: Vec<_> = (0..5).map(|_| house.live()).collect();
+        // So that the round begins anywhere.
+        house.say_to(served, &guests[0], "1\n");
+        house.say_to(served, &guests[0], "2\n");
+        house.handle.leave(guests.remove(leaver).id);
+        house.hub.turn(house.commands.try_iter()).unwrap();
+        let mut late = house.live();
+        house.turn();
+        for (at, guest) in guests.iter_mut().enumerate() {
+            let expected = texts(&[(1, "1"), (2, "2")]);
+            assert_eq!(guest.hears(), expected, "{at} of those left, {served} {leaver}");
+        }
+        house.say(&guests[0], "3\n");
+        assert_eq!(late.hears(), texts(&[(3, "3")]), "{served} {leaver}");
+    }
+}
+
+#[test]
+fn a_round_to_which_much_was_said_is_ended_before_more_is() {
+    let mut house = House::new("");
+    let (ann, mut bob) = (house.live(), house.live());
+    let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
+    let said = (1..1000).find(|_| {
+        house.say_to(0, &ann, &line);
+        bob.peer.read(1);
+        !bob.peer.bytes.is_empty()
+    });
+    let bytes = said.expect("it is enough some time") * line.len();
+    assert!((100 << 10..128 << 10).contains(&bytes), "{bytes}");
+    assert_eq!(Some(bob.hears().len()), said);
+    // What everybody has is forgotten, so there is room again.
+    house.say_to(0, &ann, "1\n");
+    assert_eq!(bob.hears().len(), 0);
 }
 
 #[test]
@@ -237,7 +315,7 @@ fn a_client_whose_thread_cannot_be_started_is_let_go() {
     let outbox = Arc::new(Outbox::new(socket));
     let joined = house.ask(|reply| Command::Join {
         outbox: outbox.clone(),
-        start_catch_up: Box::new(|_| Err(io::ErrorKind::OutOfMemory.into())),
+        start_catch_up: Box::new(|_| Err(std::io::ErrorKind::OutOfMemory.into())),
         resume: Resume::default(),
         reply,
     });
@@ -254,7 +332,7 @@ fn who_left_hears_nothing_and_the_others_go_on() {
     house.turn();
     house.say(&eve, "1\n");
     assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
-    assert!(house.hub.find(bob.id).is_none());
+    assert_eq!(house.hub.status().clients, 2);
     // Who is not there gets no answer, and its thread ends.
     let (reply, answer) = bounded(1);
     house.hub.turn(iter::once(Command::CatchUp { client: bob.id, reply })).unwrap();
@@ -363,6 +441,18 @@ proptest! {
 }
 
 #[test]
+fn much_that_others_append_is_sent_in_parts_and_kept_no_longer() {
+    let mut house = House::new("");
+    let mut ann = house.live();
+    let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
+    house.dir.append(line.repeat(4 * BATCH_BYTES / line.len()));
+    house.hub.tick().unwrap();
+    assert!(house.hub.fanout.bytes() < BATCH_BYTES + 2 * LIMIT);
+    ann.peer.read(line.len());
+    assert!(!ann.peer.bytes.is_empty(), "the first part has been sent");
+}
+
+#[test]
 fn white_space_that_slips_in_before_a_message_does_not_double_it() {
     for slipped in [" ", "\t\r ", "\u{feff}"] {
         let mut house = House::new("");
@@ -372,6 +462,7 @@ fn white_space_that_slips_in_before_a_message_does_not_double_it() {
         // The hub looked before it was there.
         house.hub.write(&[post], 0).unwrap();
         house.hub.show().unwrap();
+        house.hub.deliver(|| false);
         assert_eq!(ann.hears().len(), 1, "{slipped:?}");
     }
 }
@@ -461,6 +552,37 @@ fn when_the_file_fails_everybody_is_told_and_the_hub_ends() {
 }
 
 #[test]
+fn what_one_was_shown_all_are_shown_before_a_server_ends() {
+    let mut house = House::new("");
+    let (mut ann, mut bob) = (house.live(), house.live());
+    house.say_to(0, &ann, "1\n");
+    // What was on its way to the disk when that failed is shown to nobody.
+    house.hub.fanout.push(b"2", 2, 0);
+    std::fs::remove_file(house.dir.file()).unwrap();
+    house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
+    assert!(matches!(house.hub.run(&house.commands), Err(Fatal::Changed(_))));
+    for guest in [&mut ann, &mut bob] {
+        let frames = guest.frames();
+        assert_eq!(frames.len(), 2);
+        assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
+        assert_eq!(
+            (frames[1].first, &frames[1].payload[..2]),
+            (CLOSE, &1011_u16.to_be_bytes()[..])
+        );
+    }
+
+    let mut house = House::new("");
+    let (ann, mut bob) = (house.live(), house.live());
+    house.say_to(0, &ann, "1\n");
+    house.handle.stop();
+    house.hub.turn(house.commands.try_iter()).unwrap();
+    let frames = bob.frames();
+    assert_eq!(frames.len(), 2);
+    assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
+    assert_eq!((frames[1].first, &frames[1].payload[..2]), (CLOSE, &1012_u16.to_be_bytes()[..]));
+}
+
+#[test]
 fn a_server_that_stops_takes_nothing_more_and_says_so() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
@@ -492,9 +614,10 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
 
 #[test]
 fn the_hub_ends_when_the_last_handle_is_gone_and_notes_where_it_was() {
-    let house = House::new("");
+    let mut house = House::new("");
+    let ann = house.live();
     let House { dir, hub, handle, commands } = house;
-    handle.post(ClientId(1), b"1\n2\n".to_vec()).unwrap();
+    handle.post(ann.id, b"1\n2\n".to_vec()).unwrap();
     drop(handle);
     hub.run(&commands).expect("a clean end");
     let record = dir.beside("lock").concat();
