@@ -1,3 +1,5 @@
+use std::thread;
+
 use super::*;
 use crate::{
     message::{Refusal, ping_frame},
@@ -243,4 +245,23 @@ fn patience_ends_with_the_client_or_its_progress() {
     assert_eq!(peer.bytes.len(), 100 + sent);
     drop(peer);
     assert!(matches!(outbox.send_patiently(&[7; 10], Duration::MAX), Err(SendError::Gone)));
+}
+
+#[test]
+fn patience_lasts_as_long_as_the_client_takes_something_of_one_long_frame() {
+    let (outbox, mut peer) = live();
+    outbox.socket().set_write_timeout(Some(Duration::from_millis(5))).unwrap();
+    let stall_timeout = Duration::from_millis(600);
+    let frame = vec![7; 300_000];
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| outbox.send_patiently(&frame, stall_timeout).is_ok());
+        while !sending.is_finished() {
+            peer.read(5_000);
+            // Being slow is the point here; there is nothing to wait for.
+            thread::sleep(Duration::from_millis(30));
+        }
+        assert!(sending.join().unwrap(), "given up after {:?}", begun.elapsed());
+    });
+    assert!(begun.elapsed() > 2 * stall_timeout, "too fast to be slow: {:?}", begun.elapsed());
 }
