@@ -1,17 +1,16 @@
-//! How long a message takes to each of its receivers when the server has time.
+//! How long a message takes to each of its receivers when the server has time, and when it has none
+//! to spare.
 //!
 //! An open loop: messages leave at a fixed rate, whatever comes back, so a server that falls behind
 //! is not spared. From the sender's write to the read at every client.
 
 use std::time::Duration;
 
-use super::{Bench, DRAIN_LIMIT, with_clients};
+use super::{Bench, DRAIN_LIMIT, grouped, with_clients};
 use crate::load::{Outcome, Record};
 use crate::proc::Meter;
 use crate::report::{Better, Column, Sample, Spec, quantile_us};
 use crate::server::Contender;
-
-const PER_SECOND: f64 = 200.0;
 
 const COLUMNS: &[Column] = &[
     ("p50 µs", Better::Lower),
@@ -22,30 +21,38 @@ const COLUMNS: &[Column] = &[
 
 struct Setting {
     clients: usize,
+    per_second: usize,
     duration: Duration,
 }
 
 pub fn run(bench: &mut Bench) -> Outcome<()> {
     let duration = Duration::from_millis(bench.pick(1000, 4000));
-    let specs = bench.pick(&[100][..], &[10, 100]).iter().map(|&clients| Spec {
-        name: format!("{clients} clients"),
-        setting: Setting { clients, duration },
-        contenders: bench.writers(),
+    // A million deliveries a second are more than most servers have time for on two cores; the
+    // baseline would only show how long its queues get.
+    let mut busy = bench.writers();
+    busy.retain(|contender| *contender != Contender::Baseline);
+    let all = [(10, 200, bench.writers()), (100, 200, bench.writers()), (1000, 1000, busy)];
+    let settings = all.into_iter().filter(|(clients, ..)| !bench.quick || *clients == 100);
+    let specs = settings.map(|(clients, per_second, contenders)| Spec {
+        name: format!("{} clients, {} messages/s", grouped(clients), grouped(per_second)),
+        setting: Setting { clients, per_second, duration },
+        contenders,
     });
     let specs: Vec<_> = specs.collect();
-    let title = "Latency at 200 messages/s";
+    let title = "Latency at a fixed rate";
     bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 
 fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
     let (_file, server, mut load) = with_clients(contender, setting.clients)?;
-    load.run_open_loop(PER_SECOND, Duration::from_millis(300))?;
+    let per_second = setting.per_second as f64;
+    load.run_open_loop(per_second, Duration::from_millis(300))?;
 
     load.record = Record::Deliveries;
     let before = load.deliveries;
     let meter = Meter::begin(server.process);
-    load.run_open_loop(PER_SECOND, setting.duration)?;
+    load.run_open_loop(per_second, setting.duration)?;
     let usage = meter.end();
     let deliveries = (load.deliveries - before) as f64;
     load.drain(DRAIN_LIMIT);
