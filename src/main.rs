@@ -2,7 +2,7 @@
 
 use std::{
     fs::OpenOptions,
-    io::{self, Write},
+    io::{self, LineWriter, Write},
     process::ExitCode,
     thread,
 };
@@ -83,6 +83,8 @@ fn start_logging(config: &Config) -> Result<(), String> {
             Box::new(file.map_err(|error| format!("--log-file {}: {error}", path.display()))?)
         }
     };
+    // simplelog writes a line in twenty parts.
+    let out = LineWriter::new(out);
     let format = ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_target_level(log::LevelFilter::Off)

@@ -4,6 +4,8 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -128,6 +130,20 @@ fn the_log_can_go_to_a_file() {
     let ended = server.ends();
     ended.with(0, &[]);
     assert_eq!(ended.log, "", "standard error stays quiet");
+}
+
+#[test]
+fn a_line_of_the_log_is_one_write_so_that_the_lines_of_others_stay_whole() {
+    // Each write is a datagram of its own.
+    let (log, stderr) = UnixDatagram::pair().expect("a socket pair");
+    log.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let mut server = Command::new(env!("CARGO_BIN_EXE_txtcord"));
+    let status = server.args(["--file", "/"]).stderr(OwnedFd::from(stderr)).status();
+    assert_eq!(status.expect("the server runs").code(), Some(66));
+    let mut line = [0; 1024];
+    let len = log.recv(&mut line).expect("a line");
+    let line = String::from_utf8_lossy(&line[..len]);
+    assert!(line.contains("directory") && line.ends_with('\n'), "{line:?}");
 }
 
 #[test]
