@@ -3,6 +3,7 @@
 //! Everybody else asks it through a queue of commands. It takes all that wait as one batch: one
 //! write, one sync, one buffer of frames for everybody (group commit). Always in this order, so
 //! what anyone has been shown is in the file: write, sync, move the committed end, send.
+//! Then it serves the clients in turn (`fanout.rs`), and takes the next batch in between.
 //! It waits for nobody but the disk.
 
 use std::{
