@@ -327,7 +327,7 @@ impl Hub {
             let first = match commands.recv_deadline(next_tick) {
                 Ok(first) => {
                     // Whoever is about to ask gets to do it before the batch is taken: 1.1 times
-                    // the messages to 10 clients, 1.2 times to 100, and no later for one alone.
+                    // the messages to 10 clients, the same to more, and no later for one alone.
                     thread::yield_now();
                     Some(first)
                 }
