@@ -63,12 +63,11 @@ impl Client {
         if !self.is_live || self.next_id >= frames.next_id() {
             return 0;
         }
-        let start = frames.start_of(self.next_id);
-        let all = frames.bytes().len();
-        match self.outbox.offer_from(frames, start) {
+        let lacked = frames.count_from(self.next_id);
+        match self.outbox.offer(frames, frames.start_of(self.next_id)) {
             Offer::Sent => {
                 self.next_id = frames.next_id();
-                frames.count(start..all)
+                lacked
             }
             // Its own thread will say that it is behind, or has left.
             Offer::Behind | Offer::Closed => 0,
@@ -76,7 +75,7 @@ impl Client {
                 self.next_id = next_id;
                 self.is_live = false;
                 self.catch_up();
-                frames.count(start..frames.start_of(next_id))
+                lacked - frames.count_from(next_id)
             }
         }
     }
@@ -244,11 +243,12 @@ impl Fanout {
     }
 
     /// Serves everybody in turn, until all have everything, or it is enough for now and there is room
-    /// for more to join the round; how many messages they got.
+    /// for more to join the round; how many messages they got. At least one turn is taken, so that
+    /// the round goes on whatever else the hub is asked.
     pub fn go_round(&mut self, enough: impl Fn() -> bool) -> u64 {
         let mut sent = 0;
         let mut sends = 0;
-        while self.turns > 0 && !(self.bytes() < WINDOW && enough()) {
+        while self.turns > 0 {
             self.turns -= 1;
             if self.turn >= self.clients.len() {
                 self.turn = 0;
@@ -262,6 +262,9 @@ impl Fanout {
                 if sends % YIELD_EVERY == 0 {
                     thread::yield_now();
                 }
+            }
+            if self.bytes() < WINDOW && enough() {
+                break;
             }
         }
         sent

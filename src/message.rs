@@ -149,20 +149,14 @@ impl Frames {
         self.marks.is_empty()
     }
 
-    /// The id of the first message, if there is one.
-    pub fn first_id(&self) -> Option<u64> {
-        self.marks.first().map(|mark| mark.id)
-    }
-
     /// The id behind the last message; 0 when there is none.
     pub fn next_id(&self) -> u64 {
         self.marks.last().map_or(0, |mark| mark.id + 1)
     }
 
-    /// How many frames end in a part of `bytes`.
-    pub fn count(&self, part: std::ops::Range<usize>) -> u64 {
-        let ends_before = |end| self.marks.partition_point(|mark| mark.end <= end);
-        (ends_before(part.end) - ends_before(part.start)) as u64
+    /// How many messages there are whose id is `id` or higher.
+    pub fn count_from(&self, id: u64) -> u64 {
+        (self.marks.len() - self.marks.partition_point(|mark| mark.id < id)) as u64
     }
 
     /// Where in `bytes` the first message begins whose id is `id` or higher.

@@ -101,13 +101,8 @@ impl Outbox {
         &self.socket
     }
 
-    /// Sends live frames, without waiting: the hub's side.
-    pub fn offer(&self, frames: &Frames) -> Offer {
-        self.offer_from(frames, 0)
-    }
-
-    /// Sends those live frames that begin at `start` or behind it.
-    pub fn offer_from(&self, frames: &Frames, start: usize) -> Offer {
+    /// Sends live frames, those that begin at `start` or behind it, without waiting: the hub's side.
+    pub fn offer(&self, frames: &Frames, start: usize) -> Offer {
         let mut side = self.side();
         match side.state {
             State::Live => {}

@@ -128,6 +128,19 @@ proptest! {
     }
 }
 
+/// Frames of messages of these sizes, with these gaps between their ids; where each ends, and its id.
+fn framed(batch: &[(usize, u64)]) -> (Frames, Vec<(usize, u64)>) {
+    let mut frames = Frames::default();
+    let mut ends = Vec::new();
+    let mut id = 0;
+    for &(size, gap) in batch {
+        id += gap;
+        frames.push(&vec![b'1'; size], id, Some(7));
+        ends.push((frames.bytes().len(), id));
+    }
+    (frames, ends)
+}
+
 proptest! {
     #![proptest_config(tries(60))]
 
@@ -135,16 +148,9 @@ proptest! {
     fn a_cut_anywhere_leaves_the_rest_of_one_frame_and_the_id_that_follows(
         batch in prop::collection::vec((0..300usize, 1..4u64), 1..5),
     ) {
-        let mut frames = Frames::default();
-        // Where each frame ends, and its id.
-        let mut ends = Vec::new();
-        let mut id = 0;
-        for (size, gap) in batch {
-            id += gap;
-            frames.push(&vec![b'1'; size], id, Some(7));
-            ends.push((frames.bytes().len(), id));
-        }
-        prop_assert_eq!((frames.len(), frames.first_id()), (ends.len(), Some(ends[0].1)));
+        let (frames, ends) = framed(&batch);
+        let last_id = ends[ends.len() - 1].1;
+        prop_assert_eq!((frames.len(), frames.next_id()), (ends.len(), last_id + 1));
         let bytes = frames.bytes();
         for sent in 0..bytes.len() {
             let (rest, next_id) = frames.cut(sent);
@@ -154,7 +160,19 @@ proptest! {
             // What is not begun is not sent: at most one frame is cut.
             let cut = ends.iter().filter(|(end, _)| (sent + 1..whole).contains(end)).count();
             prop_assert_eq!(cut, 0, "cut at {}", sent);
-            prop_assert!(next_id <= id + 1);
+            prop_assert!(next_id <= last_id + 1);
+        }
+    }
+
+    #[test]
+    fn messages_are_found_by_their_ids(
+        batch in prop::collection::vec((0..300usize, 1..4u64), 1..5),
+    ) {
+        let (frames, ends) = framed(&batch);
+        for id in 0..=frames.next_id() {
+            let before = ends.iter().filter(|(_, other)| *other < id).count();
+            prop_assert_eq!(frames.count_from(id), (ends.len() - before) as u64);
+            prop_assert_eq!(frames.start_of(id), if before == 0 { 0 } else { ends[before - 1].0 });
         }
     }
 }
@@ -265,7 +283,7 @@ fn a_batch_is_forgotten_with_what_a_huge_one_took() {
     frames.push(&vec![b'1'; FRAMES_KEPT * 2], 9, None);
     frames.clear();
     assert!(frames.is_empty());
-    assert_eq!((frames.bytes(), frames.len(), frames.first_id()), (&b""[..], 0, None));
+    assert_eq!((frames.bytes(), frames.len(), frames.next_id()), (&b""[..], 0, 0));
     assert!(frames.bytes.capacity() <= FRAMES_KEPT);
 }
 

@@ -30,7 +30,7 @@ fn batch(first_id: u64, sizes: &[usize]) -> Frames {
 fn behind() -> (Outbox, Peer, Frames) {
     let (outbox, peer) = live();
     let frames = batch(1, &[100_000, 10]);
-    assert_eq!(outbox.offer(&frames), Offer::Full(2));
+    assert_eq!(outbox.offer(&frames, 0), Offer::Full(2));
     assert!(outbox.is_behind());
     (outbox, peer, frames)
 }
@@ -45,7 +45,7 @@ fn waiting(outbox: &Outbox) -> (Vec<u8>, Last) {
 fn a_live_client_is_sent_whole_batches() {
     let (outbox, mut peer) = live();
     let frames = batch(1, &[3, 200, 1000]);
-    assert_eq!(outbox.offer(&frames), Offer::Sent);
+    assert_eq!(outbox.offer(&frames, 0), Offer::Sent);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes, frames.bytes());
     assert!(!outbox.is_behind());
@@ -67,14 +67,14 @@ fn what_a_full_socket_cut_off_goes_first_and_completes_the_frame() {
 fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
     let (outbox, mut peer, _) = behind();
     let later = batch(3, &[10]);
-    assert_eq!(outbox.offer(&later), Offer::Behind);
+    assert_eq!(outbox.offer(&later, 0), Offer::Behind);
     assert!(!outbox.go_live(), "the rest of a frame still waits");
     let (_, _) = waiting(&outbox);
-    assert_eq!(outbox.offer(&later), Offer::Behind);
+    assert_eq!(outbox.offer(&later, 0), Offer::Behind);
     peer.read(usize::MAX);
     peer.bytes.clear();
     assert!(outbox.go_live());
-    assert_eq!(outbox.offer(&later), Offer::Sent);
+    assert_eq!(outbox.offer(&later, 0), Offer::Sent);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes, later.bytes());
 }
@@ -83,7 +83,7 @@ fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
 fn a_full_socket_between_frames_leaves_no_rest() {
     let (outbox, mut peer) = live();
     while outbox.send_now(&[0; 512]).unwrap() > 0 {}
-    assert_eq!(outbox.offer(&batch(7, &[10])), Offer::Full(7));
+    assert_eq!(outbox.offer(&batch(7, &[10]), 0), Offer::Full(7));
     assert_eq!(waiting(&outbox), (vec![], Last::No));
     peer.read(usize::MAX);
     assert!(outbox.go_live());
@@ -124,7 +124,7 @@ fn a_control_frame_that_does_not_fit_makes_the_client_behind() {
     let answer = Refusal::NotJson.frame(&"x".repeat(50_000));
     assert_eq!(outbox.control(&answer), Control::Full);
     assert!(outbox.is_behind());
-    assert_eq!(outbox.offer(&batch(1, &[1])), Offer::Behind);
+    assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Behind);
     peer.read(usize::MAX);
     peer.bytes.extend(waiting(&outbox).0);
     assert!(peer.bytes == answer);
@@ -159,7 +159,7 @@ fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
 fn nothing_follows_a_close_frame() {
     #[track_caller]
     fn check(outbox: &Outbox, peer: &mut Peer) {
-        assert_eq!(outbox.offer(&batch(1, &[1])), Offer::Closed);
+        assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Closed);
         assert_eq!(outbox.control(&ping_frame()), Control::Done);
         assert_eq!(outbox.close(BYE, "again"), Control::Done);
         peer.read(usize::MAX);
@@ -213,10 +213,10 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
     outbox.abort();
     peer.read(usize::MAX);
     let before = peer.bytes.len();
-    assert_eq!(outbox.offer(&batch(3, &[1])), Offer::Closed);
+    assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offer::Closed);
     assert_eq!(outbox.control(&ping_frame()), Control::Done);
     assert!(outbox.go_live(), "so that whoever catches it up ends");
-    assert_eq!(outbox.offer(&batch(3, &[1])), Offer::Closed);
+    assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offer::Closed);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), before);
     assert_eq!(crate::socket::read(outbox.socket(), &mut [0; 1]).unwrap(), 0);
@@ -226,7 +226,7 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
 fn a_client_that_is_gone_is_given_up() {
     let (outbox, peer) = live();
     drop(peer);
-    assert_eq!(outbox.offer(&batch(1, &[1])), Offer::Closed);
+    assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Closed);
     assert!(outbox.is_closed());
     let (outbox, peer) = live();
     drop(peer);
