@@ -1,224 +1,317 @@
-//! Brings one client that is behind up to date: whoever joins, and whoever's socket was full.
+//! Brings clients that are behind up to date: those that join, and those whose sockets were full.
 //!
-//! It sends what the client lacks from the history, block by block, asks the hub for more, and ends
-//! when the hub has made the client live. A joiner's own thread starts it, without waiting; once
-//! the socket is full, a thread of its own goes on with it.
+//! A few threads do it for everybody. Each waits until one of its sockets takes more (epoll), sends
+//! what the client lacks from the history, and asks the hub for more, until the hub has made the client
+//! live. Nothing is kept for a client but its [`Cursor`]: what the socket did not take is read again
+//! from the file. So ten thousand clients that are behind cost a few megabytes and no thread.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
-use log::{debug, error};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
+use log::{debug, error, warn};
+use rustix::{
+    buffer::spare_capacity,
+    event::{EventfdFlags, Timespec, epoll, eventfd},
+    fd::OwnedFd,
+};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
-    fanout::ClientId,
-    history::{HistoryFrame, LiveFrames, Snapshot},
-    hub::{HubHandle, Next},
-    message::close_frame,
+    command::{ClientId, HubHandle},
     metrics::Metrics,
-    outbox::{Last, Outbox, SEND_SLICE, SendError},
+    outbox::Outbox,
+    tally::Tally,
+    wire::{CutFrame, HistoryFrame, close_frame},
 };
+
+mod cursor;
+
+use cursor::{Buffers, Cursor, Sent};
 
 /// The stack of a thread that catches up: its blocks are on the heap.
 const STACK: usize = 64 << 10;
 
-/// What sending to one client needs, apart from what to send.
-#[derive(Clone, Debug)]
-pub struct Reach {
+/// How often, within the stall timeout, a client that does not seem to take anything is tried. The
+/// kernel says that a socket takes more only when half of what it may hold is free; a try sees every
+/// byte of progress. Ten thousand tries cost some 30 ms.
+const TRIES: u32 = 4;
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 256;
+
+/// How long a thread without clients waits before it looks whether a count is to be logged.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The event of the thread's own inbox; clients are numbered from 1.
+const INBOX: u64 = 0;
+
+/// A client that is behind, for those who catch it up.
+#[derive(Debug)]
+pub struct Behind {
+    /// The client.
+    pub client: ClientId,
     /// Its sending side.
     pub outbox: Arc<Outbox>,
-    /// To ask for more.
+    /// The hub to ask for more.
     pub hub: HubHandle,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// How long it may take nothing.
-    pub stall_timeout: Duration,
-    /// The number in the names of its threads.
-    pub number: u64,
+    /// The text file, to read from.
+    pub file: Arc<File>,
+    /// What is left of the frame that was cut.
+    pub cut: CutFrame,
+    /// What is left of the history of a client that joins.
+    pub history: Option<Box<HistoryFrame>>,
+    /// The first message after that; `None` when it is the first that the hub did not send.
+    pub next_id: Option<u64>,
 }
 
-impl Reach {
-    /// Starts a thread that catches the client up from where the hub knows it to be.
-    ///
-    /// # Errors
-    /// When the thread cannot be started; nobody sends to the client then, so close it.
-    pub fn start_catch_up(&self, client: ClientId) -> io::Result<()> {
-        CatchUp::new(self.clone(), client).spawn()
-    }
-}
-
-/// One client's way from behind to live.
-#[derive(Debug)]
+/// Where clients that are behind are handed to.
+#[derive(Clone, Debug)]
 pub struct CatchUp {
-    reach: Reach,
-    client: ClientId,
-    source: Source,
-    /// On its way out: `buffer[sent..]` is left.
-    buffer: Vec<u8>,
-    sent: usize,
-    /// Whether `buffer` ends with the close frame.
-    last: Last,
+    threads: Arc<[Inbox]>,
 }
 
 #[derive(Debug)]
-enum Source {
-    /// Nothing but what waits: ask the hub.
-    Hub,
-    History(Box<HistoryFrame>),
-    Live(Box<LiveFrames>),
-}
-
-/// How far it came without waiting.
-#[derive(Debug)]
-pub enum Start {
-    /// The client is live, or closed.
-    Done,
-    /// Its socket is full: spawn this.
-    Full(CatchUp),
+struct Inbox {
+    clients: Sender<Behind>,
+    /// Wakes the thread from its wait for sockets.
+    wake: Arc<OwnedFd>,
 }
 
 impl CatchUp {
-    fn new(reach: Reach, client: ClientId) -> CatchUp {
-        let last = Last::No;
-        CatchUp { reach, client, source: Source::Hub, buffer: Vec::new(), sent: 0, last }
-    }
-
-    /// For a client that joins: sends `head`, then the snapshot.
+    /// Starts the threads, as many as there are processors. They end when the last handle is gone, and
+    /// with it the last client.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn joining(
-        reach: Reach,
-        client: ClientId,
-        head: Vec<u8>,
-        snapshot: Snapshot,
-    ) -> io::Result<CatchUp> {
-        let mut catch_up = CatchUp::new(reach, client);
-        let mut frame = Box::new(HistoryFrame::new(snapshot)?);
-        catch_up.buffer = head;
-        // One packet, as a rule, for the handshake and a short history.
-        frame.fill(&mut catch_up.buffer)?;
-        catch_up.source = Source::History(frame);
-        Ok(catch_up)
+    /// When a thread or what it waits with cannot be had.
+    pub fn start(stall_timeout: Duration, metrics: &Arc<Metrics>) -> io::Result<CatchUp> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let stalled = Arc::default();
+        let start = |number| {
+            let (inbox, thread) = Thread::new(stall_timeout, metrics.clone(), &stalled)?;
+            let name = format!("catch-up-{number}");
+            thread::Builder::new().name(name).stack_size(STACK).spawn(|| thread.run())?;
+            Ok(inbox)
+        };
+        Ok(CatchUp { threads: (1..=processors).map(start).collect::<io::Result<_>>()? })
     }
 
-    /// Sends as long as the socket takes it at once.
-    pub fn start(mut self) -> Start {
-        loop {
-            match self.reach.outbox.send_now(&self.buffer[self.sent..]) {
-                Ok(count) => self.sent += count,
-                Err(error) => {
-                    debug!("sending failed: {error}");
-                    self.reach.outbox.abort();
-                    return Start::Done;
-                }
-            }
-            if self.sent < self.buffer.len() {
-                return Start::Full(self);
-            }
-            if self.refill() == Refilled::Ended {
-                return Start::Done;
-            }
+    /// Takes over a client that is behind: nobody else sends to it until it is live again.
+    pub fn take(&self, behind: Behind) {
+        let inbox = &self.threads[behind.client.0 as usize % self.threads.len()];
+        let outbox = behind.outbox.clone();
+        if inbox.clients.send(behind).is_err() {
+            // The thread has panicked, which is a bug; the others are served all the same.
+            return outbox.abort();
         }
+        // It fails only when the thread has been woken more often than a number can count.
+        let _ = rustix::io::write(&inbox.wake, &1_u64.to_ne_bytes());
     }
+}
 
-    /// Goes on in a thread of its own, which waits for the client.
-    ///
-    /// # Errors
-    /// When the thread cannot be started; nobody sends to the client then, so close it.
-    pub fn spawn(self) -> io::Result<()> {
-        let name = format!("behind-{}", self.reach.number);
-        thread::Builder::new().name(name).stack_size(STACK).spawn(move || self.run()).map(drop)
+#[cfg(test)]
+impl CatchUp {
+    /// Without threads: the clients are given to the test.
+    pub(crate) fn by_hand() -> (CatchUp, Receiver<Behind>) {
+        let (clients, taken) = unbounded();
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor"));
+        (CatchUp { threads: Arc::new([Inbox { clients, wake }]) }, taken)
+    }
+}
+
+/// How many clients took nothing for too long: one log line for all, not one each.
+type Stalled = Arc<Mutex<Tally>>;
+
+/// One thread that catches clients up.
+struct Thread {
+    inbox: Receiver<Behind>,
+    wake: Arc<OwnedFd>,
+    epoll: OwnedFd,
+    clients: HashMap<u64, Cursor>,
+    next_number: u64,
+    buffers: Buffers,
+    stall_timeout: Duration,
+    stalled: Stalled,
+}
+
+impl Thread {
+    fn new(
+        stall_timeout: Duration,
+        metrics: Arc<Metrics>,
+        stalled: &Stalled,
+    ) -> io::Result<(Inbox, Thread)> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
+        let (clients, inbox) = unbounded();
+        let thread = Thread {
+            inbox,
+            wake: wake.clone(),
+            epoll,
+            clients: HashMap::new(),
+            next_number: INBOX + 1,
+            buffers: Buffers::new(metrics),
+            stall_timeout,
+            stalled: stalled.clone(),
+        };
+        Ok((Inbox { clients, wake }, thread))
     }
 
     fn run(mut self) {
-        if let Err(error) = self.reach.outbox.socket().set_write_timeout(Some(SEND_SLICE)) {
-            debug!("no send timeout: {error}");
-            return self.reach.outbox.abort();
-        }
+        let between_tries = self.stall_timeout / TRIES;
+        let mut try_at = Instant::now() + between_tries;
+        let mut events = Vec::with_capacity(EVENTS);
         loop {
-            let bytes = &self.buffer[self.sent..];
-            match self.reach.outbox.send_patiently(bytes, self.reach.stall_timeout) {
-                Ok(()) => self.sent = self.buffer.len(),
-                Err(SendError::Stalled(sent)) => return self.give_up(sent),
-                Err(SendError::Gone) => return self.reach.outbox.abort(),
-            }
-            if self.refill() == Refilled::Ended {
-                return;
-            }
-        }
-    }
-
-    /// Closes a client that takes nothing, with a word if it can still be said between frames.
-    fn give_up(&self, sent: usize) {
-        debug!("a client took nothing for {:?}; closing it", self.reach.stall_timeout);
-        // Only a buffer of live frames is known to begin between frames.
-        if sent == 0 && self.sent == 0 && matches!(self.source, Source::Live(_)) {
-            let reason = "nothing was taken for too long; come back with after=";
-            // The socket is full, so this is a hope and no more.
-            let _ = self.reach.outbox.send_now(&close_frame(CloseCode::Again, reason));
-        }
-        self.reach.outbox.abort_stalled();
-    }
-
-    /// Fetches what is to be sent next into the empty buffer.
-    fn refill(&mut self) -> Refilled {
-        if self.last == Last::Close {
-            self.reach.outbox.closed();
-            return Refilled::Ended;
-        }
-        self.buffer.clear();
-        self.sent = 0;
-        let filled = match &mut self.source {
-            Source::Hub => Ok(false),
-            Source::History(frame) => frame.fill(&mut self.buffer),
-            Source::Live(frames) => frames.fill(&mut self.buffer),
-        };
-        match filled {
-            Ok(true) => {
-                if let Source::Live(frames) = &self.source {
-                    self.reach.metrics.delivered(frames.filled());
-                    self.last = self.reach.outbox.take_waiting(&mut self.buffer);
+            if self.clients.is_empty() {
+                self.buffers.shrink();
+                match self.wait_for_a_client() {
+                    Ok(behind) => self.begin(behind),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
-                return Refilled::More;
             }
-            Ok(false) => {}
+            self.take_inbox();
+            let left = try_at.saturating_duration_since(Instant::now());
+            if let Err(error) = self.wait(&mut events, left) {
+                error!("catching up failed, and {} clients with it: {error}", self.clients.len());
+                return self.clients.values().for_each(|cursor| cursor.outbox().abort());
+            }
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    INBOX => self.clear_wake(),
+                    number => self.go_on(number, Instant::now()),
+                }
+            }
+            let now = Instant::now();
+            if now >= try_at {
+                self.try_all(now);
+                self.log_stalled();
+                try_at = now + between_tries;
+            }
+        }
+    }
+
+    fn wait_for_a_client(&mut self) -> Result<Behind, RecvTimeoutError> {
+        loop {
+            if !self.lock_stalled().is_pending() {
+                return self.inbox.recv().map_err(RecvTimeoutError::from);
+            }
+            match self.inbox.recv_timeout(IDLE) {
+                Err(RecvTimeoutError::Timeout) => self.log_stalled(),
+                result => return result,
+            }
+        }
+    }
+
+    fn take_inbox(&mut self) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(behind) => self.begin(behind),
+                // The clients that are left are served to their end.
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn clear_wake(&self) {
+        // Nothing to clear is as good.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
+
+    /// Waits until a socket takes more, or there is something in the inbox.
+    fn wait(&self, events: &mut Vec<epoll::Event>, most: Duration) -> io::Result<()> {
+        let most = Timespec::try_from(most).ok();
+        match epoll::wait(&self.epoll, spare_capacity(events), most.as_ref()) {
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            result => Ok(result.map(drop)?),
+        }
+    }
+
+    fn begin(&mut self, behind: Behind) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let added = epoll::add(
+            &self.epoll,
+            behind.outbox.socket(),
+            epoll::EventData::new_u64(number),
+            epoll::EventFlags::OUT,
+        );
+        match added {
+            Ok(()) => {
+                self.clients.insert(number, Cursor::new(behind));
+            }
             Err(error) => {
-                error!("reading the history failed: {error}");
-                self.reach.outbox.abort();
-                return Refilled::Ended;
+                warn!("cannot wait for a client, closing it: {error}");
+                behind.outbox.abort();
             }
         }
-        // Between frames, with nothing left of the last round.
-        self.last = self.reach.outbox.take_waiting(&mut self.buffer);
-        if !self.buffer.is_empty() {
-            self.source = Source::Hub;
-            return Refilled::More;
-        }
-        match self.reach.hub.catch_up(self.client) {
-            Ok(Next::Live) | Err(_) => Refilled::Ended,
-            Ok(Next::Control) => {
-                self.source = Source::Hub;
-                Refilled::More
+    }
+
+    /// Sends a client as much as its socket takes, within bounds.
+    fn go_on(&mut self, number: u64, now: Instant) {
+        // It may have been dropped by an earlier event of the same wait.
+        let Some(cursor) = self.clients.get_mut(&number) else { return };
+        let buffers = &mut self.buffers;
+        let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.go_on(buffers)));
+        match step {
+            Ok(Ok(Sent::Nothing)) if now >= cursor.progress + self.stall_timeout => {
+                cursor.give_up();
+                if self.lock_stalled().add() {
+                    let timeout = humantime::format_duration(self.stall_timeout);
+                    warn!("a client took nothing for {timeout} and was closed; it can resume");
+                }
             }
-            Ok(Next::Round(range, times)) => match LiveFrames::new(range, times) {
-                Ok(frames) => {
-                    self.source = Source::Live(Box::new(frames));
-                    Refilled::More
-                }
-                Err(error) => {
-                    error!("reading the history failed: {error}");
-                    self.reach.outbox.abort();
-                    Refilled::Ended
-                }
-            },
+            Ok(Ok(Sent::Nothing)) => return,
+            Ok(Ok(Sent::Some)) => return cursor.progress = now,
+            Ok(Ok(Sent::All)) => {}
+            Ok(Err(error)) => {
+                debug!("a client that was behind is gone: {error}");
+                cursor.outbox().abort();
+            }
+            Err(_) => {
+                error!("a panic ended a client that was behind");
+                cursor.outbox().abort();
+            }
+        }
+        self.end(number);
+    }
+
+    fn end(&mut self, number: u64) {
+        if let Some(cursor) = self.clients.remove(&number) {
+            // It fails only when the socket is not waited for, which is as good.
+            let _ = epoll::delete(&self.epoll, cursor.outbox().socket());
+        }
+    }
+
+    /// Tries all clients that have not taken anything lately.
+    fn try_all(&mut self, now: Instant) {
+        let tried = self.stall_timeout / TRIES;
+        let idle = self.clients.iter().filter(|(_, cursor)| now >= cursor.progress + tried);
+        let idle: Vec<u64> = idle.map(|(&number, _)| number).collect();
+        idle.into_iter().for_each(|number| self.go_on(number, now));
+    }
+
+    fn lock_stalled(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.stalled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_stalled(&self) {
+        if let Some(count) = self.lock_stalled().due() {
+            warn!("{count} more clients took nothing for too long and were closed");
         }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refilled {
-    More,
-    Ended,
+/// A close frame for a client that took nothing for too long.
+fn stalled_close() -> Vec<u8> {
+    close_frame(CloseCode::Again, "nothing was taken for too long; come back with after=")
 }
 
 #[cfg(test)]

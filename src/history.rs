@@ -1,9 +1,8 @@
 //! The text file as history: which lines are messages and where they stand.
 //!
 //! Memory holds only what finds things in the file: a sparse list of line offsets and the holes
-//! (lines that hold no message). The hub owns it. A `Range` or `Snapshot` of it costs nothing to
-//! make, stays true for ever, since the file only grows, and reads the file itself, on whatever
-//! thread needs the bytes, never past the committed end.
+//! (lines that hold no message). The hub owns it. Others are given a [`Range`] of it, which reads the
+//! file itself.
 
 use std::{
     collections::VecDeque,
@@ -18,8 +17,12 @@ use std::{
 
 use crate::{
     lines::{Line, Lines, read_at},
-    message::{self, Frames},
+    message,
 };
+
+mod range;
+
+pub use range::{Located, Messages, Range, Text};
 
 /// Distance in bytes of the file between two remembered line offsets: what has to be searched to
 /// find a line, against 16 bytes of memory. Ten million short lines take about two megabytes.
@@ -34,8 +37,8 @@ const LOAD_READ: usize = 128 << 10;
 /// Bytes of history sent at a time: the memory of one joiner or one client that is behind.
 pub const BLOCK: usize = 128 << 10;
 
-/// What one round of catching up covers, in bytes of the file.
-const ROUND: u64 = 4 << 20;
+/// What a client that is behind is given at a time, in bytes of the file.
+const STRETCH: u64 = 512 << 10;
 
 /// The byte order mark that some editors put before line 1.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -54,6 +57,12 @@ struct Hole {
     lines: u64,
     start: u64,
     end: u64,
+}
+
+impl Hole {
+    fn last_id(&self) -> u64 {
+        self.first_id + self.lines - 1
+    }
 }
 
 /// Lines in the order of the file: their number, marks and holes.
@@ -272,11 +281,11 @@ impl History {
         }
     }
 
-    /// The next lines for somebody who has everything before `first_id`: at most a round's worth.
-    pub fn round(&self, first_id: u64) -> Range {
+    /// The next lines for somebody who has everything before `first_id`: about as many as fit in a stretch.
+    pub fn stretch(&self, first_id: u64) -> Range {
         let marks = &self.index.marks;
         let near = self.near(first_id);
-        let far = marks.partition_point(|mark| mark.offset < near.offset + ROUND);
+        let far = marks.partition_point(|mark| mark.offset < near.offset + STRETCH);
         match marks.get(far) {
             Some(mark) if mark.id > first_id => self.range(first_id, mark.id - 1),
             _ => self.range(first_id, self.last_id()),
@@ -394,120 +403,6 @@ fn load_part(
     Ok(index)
 }
 
-/// A stretch of the history, to be read by whoever holds it.
-#[derive(Clone, Debug)]
-pub struct Range {
-    file: Arc<File>,
-    line_limit: usize,
-    /// The first line.
-    pub first_id: u64,
-    /// The last line; one less than `first_id` when there is none.
-    pub last_id: u64,
-    /// The nearest known line at or before the first, and at or before the one behind the last.
-    start: Mark,
-    stop: Mark,
-    /// The committed end of the file.
-    end: u64,
-    holes: Arc<Vec<Hole>>,
-}
-
-impl Range {
-    /// Whether there is no line in it.
-    pub fn is_empty(&self) -> bool {
-        self.first_id > self.last_id
-    }
-
-    /// The file that it is a stretch of.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The offset of a line, from one known at or before it.
-    fn offset(&self, near: Mark, id: u64) -> io::Result<u64> {
-        if near.id == id {
-            return Ok(near.offset);
-        }
-        let block = STRIDE as usize;
-        let mut lines = Lines::new(&self.file, near.offset, self.end, block, self.line_limit);
-        lines.skip(id - near.id)?;
-        Ok(lines.offset())
-    }
-
-    /// The offsets where the first line begins and the last one ends.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    fn offsets(&self) -> io::Result<(u64, u64)> {
-        if self.is_empty() {
-            return Ok((self.end, self.end));
-        }
-        let stop = self.offset(self.stop, self.last_id + 1)?;
-        Ok((self.offset(self.start, self.first_id)?, stop))
-    }
-
-    /// The holes in it.
-    fn holes(&self) -> impl Iterator<Item = &Hole> {
-        let from = self.holes.partition_point(|hole| hole.first_id + hole.lines <= self.first_id);
-        self.holes[from..].iter().take_while(|hole| hole.first_id <= self.last_id)
-    }
-
-    /// Reads the messages in it.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn messages(self) -> io::Result<Messages> {
-        let (start, end) = self.offsets()?;
-        let lines = Lines::new(&self.file, start, end, BLOCK, self.line_limit);
-        let hole = self.holes.partition_point(|hole| hole.first_id + hole.lines <= self.first_id);
-        Ok(Messages {
-            next_id: self.first_id,
-            last_id: self.last_id,
-            lines,
-            holes: self.holes,
-            hole,
-        })
-    }
-}
-
-/// Reads the messages of a range, one at a time.
-#[derive(Debug)]
-pub struct Messages {
-    next_id: u64,
-    last_id: u64,
-    lines: Lines,
-    holes: Arc<Vec<Hole>>,
-    /// The first of `holes` that does not end before `next_id`.
-    hole: usize,
-}
-
-impl Messages {
-    /// The next message and its id, or `None` at the end of the range.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    #[allow(clippy::should_implement_trait, reason = "lends from its buffer, as no Iterator can")]
-    pub fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
-        while let Some(hole) = self.holes.get(self.hole)
-            && hole.first_id <= self.next_id
-        {
-            let behind = hole.first_id + hole.lines;
-            let skipped = behind.min(self.last_id + 1) - self.next_id;
-            self.lines.skip(skipped)?;
-            self.next_id += skipped;
-            self.hole += 1;
-        }
-        if self.next_id > self.last_id {
-            return Ok(None);
-        }
-        let id = self.next_id;
-        self.next_id += 1;
-        match self.lines.next()? {
-            Some(Line::Whole(text)) => Ok(Some((id, message::trim(text)))),
-            _ => Err(io::Error::other("a line of the text file is not what it was")),
-        }
-    }
-}
-
 /// Everything a client is sent when it connects.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -517,227 +412,6 @@ pub struct Snapshot {
     pub epoch: Arc<str>,
     /// Whether it goes on where `after` said, if that was said.
     pub resumed: Option<bool>,
-}
-
-/// A `message_history` frame that streams itself: one frame, whose header carries the length, known
-/// from the range and its holes, and whose array is the file with each `\n` made a `,`.
-#[derive(Debug)]
-pub struct HistoryFrame {
-    snapshot: Snapshot,
-    part: Part,
-    /// The offset in the file of what comes next.
-    offset: u64,
-    /// The offset behind the last line.
-    end: u64,
-    /// What is left of the array, in bytes on the wire: without the `\n` of the last message.
-    left: u64,
-    /// The hole that comes next, and in the tail the next id of it to be named.
-    hole: usize,
-    skipped: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Head,
-    Begin,
-    Array,
-    Skipped,
-    Tail,
-    Done,
-}
-
-const HISTORY_HEAD: &[u8] = br#"{"type":"message_history","data":["#;
-
-impl HistoryFrame {
-    /// Prepares the frame of a snapshot.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn new(snapshot: Snapshot) -> io::Result<HistoryFrame> {
-        let range = &snapshot.range;
-        let (offset, end) = range.offsets()?;
-        let hole = range.holes.partition_point(|hole| hole.end <= offset);
-        // One that a window ends in, or lies in, counts as far as it is in the window.
-        let inside = |hole: &Hole| hole.end.min(end).saturating_sub(hole.start.max(offset));
-        let holes: u64 = range.holes().map(inside).sum();
-        let left = (end - offset - holes).saturating_sub(1);
-        Ok(HistoryFrame { snapshot, part: Part::Head, offset, end, left, hole, skipped: 0 })
-    }
-
-    /// Appends what comes next to `out`, up to about a block; false when there was nothing left.
-    ///
-    /// # Errors
-    /// When the file cannot be read: the frame cannot be finished then.
-    pub fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
-        if self.part == Part::Done {
-            return Ok(false);
-        }
-        while out.len() < BLOCK && self.part != Part::Done {
-            self.part = match self.part {
-                Part::Head => self.head(out),
-                Part::Begin => {
-                    out.extend_from_slice(HISTORY_HEAD);
-                    Part::Array
-                }
-                Part::Array => self.array(out)?,
-                Part::Skipped => self.skipped(out),
-                Part::Tail | Part::Done => self.tail(out),
-            };
-        }
-        Ok(true)
-    }
-
-    /// The length of the payload, before any of it has been taken.
-    pub fn payload_len(&self) -> u64 {
-        let range = &self.snapshot.range;
-        let mut tail = Vec::new();
-        push_ids(range, &mut tail);
-        self.push_epoch(&mut tail);
-        HISTORY_HEAD.len() as u64 + self.left + tail.len() as u64 + skipped_len(range)
-    }
-
-    /// Leaves the frame's header out: for those who are sent the payload by other means.
-    pub fn without_header(mut self) -> HistoryFrame {
-        self.part = Part::Begin;
-        self
-    }
-
-    fn head(&mut self, out: &mut Vec<u8>) -> Part {
-        let len = self.payload_len();
-        out.reserve(BLOCK.min(len as usize + 16));
-        message::push_text_header(len, out);
-        Part::Begin
-    }
-
-    fn array(&mut self, out: &mut Vec<u8>) -> io::Result<Part> {
-        let range = &self.snapshot.range;
-        while self.left > 0 {
-            let hole = range.holes.get(self.hole).filter(|hole| hole.start < self.end);
-            let stop = hole.map_or(self.end, |hole| hole.start);
-            if self.offset >= stop {
-                self.offset = hole.map_or(self.end, |hole| hole.end);
-                self.hole += 1;
-                continue;
-            }
-            let room = BLOCK.saturating_sub(out.len()) as u64;
-            if room == 0 {
-                return Ok(Part::Array);
-            }
-            let want = room.min(stop - self.offset).min(self.left) as usize;
-            let from = out.len();
-            out.resize(from + want, 0);
-            let got = read_at(&range.file, &mut out[from..], self.offset)?;
-            out.truncate(from + got);
-            // A loop that the compiler makes wide.
-            for byte in &mut out[from..] {
-                *byte = if *byte == b'\n' { b',' } else { *byte };
-            }
-            self.offset += got as u64;
-            self.left -= got as u64;
-        }
-        push_ids(range, out);
-        self.hole = 0;
-        Ok(Part::Skipped)
-    }
-
-    fn skipped(&mut self, out: &mut Vec<u8>) -> Part {
-        let range = &self.snapshot.range;
-        for hole in range.holes().skip(self.hole) {
-            let (first, last) = within(hole, range);
-            let mut id = first.max(self.skipped);
-            while id <= last {
-                if out.len() >= BLOCK {
-                    return Part::Skipped;
-                }
-                out.extend_from_slice(if self.skipped == 0 { SKIPPED } else { b"," });
-                message::push_number(id, out);
-                id += 1;
-                self.skipped = id;
-            }
-            self.hole += 1;
-        }
-        if self.skipped > 0 {
-            out.push(b']');
-        }
-        Part::Tail
-    }
-
-    fn tail(&mut self, out: &mut Vec<u8>) -> Part {
-        self.push_epoch(out);
-        Part::Done
-    }
-
-    fn push_epoch(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#","epoch":""#);
-        out.extend_from_slice(self.snapshot.epoch.as_bytes());
-        out.extend_from_slice(match self.snapshot.resumed {
-            None => br#""}"#,
-            Some(true) => br#"","resumed":true}"#,
-            Some(false) => br#"","resumed":false}"#,
-        });
-    }
-}
-
-const SKIPPED: &[u8] = br#","skipped":["#;
-
-fn push_ids(range: &Range, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"],"first_id":"#);
-    message::push_number(range.first_id, out);
-    out.extend_from_slice(br#","last_id":"#);
-    message::push_number(range.last_id, out);
-}
-
-/// The lines of a hole that lie in the range.
-fn within(hole: &Hole, range: &Range) -> (u64, u64) {
-    let last = (hole.first_id + hole.lines - 1).min(range.last_id);
-    (hole.first_id.max(range.first_id), last)
-}
-
-/// The length of the list of holes on the wire.
-fn skipped_len(range: &Range) -> u64 {
-    let ids = range.holes().flat_map(|hole| {
-        let (first, last) = within(hole, range);
-        first..=last
-    });
-    let len: u64 = ids.map(|id| message::digits(id) as u64 + 1).sum();
-    if len == 0 { 0 } else { SKIPPED.len() as u64 + len }
-}
-
-/// Rounds of live messages for a client that is behind, as frames.
-#[derive(Debug)]
-pub struct LiveFrames {
-    messages: Messages,
-    times: Times,
-    frames: Frames,
-}
-
-impl LiveFrames {
-    /// Prepares the frames of a range, with the times that are known.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn new(range: Range, times: Times) -> io::Result<LiveFrames> {
-        Ok(LiveFrames { messages: range.messages()?, times, frames: Frames::default() })
-    }
-
-    /// Appends whole frames to `out`, up to about a block; false when there was nothing left.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
-        self.frames.clear();
-        while self.frames.bytes().len() < BLOCK {
-            let Some((id, data)) = self.messages.next()? else { break };
-            self.frames.push(data, id, self.times.of(id));
-        }
-        out.extend_from_slice(self.frames.bytes());
-        Ok(!self.frames.is_empty())
-    }
-
-    /// How many frames the last call appended.
-    pub fn filled(&self) -> u64 {
-        self.frames.len() as u64
-    }
 }
 
 /// When messages were accepted, as long as that is remembered.

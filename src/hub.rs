@@ -14,25 +14,23 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
-};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use log::{error, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
-    fanout::{ClientId, Fanout, Place, StartCatchUp},
-    history::{BLOCK, BOM, History, Range, Resume, Snapshot, Times, Window},
+    catch_up::{Behind, CatchUp},
+    command::{ClientId, Command, Joined, Next, Post, Speaker, Stored, View, WeakHubHandle},
+    fanout::{Fallen, Fanout, Standing},
+    history::{BLOCK, BOM, History, Resume, Times, Window},
     journal::{AppendError, Fatal, Journal},
     lines::{Line, Lines},
-    message::{self, Refusal},
+    message,
     metrics::{Metrics, Status},
     outbox::Outbox,
+    tally::Tally,
+    wire::ErrorAnswer,
 };
-
-/// Commands that may wait; whoever sends one more waits for the hub. Each may bring a message of
-/// `--max-message`, so it also bounds the memory that a crowd of speakers can take.
-const QUEUE: usize = 256;
 
 /// Bytes of lines in one batch: what one write and one sync are for. More would delay the first of
 /// them, and what is written again at a start must cover a batch (`journal::REWRITE`).
@@ -44,216 +42,6 @@ const BATCH_COMMANDS: usize = 4096;
 /// How often the hub looks at the file without being asked: what others append is taken in within a second.
 const TICK: Duration = Duration::from_millis(500);
 
-/// What the hub is asked.
-pub enum Command {
-    /// A client wants the history, and from its end on every message.
-    Join {
-        /// The client's sending side; behind until the history is sent.
-        outbox: Arc<Outbox>,
-        /// How to catch it up, should it fall behind.
-        start_catch_up: StartCatchUp,
-        /// What it asks of the history.
-        resume: Resume,
-        /// Gets the answer.
-        reply: Sender<Joined>,
-    },
-    /// Somebody says something.
-    Post(Post),
-    /// Somebody wants to read the history.
-    Look {
-        /// Which part.
-        window: Window,
-        /// Told, from now on, whenever there is more; ends when the server stops.
-        follow: Option<Sender<()>>,
-        /// Gets the answer.
-        reply: Sender<View>,
-    },
-    /// Somebody wants to know how things are.
-    Status(Sender<Status>),
-    /// A client that was sent all it was given asks for more, or to be live.
-    CatchUp {
-        /// Who.
-        client: ClientId,
-        /// Gets the answer.
-        reply: Sender<Next>,
-    },
-    /// A client is gone.
-    Leave(ClientId),
-    /// The server stops: nothing more is taken, everybody is told.
-    Stop,
-}
-
-/// One or more messages of one speaker.
-#[derive(Debug)]
-pub struct Post {
-    /// Who says it.
-    pub by: Speaker,
-    /// Each a line with its `\n`.
-    pub lines: Vec<u8>,
-}
-
-impl Post {
-    fn key(&self) -> Option<&String> {
-        match &self.by {
-            Speaker::Request { key, .. } => key.as_ref(),
-            Speaker::Client(_) => None,
-        }
-    }
-}
-
-/// Who speaks, and how to answer.
-#[derive(Debug)]
-pub enum Speaker {
-    /// A client: it is sent its own message like everybody, or a refusal.
-    Client(ClientId),
-    /// Somebody who waits for the ids.
-    Request {
-        /// Names the post: the same again within a while is answered with the first one's ids.
-        key: Option<String>,
-        /// Gets the answer.
-        reply: Sender<Result<Stored, Refusal>>,
-    },
-}
-
-/// The ids of what was posted: the first and the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Of the first message.
-    pub first_id: u64,
-    /// Of the last.
-    pub last_id: u64,
-}
-
-/// A part of the history, and what is known about it.
-#[derive(Debug)]
-pub struct View {
-    /// The lines.
-    pub range: Range,
-    /// When they were accepted.
-    pub times: Times,
-    /// The name of the numbering.
-    pub epoch: Arc<str>,
-    /// The number of the last line there is.
-    pub last_id: u64,
-    /// The committed length of the file.
-    pub end: u64,
-}
-
-/// The answer to a join.
-#[derive(Debug)]
-pub struct Joined {
-    /// The name to use from now on.
-    pub client: ClientId,
-    /// What to send first.
-    pub snapshot: Snapshot,
-}
-
-/// What a client that catches up does next.
-#[derive(Debug)]
-pub enum Next {
-    /// Send these, and ask again.
-    Round(Range, Times),
-    /// Send what waits between frames, and ask again.
-    Control,
-    /// Nothing: it has everything, and the hub sends to it from now on.
-    Live,
-}
-
-/// A way to ask the hub; it ends when the last of these is gone.
-#[derive(Clone, Debug)]
-pub struct HubHandle {
-    inbox: Sender<Command>,
-}
-
-/// The hub's queue: what is sent through the handle waits for [`Hub::run`].
-pub fn queue() -> (HubHandle, Receiver<Command>) {
-    let (inbox, commands) = bounded(QUEUE);
-    (HubHandle { inbox }, commands)
-}
-
-/// The hub is gone: the process is about to end.
-#[derive(Debug)]
-pub struct HubGone;
-
-impl HubHandle {
-    /// Joins a client; see [`Command::Join`].
-    pub fn join(
-        &self,
-        outbox: Arc<Outbox>,
-        start_catch_up: StartCatchUp,
-        resume: Resume,
-    ) -> Result<Joined, HubGone> {
-        self.ask(|reply| Command::Join { outbox, start_catch_up, resume, reply })
-    }
-
-    /// Posts whole lines. They are stored and shown to all, or answered with a refusal.
-    pub fn post(&self, client: ClientId, lines: Vec<u8>) -> Result<(), HubGone> {
-        self.send(Command::Post(Post { by: Speaker::Client(client), lines }))
-    }
-
-    /// Posts whole lines, and waits until they are stored; see [`Speaker::Request`].
-    pub fn store(
-        &self,
-        key: Option<String>,
-        lines: Vec<u8>,
-    ) -> Result<Result<Stored, Refusal>, HubGone> {
-        self.ask(|reply| Command::Post(Post { by: Speaker::Request { key, reply }, lines }))
-    }
-
-    /// Looks at a part of the history; see [`Command::Look`].
-    pub fn look(&self, window: Window, follow: Option<Sender<()>>) -> Result<View, HubGone> {
-        self.ask(|reply| Command::Look { window, follow, reply })
-    }
-
-    /// Asks how things are; `None` when there is no answer in time.
-    ///
-    /// # Errors
-    /// When the hub is gone.
-    pub fn status(&self, timeout: Duration) -> Result<Option<Status>, HubGone> {
-        let (reply, answer) = bounded(1);
-        match self.inbox.send_timeout(Command::Status(reply), timeout) {
-            Ok(()) => {}
-            Err(SendTimeoutError::Timeout(_)) => return Ok(None),
-            Err(SendTimeoutError::Disconnected(_)) => return Err(HubGone),
-        }
-        match answer.recv_timeout(timeout) {
-            Ok(status) => Ok(Some(status)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
-        }
-    }
-
-    /// Asks what a client that is behind does next.
-    pub fn catch_up(&self, client: ClientId) -> Result<Next, HubGone> {
-        self.ask(|reply| Command::CatchUp { client, reply })
-    }
-
-    /// Says that a client is gone.
-    pub fn leave(&self, client: ClientId) {
-        // A hub that is gone has forgotten everybody.
-        let _ = self.send(Command::Leave(client));
-    }
-
-    /// Asks for the orderly end.
-    pub fn stop(&self) {
-        // A hub that is gone has stopped.
-        let _ = self.send(Command::Stop);
-    }
-
-    fn ask<Answer>(
-        &self,
-        command: impl FnOnce(Sender<Answer>) -> Command,
-    ) -> Result<Answer, HubGone> {
-        let (reply, answer) = bounded(1);
-        self.send(command(reply))?;
-        answer.recv().map_err(|_| HubGone)
-    }
-
-    fn send(&self, command: Command) -> Result<(), HubGone> {
-        self.inbox.send(command).map_err(|_| HubGone)
-    }
-}
-
 /// What everybody is told when the server stops.
 const STOPPING: (CloseCode, &str) = (CloseCode::Restart, "the server is stopping; come back");
 
@@ -264,6 +52,10 @@ pub struct Hub {
     line_limit: usize,
     times: Times,
     fanout: Fanout,
+    /// Takes over the clients that fall behind.
+    catch_up: CatchUp,
+    /// What they ask for more with.
+    handle: WeakHubHandle,
     followers: Vec<Sender<()>>,
     /// With more than these, a look at who is gone is due even when nobody says anything.
     followers_at_most: usize,
@@ -273,14 +65,22 @@ pub struct Hub {
     /// The end of what is stored as the policy asks, and so of what anyone may be told of.
     shown: u64,
     last_ts: u64,
-    holes: HoleLog,
+    holes: Tally,
     /// Whether it has been said that nothing can be noted beside the file.
     has_warned: bool,
 }
 
 impl Hub {
-    /// A hub for an open file.
-    pub fn new(journal: Journal, history: History, line_limit: usize) -> Hub {
+    /// A hub for an open file, which hands the clients that fall behind to `catch_up`, with `handle` to
+    /// ask for more.
+    pub fn new(
+        journal: Journal,
+        history: History,
+        line_limit: usize,
+        metrics: Arc<Metrics>,
+        catch_up: CatchUp,
+        handle: WeakHubHandle,
+    ) -> Hub {
         Hub {
             shown: history.end(),
             fanout: Fanout::new(history.last_id() + 1),
@@ -288,20 +88,17 @@ impl Hub {
             history,
             line_limit,
             times: Times::default(),
+            catch_up,
+            handle,
             followers: Vec::new(),
             followers_at_most: FOLLOWERS,
             keys: Keys::default(),
-            metrics: Arc::default(),
+            metrics,
             stopping: false,
             last_ts: 0,
-            holes: HoleLog::default(),
+            holes: Tally::default(),
             has_warned: false,
         }
-    }
-
-    /// What is counted, here and by others.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
     }
 
     /// Serves commands until it was told to stop and the last client has left, or every handle is
@@ -317,6 +114,7 @@ impl Hub {
             self.fanout.retract();
             self.deliver(|| false);
             self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
+            self.hand_over_fallen();
         }
         done
     }
@@ -335,8 +133,8 @@ impl Hub {
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
             };
             let begun = Instant::now();
-            self.turn(first.into_iter().chain(commands.try_iter()))?;
-            if self.stopping && self.fanout.clients().is_empty() {
+            self.step(first.into_iter().chain(commands.try_iter()))?;
+            if self.stopping && self.fanout.clients() == 0 {
                 return self.end();
             }
             // Also while others keep it busy: with questions, or joins, or with posts alone.
@@ -361,7 +159,7 @@ impl Hub {
     ///
     /// # Errors
     /// When the file fails; nothing of the batch has been shown then.
-    pub fn turn(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Fatal> {
+    pub fn step(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Fatal> {
         let mut posts = Vec::new();
         let mut others = Vec::new();
         let mut keys = HashSet::new();
@@ -384,10 +182,10 @@ impl Hub {
         }
         for command in others {
             match command {
-                Command::Join { outbox, start_catch_up, resume, reply } => {
-                    self.join(outbox, start_catch_up, &resume, &reply);
+                Command::Join { outbox, resume, reply } => self.join(outbox, &resume, &reply),
+                Command::CatchUp { client, next_id, reply } => {
+                    self.catch_up(client, next_id, &reply);
                 }
-                Command::CatchUp { client, reply } => self.catch_up(client, &reply),
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
@@ -398,6 +196,7 @@ impl Hub {
                 Command::Stop => self.stop()?,
             }
         }
+        self.hand_over_fallen();
         Ok(())
     }
 
@@ -407,7 +206,9 @@ impl Hub {
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
         self.commit(Vec::new())?;
-        self.holes.tick();
+        if let Some(count) = self.holes.due() {
+            warn!("{count} more lines that others appended hold no message; skipped");
+        }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.remember();
@@ -426,41 +227,43 @@ impl Hub {
         }
     }
 
-    fn join(
-        &mut self,
-        outbox: Arc<Outbox>,
-        start_catch_up: StartCatchUp,
-        resume: &Resume,
-        reply: &Sender<Joined>,
-    ) {
-        let client = self.fanout.join(outbox, start_catch_up, self.history.last_id() + 1);
+    fn join(&mut self, outbox: Arc<Outbox>, resume: &Resume, reply: &Sender<Joined>) {
+        let client = self.fanout.join(outbox, self.history.last_id() + 1);
         if self.stopping {
-            client.close(STOPPING.0, STOPPING.1);
+            self.fanout.close(client, STOPPING.0, STOPPING.1);
         }
-        let client = client.id();
         self.metrics.joined();
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
-        // Who does not wait for the answer any more is about to leave.
+        // A client that does not wait for the answer any more is about to leave.
         let _ = reply.send(Joined { client, snapshot });
     }
 
-    fn catch_up(&mut self, id: ClientId, reply: &Sender<Next>) {
-        let Some(place) = self.fanout.catch_up(id) else { return };
-        let next = match place {
-            Place::Lacks(next_id) => {
-                let round = self.history.round(next_id);
-                self.fanout.promise(id, round.last_id + 1);
-                let times = self.times.within(&round);
-                Next::Round(round, times)
+    fn catch_up(&mut self, client: ClientId, next_id: Option<u64>, reply: &Sender<Next>) {
+        let Some(standing) = self.fanout.catch_up(client, next_id) else { return };
+        let next = match standing {
+            Standing::Lacks(next_id) => {
+                let range = self.history.stretch(next_id);
+                let times = self.times.within(&range);
+                Next::Stretch(range, times)
             }
-            Place::Waits => Next::Control,
-            Place::Live(sent) => {
+            Standing::Waits => Next::Control,
+            Standing::Live(sent) => {
                 self.metrics.delivered(sent);
                 Next::Live
             }
         };
-        // Who does not wait for the answer any more is about to leave.
+        // A client that does not wait for the answer any more is about to leave.
         let _ = reply.send(next);
+    }
+
+    /// Passes on the clients that fell behind.
+    fn hand_over_fallen(&mut self) {
+        for Fallen { client, outbox, cut, next_id } in self.fanout.fallen() {
+            // Without a handle there is no thread that reads from the client either.
+            let Some(hub) = self.handle.upgrade() else { return };
+            let file = self.journal.file().clone();
+            self.catch_up.take(Behind { client, outbox, hub, file, cut, history: None, next_id });
+        }
     }
 
     fn look(&mut self, window: &Window, follow: Option<Sender<()>>, reply: &Sender<View>) {
@@ -486,7 +289,7 @@ impl Hub {
 
     fn status(&self) -> Status {
         Status {
-            clients: self.fanout.clients().len(),
+            clients: self.fanout.clients(),
             clients_behind: self.fanout.behind(),
             file_bytes: self.history.end(),
             last_id: self.history.last_id(),
@@ -502,6 +305,7 @@ impl Hub {
         self.end()?;
         self.deliver(|| false);
         self.fanout.close_all(STOPPING.0, STOPPING.1);
+        self.hand_over_fallen();
         Ok(())
     }
 
@@ -515,7 +319,7 @@ impl Hub {
     /// Stores what is said, together with what others appended to the file meanwhile, and shows it.
     fn commit(&mut self, mut posts: Vec<Post>) -> Result<(), Fatal> {
         if self.stopping && !posts.is_empty() {
-            self.refuse(posts, Refusal::ShuttingDown);
+            self.refuse(posts, ErrorAnswer::ShuttingDown);
             return Ok(());
         }
         posts.retain(|post| !self.is_known(post));
@@ -529,7 +333,7 @@ impl Hub {
         self.serve_speakers(&posts);
         match stored {
             Some(ids) => self.acknowledge(posts, &ids),
-            None => self.refuse(posts, Refusal::StorageFull),
+            None => self.refuse(posts, ErrorAnswer::StorageFull),
         }
         Ok(())
     }
@@ -551,6 +355,7 @@ impl Hub {
     pub fn deliver(&mut self, enough: impl Fn() -> bool) {
         let sent = self.fanout.go_round(enough);
         self.metrics.delivered(sent);
+        self.hand_over_fallen();
     }
 
     /// Answers what was posted before under the same key.
@@ -645,7 +450,8 @@ impl Hub {
                 _ => {
                     let id = self.history.push_line(len);
                     self.times.push(id, ts);
-                    self.fanout.push(&line[..line.len() - 1], id, ts);
+                    let offset = self.history.end() - line.len() as u64;
+                    self.fanout.push(&line[..line.len() - 1], offset, id, ts);
                     ids.push(id);
                 }
             }
@@ -691,9 +497,10 @@ impl Hub {
                     }
                     let len = text.len() as u64 + 1;
                     if let Some(message) = message::on_line(text) {
+                        let offset = self.history.end() + message::leading_space(text) as u64;
                         let id = self.history.push_line(len);
                         self.times.push(id, ts);
-                        self.fanout.push(message, id, ts);
+                        self.fanout.push(message, offset, id, ts);
                         if self.fanout.bytes() >= BATCH_BYTES {
                             self.show()?;
                             self.deliver(|| false);
@@ -705,7 +512,9 @@ impl Hub {
                 }
             };
             let id = self.history.push_hole(len);
-            self.holes.found(id);
+            if self.holes.add() {
+                warn!("line {id}, appended by somebody else, holds no message; skipped");
+            }
         }
         Ok(())
     }
@@ -740,17 +549,14 @@ impl Hub {
         self.followers.retain(|follower| is_there(follower.try_send(())));
     }
 
-    fn refuse(&self, posts: Vec<Post>, why: Refusal) {
+    fn refuse(&mut self, posts: Vec<Post>, why: ErrorAnswer) {
         let frame = why.frame(why.sentence());
         for post in posts {
             let count = count_lines(&post.lines);
             self.metrics.refused(count as u64);
             match post.by {
                 Speaker::Client(client) => {
-                    let Some(client) = self.fanout.get(client) else { continue };
-                    for _ in 0..count {
-                        client.control(&frame);
-                    }
+                    (0..count).for_each(|_| self.fanout.control(client, &frame));
                 }
                 Speaker::Request { reply, .. } => {
                     // Who does not wait any more does not need to know.
@@ -770,36 +576,6 @@ impl Hub {
 
 fn count_lines(lines: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', lines).count()
-}
-
-/// How often lines without a message are logged, whoever appends how many.
-const HOLE_LOG: Duration = Duration::from_secs(30);
-
-/// What is logged of lines that others append and that hold no message: the first, then a count.
-#[derive(Debug, Default)]
-struct HoleLog {
-    logged: Option<Instant>,
-    since: u64,
-}
-
-impl HoleLog {
-    fn found(&mut self, id: u64) {
-        if self.logged.is_some() {
-            self.since += 1;
-            return;
-        }
-        warn!("line {id}, appended by somebody else, holds no message; skipped");
-        self.logged = Some(Instant::now());
-    }
-
-    fn tick(&mut self) {
-        if self.logged.is_some_and(|logged| logged.elapsed() >= HOLE_LOG) {
-            if self.since > 0 {
-                warn!("{} more lines that others appended hold no message; skipped", self.since);
-            }
-            *self = HoleLog::default();
-        }
-    }
 }
 
 /// Followers that may be gone without anybody looking.

@@ -17,15 +17,21 @@ pub mod handshake;
 
 pub mod client;
 
-pub mod catch_up;
+pub mod websocket;
 
 pub mod hub;
 
 pub mod fanout;
 
+pub mod catch_up;
+
+pub mod command;
+
 pub mod outbox;
 
 pub mod journal;
+
+pub mod wire;
 
 pub mod history;
 
@@ -34,6 +40,8 @@ pub mod lines;
 pub mod message;
 
 pub mod metrics;
+
+pub mod tally;
 
 pub mod socket;
 

@@ -1,11 +1,11 @@
 //! The sending side of one client.
 //!
 //! It is *live* as long as its socket takes at once what it is offered: then the hub sends straight
-//! into it. When the socket is full it is *behind*: nothing is queued for it, one thread of its own
-//! catches it up from the history (`catch_up.rs`), and the hub makes it live again when nothing is
-//! missing. Whoever may write is decided by the state: everybody, never waiting, while live; only
-//! the thread that catches up, while behind; nobody, once closed. So every byte that leaves is part
-//! of a whole frame.
+//! into it. When the socket is full it is *behind*: nothing is queued for it, it is caught up from the
+//! history (`catch_up.rs`), and the hub makes it live again when nothing is missing. The state, which
+//! has its only home here, decides who may write: everybody, never waiting, while live; only the
+//! thread that catches it up, while behind; nobody, once closed. So every byte that leaves is part of
+//! a whole frame.
 
 use std::{
     io,
@@ -18,11 +18,12 @@ use log::debug;
 use socket2::Socket;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::message::{Frames, close_frame};
+use crate::wire::{CutFrame, Frames, close_frame};
 
-/// Bytes of control frames and error answers that wait for a client that is behind. Beyond it they
-/// are dropped: a peer that reads none of so many answers will not miss the next.
-const CONTROL_LIMIT: usize = 16 << 10;
+/// Bytes of control frames and error answers that wait for a client that is behind. Further ones are
+/// dropped: a peer that reads none of so many answers does not miss the next. Ten thousand clients
+/// that ask and never read hold 40 MB with this.
+const CONTROL_LIMIT: usize = 4 << 10;
 
 /// How long one blocking send may take. The kernel wakes a sender only when a third of the socket's
 /// buffer is free; a try of our own sees every byte of progress.
@@ -32,18 +33,16 @@ pub const SEND_SLICE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Outbox {
     socket: Socket,
-    side: Mutex<Side>,
+    sending: Mutex<Sending>,
     /// Told when the state leaves `Behind` or `Closing`.
     settled: Condvar,
 }
 
 #[derive(Debug)]
-struct Side {
+struct Sending {
     state: State,
-    /// While behind: the rest of a frame that was cut, then whole control frames.
+    /// While behind: whole control frames and error answers, which go out between messages.
     waiting: Vec<u8>,
-    /// How many bytes of `waiting` are the rest of a frame that was cut.
-    rest: usize,
     /// Whether it was ended because the client took nothing.
     stalled: bool,
 }
@@ -62,8 +61,13 @@ enum State {
 pub enum Offer {
     /// The socket took them all.
     Sent,
-    /// The socket is full; the client is behind from this id on, and needs a thread to catch up.
-    Full(u64),
+    /// The socket is full. The client is behind, and has to be caught up by the thread that offered.
+    SocketFull {
+        /// What is left of the frame that was cut.
+        cut: CutFrame,
+        /// The first message after that.
+        next_id: u64,
+    },
     /// The client is behind already; it has none of them.
     Behind,
     /// There is nobody to send to.
@@ -74,10 +78,11 @@ pub enum Offer {
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Control {
-    /// It is sent, it waits its turn, or there is nobody to send it to.
+    /// It is sent, it waits until the client has what goes before it, or nobody is there to take it.
     Done,
-    /// The socket is full: the client is behind now, and needs a thread to catch up.
-    Full,
+    /// The socket is full, and this is what is left of the frame. The client is behind, and has to be
+    /// caught up by the thread that sent.
+    SocketFull(CutFrame),
 }
 
 /// Why a client cannot be sent to any more.
@@ -92,8 +97,8 @@ pub enum SendError {
 impl Outbox {
     /// The sending side of a socket, behind: it has been sent nothing yet.
     pub fn new(socket: Socket) -> Outbox {
-        let side = Side { state: State::Behind, waiting: Vec::new(), rest: 0, stalled: false };
-        Outbox { socket, side: Mutex::new(side), settled: Condvar::new() }
+        let sending = Sending { state: State::Behind, waiting: Vec::new(), stalled: false };
+        Outbox { socket, sending: Mutex::new(sending), settled: Condvar::new() }
     }
 
     /// The socket, to read from; nobody writes to it but this.
@@ -103,8 +108,8 @@ impl Outbox {
 
     /// Sends live frames, those that begin at `start` or behind it, without waiting: the hub's side.
     pub fn offer(&self, frames: &Frames, start: usize) -> Offer {
-        let mut side = self.side();
-        match side.state {
+        let mut sending = self.lock();
+        match sending.state {
             State::Live => {}
             State::Behind => return Offer::Behind,
             State::Closing | State::Closed => return Offer::Closed,
@@ -112,12 +117,12 @@ impl Outbox {
         match self.send_now(&frames.bytes()[start..]) {
             Ok(sent) if start + sent == frames.bytes().len() => Offer::Sent,
             Ok(sent) => {
-                let (rest, next_id) = frames.cut(start + sent);
-                side.fall_behind(rest);
-                Offer::Full(next_id)
+                sending.state = State::Behind;
+                let (cut, next_id) = frames.cut(start + sent);
+                Offer::SocketFull { cut, next_id }
             }
             Err(error) => {
-                self.give_up(&mut side, &error);
+                self.give_up(&mut sending, &error);
                 Offer::Closed
             }
         }
@@ -125,13 +130,13 @@ impl Outbox {
 
     /// Makes the client live; false when frames still wait to be sent before.
     ///
-    /// Only for the hub, when the client has been sent all there is, and only while the thread that
-    /// catches up waits for this answer.
+    /// Only for the hub, when the client has been sent every message, and only while the thread that
+    /// catches it up waits for the answer with nothing left of a frame.
     pub fn go_live(&self) -> bool {
-        let mut side = self.side();
-        match side.state {
-            State::Behind if side.waiting.is_empty() => {
-                self.settle(&mut side, State::Live);
+        let mut sending = self.lock();
+        match sending.state {
+            State::Behind if sending.waiting.is_empty() => {
+                self.settle(&mut sending, State::Live);
                 true
             }
             State::Behind | State::Closing => false,
@@ -155,30 +160,29 @@ impl Outbox {
     }
 
     fn control_then(&self, frame: &[u8], then: State) -> Control {
-        let mut side = self.side();
-        match side.state {
+        let mut sending = self.lock();
+        match sending.state {
             State::Live => match self.send_now(frame) {
                 Ok(sent) if sent == frame.len() => {
                     if then == State::Closing {
-                        self.settle(&mut side, State::Closed);
+                        self.settle(&mut sending, State::Closed);
                     }
                     Control::Done
                 }
                 Ok(sent) => {
-                    side.fall_behind(&frame[sent..]);
-                    side.state = then;
-                    Control::Full
+                    sending.state = then;
+                    Control::SocketFull(CutFrame::of(frame, sent))
                 }
                 Err(error) => {
-                    self.give_up(&mut side, &error);
+                    self.give_up(&mut sending, &error);
                     Control::Done
                 }
             },
             State::Behind => {
-                let room = side.waiting.len() - side.rest + frame.len() <= CONTROL_LIMIT;
+                let room = sending.waiting.len() + frame.len() <= CONTROL_LIMIT;
                 if room || then == State::Closing {
-                    side.waiting.extend_from_slice(frame);
-                    side.state = then;
+                    sending.waiting.extend_from_slice(frame);
+                    sending.state = then;
                 }
                 Control::Done
             }
@@ -189,11 +193,10 @@ impl Outbox {
     /// What waits to be sent between frames, and whether it ends with a close: for the thread that
     /// catches up.
     pub fn take_waiting(&self, out: &mut Vec<u8>) -> Last {
-        let mut side = self.side();
-        out.append(&mut side.waiting);
-        side.waiting = Vec::new();
-        side.rest = 0;
-        match side.state {
+        let mut sending = self.lock();
+        out.append(&mut sending.waiting);
+        sending.waiting = Vec::new();
+        match sending.state {
             State::Closing => Last::Close,
             _ => Last::No,
         }
@@ -241,26 +244,26 @@ impl Outbox {
 
     /// Whether a thread is at work to catch the client up.
     pub fn is_behind(&self) -> bool {
-        matches!(self.side().state, State::Behind | State::Closing)
+        matches!(self.lock().state, State::Behind | State::Closing)
     }
 
     /// Whether the close frame is out, or nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
-        self.side().state == State::Closed
+        self.lock().state == State::Closed
     }
 
     /// Nothing more is sent; the last frame that was given out is out.
     pub fn closed(&self) {
-        self.settle(&mut self.side(), State::Closed);
+        self.settle(&mut self.lock(), State::Closed);
     }
 
     /// Waits until the close frame is out or nothing can be sent; false when that took too long.
     pub fn wait_closed(&self, timeout: Duration) -> bool {
-        let side = self.side();
-        let waits = |side: &mut Side| side.state == State::Closing;
+        let sending = self.lock();
+        let waits = |sending: &mut Sending| sending.state == State::Closing;
         let (_side, result) = self
             .settled
-            .wait_timeout_while(side, timeout, waits)
+            .wait_timeout_while(sending, timeout, waits)
             .unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
     }
@@ -268,50 +271,42 @@ impl Outbox {
     /// Ends the connection at once, for a peer that is gone or takes nothing: what was not sent is
     /// dropped, whoever waits on the socket wakes up, and no kernel memory stays behind.
     pub fn abort(&self) {
-        self.cut_off(&mut self.side());
+        self.cut_off(&mut self.lock());
     }
 
     /// The same, for a client that took nothing for too long.
     pub fn abort_stalled(&self) {
-        let mut side = self.side();
-        side.stalled = true;
-        self.cut_off(&mut side);
+        let mut sending = self.lock();
+        sending.stalled = true;
+        self.cut_off(&mut sending);
     }
 
     /// Whether it was ended because the client took nothing.
     pub fn has_stalled(&self) -> bool {
-        self.side().stalled
+        self.lock().stalled
     }
 
-    fn give_up(&self, side: &mut Side, error: &io::Error) {
+    fn give_up(&self, sending: &mut Sending, error: &io::Error) {
         debug!("sending failed: {error}");
-        self.cut_off(side);
+        self.cut_off(sending);
     }
 
-    fn cut_off(&self, side: &mut Side) {
-        self.settle(side, State::Closed);
+    fn cut_off(&self, sending: &mut Sending) {
+        self.settle(sending, State::Closed);
         // Both fail only on a socket that is gone already, which is as good. The shutdown wakes the
         // client's thread from its read; without the linger, a close would go on sending.
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    fn settle(&self, side: &mut Side, state: State) {
-        side.state = state;
+    fn settle(&self, sending: &mut Sending, state: State) {
+        sending.state = state;
         self.settled.notify_all();
     }
 
-    fn side(&self) -> MutexGuard<'_, Side> {
+    fn lock(&self) -> MutexGuard<'_, Sending> {
         // Each step leaves it valid, so a panic elsewhere in a thread that held it takes nothing.
-        self.side.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Side {
-    fn fall_behind(&mut self, rest: &[u8]) {
-        self.state = State::Behind;
-        self.waiting = rest.to_vec();
-        self.rest = rest.len();
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -21,17 +21,18 @@ use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    catch_up::Reach,
-    client::{self, Limits, Wish},
+    catch_up::CatchUp,
+    client::{self, Services, Wish},
+    command::{self, HubHandle},
     config::{Config, Fsync},
     handshake::{self, Head, HeadError, Refused},
-    hub::{self, Hub, HubHandle},
+    hub::Hub,
     journal::{Fatal, Journal, OpenError},
     lines::line_limit,
-    metrics::Metrics,
     outbox::Outbox,
     socket::linger,
     web::{Then, Web},
+    websocket::Limits,
 };
 
 /// Connections that the kernel holds for us; std's 128 drops bursts.
@@ -121,8 +122,18 @@ impl Server {
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
         let messages = history.messages();
-        let hub = Hub::new(journal, history, line_limit(config.max_message));
-        let metrics = hub.metrics().clone();
+        let metrics = Arc::default();
+        let catch_up = CatchUp::start(config.stall_timeout, &metrics)
+            .map_err(other("starting to catch clients up"))?;
+        let (handle, commands) = command::queue();
+        let hub = Hub::new(
+            journal,
+            history,
+            line_limit(config.max_message),
+            metrics.clone(),
+            catch_up.clone(),
+            handle.downgrade(),
+        );
         let listener = listen(config.listen)?;
         let address = listener
             .local_addr()
@@ -136,7 +147,6 @@ impl Server {
             promise(config.fsync),
         );
 
-        let (handle, commands) = hub::queue();
         let (ended, hub_ended) = bounded(1);
         named("hub", move || {
             let done = hub.run(&commands);
@@ -152,8 +162,15 @@ impl Server {
         let (alive, clients) = bounded(0);
         let alive = Arc::new(alive);
         let house = House {
-            hub: handle.clone(),
-            metrics,
+            services: Services {
+                hub: handle.clone(),
+                catch_up,
+                metrics,
+                limits: Limits {
+                    max_message: config.max_message,
+                    ping_interval: config.ping_interval,
+                },
+            },
             alive: Arc::downgrade(&alive),
             open: Arc::new(AtomicUsize::new(0)),
             config: Arc::new(config.clone()),
@@ -264,8 +281,7 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
 /// What every client's thread is given.
 #[derive(Clone, Debug)]
 struct House {
-    hub: HubHandle,
-    metrics: Arc<Metrics>,
+    services: Services,
     /// Held by the accept loop and everybody who serves somebody.
     alive: Weak<Sender<Infallible>>,
     /// Connections that are open.
@@ -359,7 +375,8 @@ fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
         if head.request.uri().path() == "/ws" {
             return chat(house, seat, outbox, head, number);
         }
-        let (hub, metrics, config) = (&house.hub, &*house.metrics, &*house.config);
+        let Services { hub, metrics, .. } = &house.services;
+        let config = &*house.config;
         let web = Web { outbox: &outbox, hub, metrics, config };
         match web.answer(&head.request, head.received) {
             Then::Next(rest) => received = rest,
@@ -375,16 +392,8 @@ fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
 /// One client of the chat.
 fn chat(house: &House, seat: &Seat, outbox: Arc<Outbox>, head: Head, number: u64) {
     let Some((response, received, wish)) = admit(house, seat, &outbox, head) else { return };
-    let config = &house.config;
-    let limits = Limits { max_message: config.max_message, ping_interval: config.ping_interval };
-    let reach = Reach {
-        outbox: outbox.clone(),
-        hub: house.hub.clone(),
-        metrics: house.metrics.clone(),
-        stall_timeout: config.stall_timeout,
-        number,
-    };
-    if let Err(error) = client::serve(reach, response, received, wish, limits) {
+    let services = house.services.clone();
+    if let Err(error) = client::serve(services, outbox.clone(), response, received, wish) {
         debug!("client-{number}: {error}");
         outbox.abort();
     }

@@ -18,10 +18,10 @@ use log::error;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    command::{HubGone, HubHandle},
     config::Config,
     handshake::{self, Refused, response_head},
     history::{BLOCK, Window},
-    hub::{HubGone, HubHandle},
     lines::read_at,
     metrics::Metrics,
     outbox::{Outbox, SEND_SLICE},
@@ -326,7 +326,7 @@ impl Exchange<'_> {
         &self,
         window: Window,
         follow: Option<crossbeam_channel::Sender<()>>,
-    ) -> Result<crate::hub::View, Stop> {
+    ) -> Result<crate::command::View, Stop> {
         self.web.hub.look(window, follow).map_err(|_| stopping().into())
     }
 

@@ -2,7 +2,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     iter,
     ops::Range,
-    sync::Mutex,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -11,12 +10,15 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
+    command::{Command, Joined, queue},
     config::Fsync,
     history::Resume,
-    hub::{Command, Hub, Joined, queue},
+    hub::Hub,
     journal::Journal,
-    message::{self, Frames, Refusal, on_line},
+    message::{self, on_line},
+    outbox::{Control, Offer},
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, tries},
+    wire::{ErrorAnswer, Frames},
 };
 
 /// What may happen in a chat.
@@ -51,7 +53,7 @@ enum Event {
     Start {
         who: usize,
     },
-    /// The same, but stopping after one send and one look at what comes next.
+    /// The same, but with a turn that ends with the first bytes that are taken.
     Step {
         who: usize,
     },
@@ -99,9 +101,9 @@ enum End {
 /// One client, and what it is owed.
 struct Party {
     client: ClientId,
-    reach: Reach,
+    outbox: Arc<Outbox>,
     peer: Peer,
-    catch_up: Option<CatchUp>,
+    cursor: Option<Cursor>,
     /// The lines that its history frame is to hold.
     history: (u64, u64),
     /// The control frames it was sent, in order.
@@ -109,8 +111,11 @@ struct Party {
     left: bool,
 }
 
-/// Takes one step of a catch-up on a thread of its own, since it waits for the hub.
-type Job = (CatchUp, fn(CatchUp) -> Start);
+/// One turn of a cursor, of so many bytes, on a thread of its own, since it waits for the hub.
+type Job = (Cursor, usize);
+
+/// More than any client here is sent.
+const ALL: usize = usize::MAX;
 
 /// A chat whose hub and catch-ups are driven by hand, each step in the order that the test says.
 struct Chat {
@@ -119,10 +124,11 @@ struct Chat {
     handle: HubHandle,
     commands: Receiver<Command>,
     parties: Vec<Party>,
-    /// Whose socket was found full since the last look.
-    full: Arc<Mutex<Vec<ClientId>>>,
+    /// The clients that fell behind since the last look.
+    fallen: Receiver<Behind>,
+    catch_up: CatchUp,
     jobs: Sender<Job>,
-    done: Receiver<Start>,
+    done: Receiver<(Cursor, io::Result<Sent>)>,
     said: usize,
     /// What happens while the hub is asked the next time.
     meanwhile: Vec<Event>,
@@ -138,15 +144,25 @@ impl Chat {
         let (jobs, todo) = bounded::<Job>(0);
         let (finished, done) = bounded(0);
         thread::spawn(move || {
-            todo.iter().try_for_each(|(catch_up, step)| finished.send(step(catch_up)))
+            for (mut cursor, turn) in todo {
+                let mut buffers = Buffers::new(Arc::default());
+                buffers.turn = turn;
+                let sent = cursor.go_on(&mut buffers);
+                if finished.send((cursor, sent)).is_err() {
+                    return;
+                }
+            }
         });
+        let (catch_up, fallen) = CatchUp::by_hand();
+        let (up, weak) = (catch_up.clone(), handle.downgrade());
         Chat {
             dir,
-            hub: Hub::new(journal, history, 1 << 20),
+            hub: Hub::new(journal, history, 1 << 20, Arc::default(), up, weak),
             handle,
             commands,
             parties: Vec::new(),
-            full: Arc::default(),
+            fallen,
+            catch_up,
             jobs,
             done,
             said: 0,
@@ -157,8 +173,8 @@ impl Chat {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Settle { who } => self.settle(who..who + 1),
-            Event::Start { who } => self.catch_up(who, CatchUp::start),
-            Event::Step { who } => self.catch_up(who, step),
+            Event::Start { who } => self.go_on(who, ALL),
+            Event::Step { who } => self.go_on(who, 1),
             Event::Join { send_buffer, after, limit } if self.parties.len() < 4 => {
                 self.join(send_buffer, after, limit);
             }
@@ -168,10 +184,10 @@ impl Chat {
             Event::Tick => self.hub.tick().expect("the file is fine"),
             event => {
                 self.small(event);
-                self.hub.turn(self.commands.try_iter()).expect("the file is fine");
+                self.hub.step(self.commands.try_iter()).expect("the file is fine");
             }
         }
-        self.note_who_is_full();
+        self.take_over_the_fallen();
     }
 
     /// What can happen at any time, whatever the hub is about to do.
@@ -194,12 +210,13 @@ impl Chat {
                 let said = self.said;
                 let Some(party) = self.parties.get_mut(who) else { return };
                 // So that no answer is dropped because too many wait.
-                let size = if party.reach.outbox.is_behind() { 0 } else { size };
+                let size = if party.outbox.is_behind() { 0 } else { size };
                 let words = format!("{said}-{}{}", party.controls.len(), "z".repeat(size));
-                let frame = Refusal::NotJson.frame(&words);
+                let frame = ErrorAnswer::NotJson.frame(&words);
                 party.controls.push(frame.clone());
-                if party.reach.outbox.control(&frame) == crate::outbox::Control::Full {
-                    self.full.lock().unwrap().push(party.client);
+                if let Control::SocketFull(cut) = party.outbox.control(&frame) {
+                    let (client, outbox) = (party.client, party.outbox.clone());
+                    self.hand_over(Behind { cut, ..self.behind(client, outbox) });
                 }
             }
             Event::Read { who, bytes } => {
@@ -229,37 +246,43 @@ impl Chat {
         let (socket, peer) = pair(send_buffer);
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
-        let full = self.full.clone();
-        let join = Command::Join {
-            outbox: outbox.clone(),
-            start_catch_up: Box::new(move |client| {
-                full.lock().unwrap().push(client);
-                Ok(())
-            }),
-            resume: Resume { after, epoch: None, limit },
-            reply,
-        };
-        self.hub.turn(iter::once(join)).expect("the file is fine");
+        let resume = Resume { after, epoch: None, limit };
+        let join = Command::Join { outbox: outbox.clone(), resume, reply };
+        self.hub.step(iter::once(join)).expect("the file is fine");
         let Joined { client, snapshot } = answer.recv().expect("an answer");
-        let reach = Reach {
-            outbox,
-            hub: self.handle.clone(),
-            metrics: Arc::default(),
-            stall_timeout: Duration::ZERO,
-            number: 0,
-        };
         let history = (snapshot.range.first_id, snapshot.range.last_id);
-        let head = b"HTTP/1.1 101 \r\n\r\n".to_vec();
-        let catch_up = CatchUp::joining(reach.clone(), client, head, snapshot);
-        let catch_up = Some(catch_up.expect("the file can be read"));
-        let controls = Vec::new();
-        self.parties.push(Party { client, reach, peer, catch_up, history, controls, left: false });
+        let frame = HistoryFrame::new(snapshot).expect("the file can be read");
+        let cursor = Cursor::new(Behind {
+            cut: CutFrame::of(b"HTTP/1.1 101 \r\n\r\n", 0),
+            history: Some(Box::new(frame)),
+            next_id: Some(history.1 + 1),
+            ..self.behind(client, outbox.clone())
+        });
+        let (cursor, controls) = (Some(cursor), Vec::new());
+        self.parties.push(Party { client, outbox, peer, cursor, history, controls, left: false });
     }
 
-    fn catch_up(&mut self, who: usize, step: fn(CatchUp) -> Start) {
+    fn behind(&self, client: ClientId, outbox: Arc<Outbox>) -> Behind {
+        let file = std::fs::File::open(self.dir.file()).expect("a file of our own");
+        Behind {
+            client,
+            outbox,
+            hub: self.handle.clone(),
+            file: Arc::new(file),
+            cut: CutFrame::default(),
+            history: None,
+            next_id: None,
+        }
+    }
+
+    fn hand_over(&self, behind: Behind) {
+        self.catch_up.take(behind);
+    }
+
+    fn go_on(&mut self, who: usize, turn: usize) {
         let Some(party) = self.parties.get_mut(who) else { return };
-        let Some(catch_up) = party.catch_up.take() else { return };
-        self.jobs.send((catch_up, step)).expect("the helper is there");
+        let Some(cursor) = party.cursor.take() else { return };
+        self.jobs.send((cursor, turn)).expect("the helper is there");
         loop {
             select! {
                 recv(self.commands) -> command => {
@@ -268,11 +291,14 @@ impl Chat {
                         self.small(event);
                     }
                     let waiting = iter::once(command).chain(self.commands.try_iter());
-                    self.hub.turn(waiting).expect("the file is fine");
+                    self.hub.step(waiting).expect("the file is fine");
                 }
-                recv(self.done) -> start => {
-                    if let Start::Full(catch_up) = start.expect("the helper is there") {
-                        self.parties[who].catch_up = Some(catch_up);
+                recv(self.done) -> done => {
+                    let (cursor, sent) = done.expect("the helper is there");
+                    match sent {
+                        Ok(Sent::All) => {}
+                        Ok(Sent::Some | Sent::Nothing) => self.parties[who].cursor = Some(cursor),
+                        Err(_) => cursor.outbox().abort(),
                     }
                     return;
                 }
@@ -280,14 +306,13 @@ impl Chat {
         }
     }
 
-    /// As a server would, with a thread.
-    fn note_who_is_full(&mut self) {
-        let full = std::mem::take(&mut *self.full.lock().unwrap());
-        for client in full {
-            let party = self.parties.iter_mut().find(|party| party.client == client);
+    /// As the threads of a server would.
+    fn take_over_the_fallen(&mut self) {
+        for behind in self.fallen.try_iter() {
+            let party = self.parties.iter_mut().find(|party| party.client == behind.client);
             let party = party.expect("a client of ours");
-            assert!(party.catch_up.is_none(), "two at a time would write to one socket");
-            party.catch_up = Some(CatchUp::new(party.reach.clone(), client));
+            assert!(party.cursor.is_none(), "two at a time would write to one socket");
+            party.cursor = Some(Cursor::new(behind));
         }
     }
 
@@ -297,11 +322,11 @@ impl Chat {
         for _ in 0..10_000 {
             for who in who.clone() {
                 self.parties[who].peer.read(usize::MAX);
-                self.catch_up(who, CatchUp::start);
+                self.go_on(who, ALL);
             }
-            self.note_who_is_full();
+            self.take_over_the_fallen();
             let mut parties = self.parties.iter_mut().take(who.end).skip(who.start);
-            if parties.all(|party| party.catch_up.is_none()) {
+            if parties.all(|party| party.cursor.is_none()) {
                 return;
             }
         }
@@ -315,16 +340,6 @@ impl Chat {
         let text = |line: &[u8]| Some(on_line(line.strip_suffix(b"\n")?)?.to_vec());
         (1..).zip(lines).filter_map(|(id, line)| Some((id, text(line)?))).collect()
     }
-}
-
-/// One send and one refill, so that everything can happen in between.
-fn step(mut catch_up: CatchUp) -> Start {
-    let sent = catch_up.reach.outbox.send_now(&catch_up.buffer[catch_up.sent..]);
-    catch_up.sent += sent.expect("the peer is there");
-    if catch_up.sent == catch_up.buffer.len() && catch_up.refill() == Refilled::Ended {
-        return Start::Done;
-    }
-    Start::Full(catch_up)
 }
 
 /// What must have become of one party's stream, byte by byte; returns the times it was told.
@@ -343,7 +358,7 @@ fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<
     if end == End::Stop && !party.left {
         let close = frames.pop().expect("a close frame");
         assert_eq!((close.first, &close.payload[..2]), (CLOSE, &1012_u16.to_be_bytes()[..]));
-        assert!(party.reach.outbox.is_closed());
+        assert!(party.outbox.is_closed());
     }
     let (answers, live): (Vec<Seen>, Vec<Seen>) =
         frames.into_iter().partition(|frame| frame.payload.starts_with(b"{\"type\":\"error\""));
@@ -361,7 +376,7 @@ fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<
     if end == End::Quiet && !party.left {
         assert_eq!(expected.next(), None, "nobody misses anything");
         assert!(answers == party.controls, "every answer, in order");
-        assert!(!party.reach.outbox.is_behind(), "everybody is live in the end");
+        assert!(!party.outbox.is_behind(), "everybody is live in the end");
     } else {
         assert!(party.controls.starts_with(&answers));
     }
@@ -395,11 +410,11 @@ proptest! {
         chat.happens(Event::Foreign { bytes: "\n" });
         chat.happens(Event::Tick);
         chat.hub.deliver(|| false);
-        chat.note_who_is_full();
+        chat.take_over_the_fallen();
         if end == End::Stop {
             chat.handle.stop();
-            chat.hub.turn(chat.commands.try_iter()).expect("the file is fine");
-            chat.note_who_is_full();
+            chat.hub.step(chat.commands.try_iter()).expect("the file is fine");
+            chat.take_over_the_fallen();
         }
         chat.settle(0..4);
         chat.parties.iter_mut().for_each(|party| party.peer.read(usize::MAX));
@@ -417,75 +432,46 @@ proptest! {
     }
 }
 
-/// A client in the middle of a frame whose thread finds that it takes nothing.
-fn stalled() -> (CatchUp, Peer) {
+/// A client whose socket is full with a part of frame 1, or with frame 1 whole; and what comes next.
+fn full(chat: &mut Chat, first: usize) -> (Cursor, Peer) {
     let (socket, peer) = pair(4096);
     let outbox = Arc::new(Outbox::new(socket));
     assert!(outbox.go_live());
     let mut frames = Frames::default();
-    frames.push(&[b'1'; 100_000], 1, None);
-    outbox.offer(&frames, 0);
-    let reach = Reach {
-        outbox,
-        hub: queue().0,
-        metrics: Arc::default(),
-        stall_timeout: Duration::ZERO,
-        number: 0,
-    };
-    (CatchUp::new(reach, Chat::new("").some_client()), peer)
-}
-
-impl Chat {
-    fn some_client(&mut self) -> ClientId {
-        self.join(4096, None, None);
-        self.parties[0].client
+    frames.push(&vec![b'1'; first], 0, 1, None);
+    if first < 1000 {
+        assert_eq!(outbox.offer(&frames, 0), Offer::Sent);
+        while outbox.send_now(&[0; 1000]).expect("the peer is there") > 0 {}
     }
+    let Offer::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else { panic!("it fits") };
+    let behind = chat.behind(ClientId(1), outbox);
+    (Cursor::new(Behind { cut, next_id: Some(next_id), ..behind }), peer)
 }
 
 #[test]
 fn a_client_that_stalls_within_a_frame_is_closed_without_a_word() {
-    // With the rest of a frame that was cut before.
-    let (mut catch_up, mut peer) = stalled();
-    assert_eq!(catch_up.refill(), Refilled::More);
+    let mut chat = Chat::new("");
+    let (cursor, mut peer) = full(&mut chat, 100_000);
     peer.read(usize::MAX);
     let before = peer.bytes.len();
-    catch_up.give_up(0);
+    cursor.give_up();
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), before, "a close frame within a frame is none");
-
-    // With a frame that was begun before the thread took over.
-    let (mut catch_up, mut peer) = stalled();
-    catch_up.reach.outbox.take_waiting(&mut Vec::new());
-    peer.read(usize::MAX);
-    catch_up.buffer = frame_of(TEXT, &[b'2'; 100_000]);
-    let Start::Full(catch_up) = catch_up.start() else { panic!("it does not fit") };
-    peer.read(usize::MAX);
-    let before = peer.bytes.len();
-    catch_up.give_up(0);
-    peer.read(usize::MAX);
-    assert_eq!(peer.bytes.len(), before, "a close frame within a frame is none");
+    assert!(cursor.outbox().is_closed() && cursor.outbox().has_stalled());
 }
 
 #[test]
 fn a_client_that_stalls_between_frames_is_told_to_come_back() {
-    let (mut catch_up, mut peer) = stalled();
-    catch_up.reach.outbox.take_waiting(&mut Vec::new());
+    let mut chat = Chat::new("");
+    let (cursor, mut peer) = full(&mut chat, 100);
     peer.read(usize::MAX);
     let before = peer.bytes.len();
-    let mut frames = Frames::default();
-    frames.push(b"2", 2, None);
-    catch_up.buffer = frames.bytes().to_vec();
-    let dir = Dir::new();
-    dir.write("1\n");
-    let (_journal, history) = Journal::open(&dir.file(), Fsync::Never, 1 << 20).unwrap();
-    let live = LiveFrames::new(history.round(1), Default::default()).unwrap();
-    catch_up.source = Source::Live(Box::new(live));
-    catch_up.give_up(0);
+    cursor.give_up();
     peer.read(usize::MAX);
     let (frames, rest) = frames_in(&peer.bytes[before..]);
     assert_eq!((frames.len(), rest), (1, 0));
     assert_eq!((frames[0].first, &frames[0].payload[..2]), (CLOSE, &1013_u16.to_be_bytes()[..]));
-    assert!(catch_up.reach.outbox.is_closed());
+    assert!(cursor.outbox().is_closed());
 }
 
 #[test]
@@ -495,7 +481,11 @@ fn a_client_that_is_gone_while_it_catches_up_is_let_go() {
     let party = &mut chat.parties[0];
     let (_, nobody) = pair(4096);
     party.peer = nobody;
-    let catch_up = party.catch_up.take().expect("it has just joined");
-    assert!(matches!(catch_up.start(), Start::Done));
-    assert!(chat.parties[0].reach.outbox.is_closed());
+    chat.go_on(0, ALL);
+    assert!(chat.parties[0].cursor.is_none() && chat.parties[0].outbox.is_closed());
+}
+
+#[test]
+fn a_cursor_is_small() {
+    assert!(size_of::<Cursor>() <= 160, "{} bytes", size_of::<Cursor>());
 }

@@ -1,8 +1,13 @@
+use std::os::unix::fs::FileExt;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::testing::{TEXT, frame_of, frames_in, tries};
+use crate::{
+    testing::{TEXT, frame_of, frames_in, tries},
+    wire::{Frames, HistoryFrame, LiveFrames},
+};
 
 const LIMIT: usize = 60_000;
 const EPOCH: &str = "9f2c1a7b55d0e813";
@@ -179,11 +184,12 @@ impl Model {
 fn stream(mut frame: HistoryFrame) -> Vec<u8> {
     let mut all = Vec::new();
     let mut block = Vec::new();
-    while frame.fill(&mut block).expect("the file can be read") {
-        assert!(block.len() <= BLOCK + 256, "memory is one block, not {} bytes", block.len());
+    while !frame.is_done() {
+        frame.peek(&mut block, BLOCK).expect("the file can be read");
+        assert!(block.len() <= BLOCK, "memory is one block, not {} bytes", block.len());
+        frame.advance(block.len());
         all.append(&mut block);
     }
-    assert!(block.is_empty());
     all
 }
 
@@ -192,10 +198,14 @@ fn snapshot_of(history: &History, resume: &Resume) -> Snapshot {
 }
 
 fn read(range: Range) -> Vec<(u64, Vec<u8>)> {
+    let file = range.file().clone();
     let mut messages = range.messages().expect("the file can be read");
     let mut all = Vec::new();
-    while let Some((id, text)) = messages.next().expect("the file can be read") {
-        all.push((id, text.to_vec()));
+    while let Some(message) = messages.next().expect("the file can be read") {
+        let mut stored = vec![0; message.data.len()];
+        file.read_exact_at(&mut stored, message.offset).expect("the message is there");
+        assert!(stored == message.data, "message {} stands elsewhere", message.id);
+        all.push((message.id, message.data.to_vec()));
     }
     all
 }
@@ -225,8 +235,28 @@ fn check_snapshot(history: &History, model: &Model, resume: &Resume) {
     );
     let payload = model.payload(first_id, model.last_id(), resumed);
     let frame = HistoryFrame::new(snapshot).expect("the file can be read");
-    let streamed = stream(frame);
+    let streamed = stream(frame.clone());
     assert!(streamed == frame_of(TEXT, &payload), "the frame for {resume:?}");
+    // A socket may take any part of what it is offered.
+    for step in [1, 7, streamed.len() / 3 + 1] {
+        let mut frame = frame.clone();
+        let mut taken = 0;
+        // Byte by byte only around the ends of the parts, or long files would take for ever.
+        for count in std::iter::repeat_n(step, 400) {
+            let mut ahead = Vec::new();
+            frame.peek(&mut ahead, 2 * count).expect("the file can be read");
+            assert!(streamed[taken..].starts_with(&ahead), "{resume:?}: {count} at {taken}");
+            let taken_of_it = count.min(ahead.len());
+            frame.advance(taken_of_it);
+            taken += taken_of_it;
+            if count == 7 && taken < streamed.len() / 2 {
+                let far = streamed.len() / 2;
+                frame.advance(far);
+                taken += far;
+            }
+        }
+        assert_eq!(frame.is_done(), taken == streamed.len());
+    }
 }
 
 fn check_messages(history: &History, model: &Model, first_id: u64, last_id: u64) {
@@ -334,11 +364,15 @@ proptest! {
         let range = history.range(first_id, last_id);
         let mut live = LiveFrames::new(range.clone(), times.within(&range)).unwrap();
         let mut sent = Vec::new();
-        let mut block = Vec::new();
-        while live.fill(&mut block).unwrap() {
-            prop_assert!(block.len() < BLOCK + LIMIT + 100);
-            prop_assert_eq!(frames_in(&block).1, 0, "whole frames");
-            sent.append(&mut block);
+        let mut frames = Frames::default();
+        loop {
+            live.fill(&mut frames, BLOCK).unwrap();
+            if frames.is_empty() {
+                break;
+            }
+            prop_assert!(frames.bytes().len() < BLOCK + LIMIT + 100);
+            prop_assert_eq!(frames_in(frames.bytes()).1, 0, "whole frames");
+            sent.extend_from_slice(frames.bytes());
         }
         let mut expected = Vec::new();
         for id in model.messages(first_id, last_id) {
@@ -439,35 +473,35 @@ fn a_part_in_the_middle_of_a_long_line_is_not_read_beyond_its_own_end() {
 }
 
 #[test]
-fn rounds_go_on_without_a_gap_and_none_is_much_longer_than_a_round() {
+fn stretches_go_on_without_a_gap_and_none_is_much_longer_than_it_should() {
     let line = format!("{:>1000}\n", 7);
-    let count = 3 * ROUND / line.len() as u64;
+    let count = 3 * STRETCH / line.len() as u64;
     let file = crate::testing::file_of(line.repeat(count as usize).as_bytes());
     let history = History::load(file, count * line.len() as u64, LIMIT).unwrap();
     let mut next_id = 5;
-    let mut rounds = 0;
+    let mut stretches = 0;
     while next_id <= history.last_id() {
-        let round = history.round(next_id);
-        assert_eq!(round.first_id, next_id);
-        assert!(round.last_id >= next_id && round.last_id <= history.last_id());
-        let bytes = (round.last_id - next_id + 1) * line.len() as u64;
-        assert!(bytes <= ROUND + 2 * STRIDE, "{bytes} bytes");
-        rounds += 1;
-        next_id = round.last_id + 1;
+        let stretch = history.stretch(next_id);
+        assert_eq!(stretch.first_id, next_id);
+        assert!(stretch.last_id >= next_id && stretch.last_id <= history.last_id());
+        let bytes = (stretch.last_id - next_id + 1) * line.len() as u64;
+        assert!(bytes <= STRETCH + 2 * STRIDE, "{bytes} bytes");
+        stretches += 1;
+        next_id = stretch.last_id + 1;
     }
-    assert_eq!((rounds, next_id), (3, history.last_id() + 1));
-    assert!(history.round(next_id).is_empty());
+    assert_eq!((stretches, next_id), (3, history.last_id() + 1));
+    assert!(history.stretch(next_id).is_empty());
 }
 
 #[test]
-fn a_round_has_at_least_one_line_however_long() {
-    let long = format!("{}1\n", " ".repeat(ROUND as usize + 100));
+fn a_stretch_has_at_least_one_line_however_long() {
+    let long = format!("{}1\n", " ".repeat(STRETCH as usize + 100));
     let text = format!("1\n{long}2\n");
     let file = crate::testing::file_of(text.as_bytes());
-    let history = History::load(file, text.len() as u64, 2 * ROUND as usize).unwrap();
+    let history = History::load(file, text.len() as u64, 2 * STRETCH as usize).unwrap();
     assert_eq!(history.holes(), None);
     for id in 1..=3 {
-        assert!(history.round(id).last_id >= id);
+        assert!(history.stretch(id).last_id >= id);
     }
 }
 
@@ -507,11 +541,11 @@ fn a_line_that_changed_under_the_reader_is_an_error_and_no_message() {
     // The history is told of a line that is not in the file.
     history.push_line(2);
     let mut messages = history.range(1, 3).messages().unwrap();
-    assert_eq!(messages.next().unwrap(), Some((1, &b"1"[..])));
-    assert_eq!(messages.next().unwrap(), Some((2, &b"2"[..])));
+    assert_eq!(messages.next().unwrap().map(|message| message.id), Some(1));
+    assert_eq!(messages.next().unwrap().map(|message| message.id), Some(2));
     assert!(messages.next().is_err());
-    let mut frame = HistoryFrame::new(snapshot_of(&history, &Resume::default())).unwrap();
-    assert!(frame.fill(&mut Vec::new()).is_err());
+    let frame = HistoryFrame::new(snapshot_of(&history, &Resume::default())).unwrap();
+    assert!(frame.peek(&mut Vec::new(), BLOCK).is_err());
 }
 
 #[test]

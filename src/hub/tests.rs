@@ -1,11 +1,15 @@
 use std::iter;
 
+use crossbeam_channel::bounded;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 use crate::{
+    command::{HubHandle, queue},
     config::Fsync,
+    history::Snapshot,
+    outbox::Control,
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frames_in, limit_file_size, pair, tries},
 };
 
@@ -18,6 +22,8 @@ struct House {
     hub: Hub,
     handle: HubHandle,
     commands: Receiver<Command>,
+    /// The clients that fell behind.
+    fallen: Receiver<Behind>,
 }
 
 /// A client of it that is live, and what it has been sent.
@@ -33,12 +39,14 @@ impl House {
         dir.write(text);
         let (journal, history) = Journal::open(&dir.file(), Fsync::Never, LIMIT).expect("a file");
         let (handle, commands) = queue();
-        House { dir, hub: Hub::new(journal, history, LIMIT), handle, commands }
+        let (catch_up, fallen) = CatchUp::by_hand();
+        let hub = Hub::new(journal, history, LIMIT, Arc::default(), catch_up, handle.downgrade());
+        House { dir, hub, handle, commands, fallen }
     }
 
     fn ask<Answer>(&mut self, command: impl FnOnce(Sender<Answer>) -> Command) -> Answer {
         let (reply, answer) = bounded(1);
-        self.hub.turn(iter::once(command(reply))).expect("the file is fine");
+        self.hub.step(iter::once(command(reply))).expect("the file is fine");
         answer.try_recv().expect("an answer")
     }
 
@@ -48,7 +56,6 @@ impl House {
         let outbox = Arc::new(Outbox::new(socket));
         let joined = self.ask(|reply| Command::Join {
             outbox: outbox.clone(),
-            start_catch_up: Box::new(|_| Ok(())),
             resume: Resume::default(),
             reply,
         });
@@ -56,7 +63,12 @@ impl House {
     }
 
     fn catch_up(&mut self, guest: &Guest) -> Next {
-        self.ask(|reply| Command::CatchUp { client: guest.id, reply })
+        self.catch_up_from(guest, None)
+    }
+
+    /// What comes next for a client that has been sent everything before `next_id`.
+    fn catch_up_from(&mut self, guest: &Guest, next_id: Option<u64>) -> Next {
+        self.ask(|reply| Command::CatchUp { client: guest.id, next_id, reply })
     }
 
     fn live(&mut self) -> Guest {
@@ -71,14 +83,14 @@ impl House {
     }
 
     fn turn(&mut self) {
-        self.hub.turn(self.commands.try_iter()).expect("the file is fine");
+        self.hub.step(self.commands.try_iter()).expect("the file is fine");
         self.hub.deliver(|| false);
     }
 
     /// Says something, and serves so many in turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, lines.into()).expect("a hub");
-        self.hub.turn(self.commands.try_iter()).expect("the file is fine");
+        self.hub.step(self.commands.try_iter()).expect("the file is fine");
         self.serve(turns);
     }
 
@@ -125,8 +137,8 @@ fn heard(frame: &Seen) -> ((u64, String), u64) {
 fn messages_of(history: &History) -> Vec<(u64, String)> {
     let mut messages = history.window(&Window::default()).messages().expect("a file");
     let mut all = Vec::new();
-    while let Some((id, text)) = messages.next().expect("a file") {
-        all.push((id, String::from_utf8(text.to_vec()).expect("UTF-8")));
+    while let Some(message) = messages.next().expect("a file") {
+        all.push((message.id, String::from_utf8(message.data.to_vec()).expect("UTF-8")));
     }
     all
 }
@@ -191,7 +203,7 @@ fn who_comes_or_goes_during_a_round_takes_nobodys_turn() {
         house.say_to(served, &guests[0], "1\n");
         house.say_to(served, &guests[0], "2\n");
         house.handle.leave(guests.remove(leaver).id);
-        house.hub.turn(house.commands.try_iter()).unwrap();
+        house.hub.step(house.commands.try_iter()).unwrap();
         let mut late = house.live();
         house.turn();
         for (at, guest) in guests.iter_mut().enumerate() {
@@ -233,11 +245,11 @@ fn a_batch_is_bounded_and_the_rest_waits_for_the_next() {
         Command::Post(Post { by, lines: lines.into() })
     };
     let mut commands = (0..BATCH_COMMANDS + 5).map(|_| post("1\n"));
-    house.hub.turn(commands.by_ref()).unwrap();
+    house.hub.step(commands.by_ref()).unwrap();
     assert_eq!(commands.count(), 5);
     let line = format!("\"{}\"\n", "x".repeat(BATCH_BYTES / 2));
     let mut commands = (0..5).map(|_| post(&line));
-    house.hub.turn(commands.by_ref()).unwrap();
+    house.hub.step(commands.by_ref()).unwrap();
     assert_eq!(commands.count(), 3);
 }
 
@@ -253,10 +265,10 @@ fn who_joins_has_everything_in_the_history_or_live_and_nothing_twice() {
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
     assert_eq!(bob.hears(), []);
-    let Next::Round(round, times) = house.catch_up(&bob) else { panic!("message 2 is missing") };
-    assert_eq!((round.first_id, round.last_id), (2, 3));
+    let Next::Stretch(range, times) = house.catch_up(&bob) else { panic!("message 2 is missing") };
+    assert_eq!((range.first_id, range.last_id), (2, 3));
     assert!(times.of(2).is_some());
-    assert!(matches!(house.catch_up(&bob), Next::Live));
+    assert!(matches!(house.catch_up_from(&bob, Some(4)), Next::Live));
     house.say(&ann, "4\n");
     assert_eq!(bob.hears(), texts(&[(4, "4")]));
 }
@@ -266,64 +278,76 @@ impl House {
         let (socket, peer) = pair(ROOMY);
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
-        let join = Command::Join {
-            outbox: outbox.clone(),
-            start_catch_up: Box::new(|_| Ok(())),
-            resume: Resume::default(),
-            reply,
-        };
-        self.hub.turn(iter::once(join).chain(self.commands.try_iter())).expect("the file is fine");
+        let join = Command::Join { outbox: outbox.clone(), resume: Resume::default(), reply };
+        self.hub.step(iter::once(join).chain(self.commands.try_iter())).expect("the file is fine");
         let Joined { client, snapshot } = answer.try_recv().expect("an answer");
         (Guest { id: client, outbox, peer }, snapshot)
     }
 }
 
 #[test]
-fn who_is_behind_is_caught_up_from_the_message_that_was_cut_and_starts_one_thread_for_it() {
+fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cut() {
     let mut house = House::new("");
     let ann = house.live();
-    let (socket, peer) = pair(4096);
-    let outbox = Arc::new(Outbox::new(socket));
-    let (started, starts) = crossbeam_channel::unbounded();
-    let joined = house.ask(|reply| Command::Join {
-        outbox: outbox.clone(),
-        start_catch_up: Box::new(move |client| {
-            started.send(client).expect("the test is there");
-            Ok(())
-        }),
-        resume: Resume::default(),
-        reply,
-    });
-    let bob = Guest { id: joined.client, outbox, peer };
+    let (bob, _) = house.join(4096);
     assert!(matches!(house.catch_up(&bob), Next::Live));
     let long = format!("\"{}\"\n", "x".repeat(100_000));
     house.say(&ann, &format!("1\n{long}3\n"));
     house.say(&ann, "4\n");
-    assert_eq!(starts.try_iter().collect::<Vec<_>>(), [bob.id]);
+    let fallen: Vec<_> = house.fallen.try_iter().collect();
+    assert_eq!(fallen.iter().map(|behind| behind.client).collect::<Vec<_>>(), [bob.id]);
+    assert!(fallen[0].cut.is_begun(), "message 2 is cut");
+    assert_eq!((fallen[0].next_id, fallen[0].history.is_none()), (Some(3), true));
     assert!(bob.outbox.is_behind());
-    let Next::Round(round, _) = house.catch_up(&bob) else { panic!("it has nothing of 3") };
-    assert_eq!((round.first_id, round.last_id), (3, 4));
-    // The rest of message 2 waits to be sent.
-    assert!(matches!(house.catch_up(&bob), Next::Control));
+    assert_eq!((house.hub.status().clients, house.hub.status().clients_behind), (2, 1));
+    let Next::Stretch(range, _) = house.catch_up_from(&bob, Some(3)) else { panic!("it lacks 3") };
+    assert_eq!((range.first_id, range.last_id), (3, 4));
+    // An answer of its own waits to be sent.
+    assert_eq!(bob.outbox.control(b"12"), Control::Done);
+    assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Control));
     bob.outbox.take_waiting(&mut Vec::new());
-    assert!(matches!(house.catch_up(&bob), Next::Live));
+    assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Live));
+    assert_eq!(house.hub.status().clients_behind, 0);
 }
 
 #[test]
-fn a_client_whose_thread_cannot_be_started_is_let_go() {
+fn a_client_whose_own_thread_found_the_socket_full_lacks_what_was_said_since() {
     let mut house = House::new("");
     let ann = house.live();
-    let (socket, _peer) = pair(4096);
-    let outbox = Arc::new(Outbox::new(socket));
-    let joined = house.ask(|reply| Command::Join {
-        outbox: outbox.clone(),
-        start_catch_up: Box::new(|_| Err(std::io::ErrorKind::OutOfMemory.into())),
-        resume: Resume::default(),
-        reply,
-    });
-    house.ask(|reply| Command::CatchUp { client: joined.client, reply });
+    let (mut bob, _) = house.join(4096);
+    assert!(matches!(house.catch_up(&bob), Next::Live));
+    house.say(&ann, "1\n");
+    assert!(matches!(bob.outbox.control(&[b'x'; 100_000]), Control::SocketFull(_)));
+    house.say(&ann, "2\n");
+    house.say(&ann, "3\n");
+    assert_eq!(house.fallen.try_iter().count(), 0, "its own thread hands it over");
+    let Next::Stretch(range, _) = house.catch_up(&bob) else { panic!("message 2 is missing") };
+    assert_eq!((range.first_id, range.last_id), (2, 3));
+    bob.peer.read(usize::MAX);
+    bob.peer.bytes.clear();
+    assert!(matches!(house.catch_up_from(&bob, Some(4)), Next::Live));
+    house.say(&ann, "4\n");
+    assert_eq!(bob.hears(), texts(&[(4, "4")]));
+}
+
+#[test]
+fn the_hub_ends_when_the_last_handle_is_dropped() {
+    let mut house = House::new("");
+    let ann = house.live();
+    let (bob, _) = house.join(4096);
+    assert!(matches!(house.catch_up(&bob), Next::Live));
     house.say(&ann, &format!("\"{}\"\n", "x".repeat(100_000)));
-    assert!(outbox.is_closed());
+    let House { hub, handle, commands, fallen, .. } = house;
+    // A client that is behind has a handle to ask with.
+    let behind = fallen.try_recv().expect("bob is behind");
+    drop(handle);
+    thread::scope(|scope| {
+        let hub = scope.spawn(|| hub.run(&commands));
+        behind.hub.leave(bob.id);
+        assert!(!hub.is_finished());
+        drop(behind);
+        assert!(hub.join().expect("no panic").is_ok());
+    });
 }
 
 #[test]
@@ -337,7 +361,7 @@ fn who_left_hears_nothing_and_the_others_go_on() {
     assert_eq!(house.hub.status().clients, 2);
     // Who is not there gets no answer, and its thread ends.
     let (reply, answer) = bounded(1);
-    house.hub.turn(iter::once(Command::CatchUp { client: bob.id, reply })).unwrap();
+    house.hub.step(iter::once(Command::CatchUp { client: bob.id, next_id: None, reply })).unwrap();
     assert!(answer.recv().is_err());
 }
 
@@ -506,7 +530,7 @@ fn nothing_is_shown_of_a_file_that_was_taken_away() {
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    let failed = house.hub.turn(house.commands.try_iter());
+    let failed = house.hub.step(house.commands.try_iter());
     assert!(matches!(failed, Err(Fatal::Changed(_))));
     assert_eq!(ann.hears(), []);
     assert_eq!(house.dir.beside("saved-"), [b"1\n"]);
@@ -559,7 +583,7 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
     let (mut ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
     // What was on its way to the disk when that failed is shown to nobody.
-    house.hub.fanout.push(b"2", 2, 0);
+    house.hub.fanout.push(b"2", 0, 2, 0);
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
     assert!(matches!(house.hub.run(&house.commands), Err(Fatal::Changed(_))));
@@ -577,7 +601,7 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
     let (ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
     house.handle.stop();
-    house.hub.turn(house.commands.try_iter()).unwrap();
+    house.hub.step(house.commands.try_iter()).unwrap();
     let frames = bob.frames();
     assert_eq!(frames.len(), 2);
     assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
@@ -610,15 +634,15 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
     // Who waits for ids is answered.
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
-    house.hub.turn(iter::once(Command::Post(Post { by, lines: b"3\n".to_vec() }))).unwrap();
-    assert_eq!(answer.recv(), Ok(Err(Refusal::ShuttingDown)));
+    house.hub.step(iter::once(Command::Post(Post { by, lines: b"3\n".to_vec() }))).unwrap();
+    assert_eq!(answer.recv(), Ok(Err(ErrorAnswer::ShuttingDown)));
 }
 
 #[test]
 fn the_hub_ends_when_the_last_handle_is_gone_and_notes_where_it_was() {
     let mut house = House::new("");
     let ann = house.live();
-    let House { dir, hub, handle, commands } = house;
+    let House { dir, hub, handle, commands, .. } = house;
     handle.post(ann.id, b"1\n2\n".to_vec()).unwrap();
     drop(handle);
     hub.run(&commands).expect("a clean end");
@@ -652,7 +676,7 @@ fn who_asks_for_the_ids_gets_those_of_the_lines_in_the_file() {
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
     let post = Command::Post(Post { by, lines });
-    house.hub.turn(house.commands.try_iter().chain([post])).unwrap();
+    house.hub.step(house.commands.try_iter().chain([post])).unwrap();
     assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 5, last_id: 6 })));
     assert_eq!(house.dir.read(), b"1\nforeign\n3\n4\n5\n6\n");
 }
@@ -669,7 +693,7 @@ fn the_same_key_stores_once_and_answers_alike() {
                 (Command::Post(Post { by, lines: b"1\n".to_vec() }), answer)
             })
             .unzip();
-        house.hub.turn(posts.into_iter()).unwrap();
+        house.hub.step(posts.into_iter()).unwrap();
         let id = |answer: Receiver<Result<Stored, _>>| answer.recv().unwrap().unwrap().first_id;
         answers.into_iter().map(id).collect::<Vec<_>>()
     };
@@ -692,9 +716,9 @@ fn a_client_that_catches_up_is_live_even_when_every_turn_brings_more() {
     let (mut bob, _) = house.join(ROOMY);
     for turn in 0..3 {
         let (reply, answer) = bounded(1);
-        let ask = Command::CatchUp { client: bob.id, reply };
+        let ask = Command::CatchUp { client: bob.id, next_id: None, reply };
         let post = Post { by: Speaker::Client(ann.id), lines: b"\"more\"\n".to_vec() };
-        house.hub.turn([ask, Command::Post(post)].into_iter()).expect("the file is fine");
+        house.hub.step([ask, Command::Post(post)].into_iter()).expect("the file is fine");
         match answer.try_recv() {
             Ok(Next::Live) => break,
             other => assert!(turn < 2, "still behind after {turn} turns: {other:?}"),

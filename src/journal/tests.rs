@@ -20,7 +20,8 @@ fn served(history: &History) -> Vec<(u64, Vec<u8>)> {
     let range = history.window(&Default::default());
     let mut messages = range.messages().expect("the file can be read");
     let mut all = Vec::new();
-    while let Some((id, text)) = messages.next().expect("the file can be read") {
+    while let Some(message) = messages.next().expect("the file can be read") {
+        let (id, text) = (message.id, message.data);
         all.push((id, text.to_vec()));
     }
     all

@@ -2,7 +2,7 @@ use proptest::{prelude::*, string::string_regex};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{CLOSE, PING, TEXT, frame_of, frames_in, tries};
+use crate::testing::tries;
 
 /// White space between tokens, line ends included.
 fn space() -> impl Strategy<Value = String> {
@@ -118,63 +118,6 @@ proptest! {
             prop_assert_eq!(&said["user"], "ann");
         }
     }
-
-    #[test]
-    fn an_error_answer_is_json_whatever_it_says(words: String) {
-        let (frames, rest) = frames_in(&Refusal::NotJson.frame(&words));
-        prop_assert_eq!((frames.len(), rest), (1, 0));
-        let json: Value = serde_json::from_slice(&frames[0].payload).expect("it is JSON");
-        prop_assert_eq!(json, json!({"type": "error", "code": "not_json", "message": words}));
-    }
-}
-
-/// Frames of messages of these sizes, with these gaps between their ids; where each ends, and its id.
-fn framed(batch: &[(usize, u64)]) -> (Frames, Vec<(usize, u64)>) {
-    let mut frames = Frames::default();
-    let mut ends = Vec::new();
-    let mut id = 0;
-    for &(size, gap) in batch {
-        id += gap;
-        frames.push(&vec![b'1'; size], id, Some(7));
-        ends.push((frames.bytes().len(), id));
-    }
-    (frames, ends)
-}
-
-proptest! {
-    #![proptest_config(tries(60))]
-
-    #[test]
-    fn a_cut_anywhere_leaves_the_rest_of_one_frame_and_the_id_that_follows(
-        batch in prop::collection::vec((0..300usize, 1..4u64), 1..5),
-    ) {
-        let (frames, ends) = framed(&batch);
-        let last_id = ends[ends.len() - 1].1;
-        prop_assert_eq!((frames.len(), frames.next_id()), (ends.len(), last_id + 1));
-        let bytes = frames.bytes();
-        for sent in 0..bytes.len() {
-            let (rest, next_id) = frames.cut(sent);
-            // Everything before the next id, whole, and nothing else.
-            let whole = ends.iter().rev().find(|(_, id)| *id < next_id).map_or(0, |(end, _)| *end);
-            prop_assert!(whole >= sent && rest == &bytes[sent..whole], "cut at {}", sent);
-            // What is not begun is not sent: at most one frame is cut.
-            let cut = ends.iter().filter(|(end, _)| (sent + 1..whole).contains(end)).count();
-            prop_assert_eq!(cut, 0, "cut at {}", sent);
-            prop_assert!(next_id <= last_id + 1);
-        }
-    }
-
-    #[test]
-    fn messages_are_found_by_their_ids(
-        batch in prop::collection::vec((0..300usize, 1..4u64), 1..5),
-    ) {
-        let (frames, ends) = framed(&batch);
-        for id in 0..=frames.next_id() {
-            let before = ends.iter().filter(|(_, other)| *other < id).count();
-            prop_assert_eq!(frames.count_from(id), (ends.len() - before) as u64);
-            prop_assert_eq!(frames.start_of(id), if before == 0 { 0 } else { ends[before - 1].0 });
-        }
-    }
 }
 
 #[test]
@@ -241,69 +184,4 @@ fn a_person_may_type_anything() {
     check("[1]", r#"{"user":"a\"b","content":"[1]"}"#);
     check("{broken", r#"{"user":"a\"b","content":"{broken"}"#);
     check(" {\"b\":1,\r\n\"b\":2}\n", r#"{"b":1,  "b":2}"#);
-}
-
-#[test]
-fn the_header_says_the_length_in_as_few_bytes_as_it_takes() {
-    #[track_caller]
-    fn check(payload: usize, ts: Option<u64>) {
-        let around = match ts {
-            None => format!(r#"{{"type":"new_message","data":,"id":{}}}"#, 42).len(),
-            Some(ts) => format!(r#"{{"type":"new_message","data":,"id":42,"ts":{ts}}}"#).len(),
-        };
-        let data = "1".repeat(payload - around);
-        let mut frames = Frames::default();
-        frames.push(data.as_bytes(), 42, ts);
-        let stamp = ts.map_or(String::new(), |ts| format!(r#","ts":{ts}"#));
-        let json = format!(r#"{{"type":"new_message","data":{data},"id":42{stamp}}}"#);
-        assert_eq!(json.len(), payload);
-        assert!(frames.bytes() == frame_of(TEXT, json.as_bytes()), "payload of {payload}");
-    }
-    for payload in [45, 125, 126, 127, 65_535, 65_536, 65_537] {
-        check(payload, None);
-        check(payload.max(90), Some(1_732_370_535_123));
-        check(payload.max(60), Some(0));
-    }
-}
-
-#[test]
-fn numbers_have_as_many_digits_as_are_written() {
-    let powers = (0..20).map(|power| 10_u64.pow(power));
-    for number in powers.flat_map(|n| [n - 1, n, n + 1]).chain([0, u64::MAX]) {
-        let mut written = Vec::new();
-        push_number(number, &mut written);
-        assert_eq!(written, number.to_string().as_bytes());
-        assert_eq!(digits(number), written.len(), "{number}");
-    }
-}
-
-#[test]
-fn a_batch_is_forgotten_with_what_a_huge_one_took() {
-    let mut frames = Frames::default();
-    frames.push(&vec![b'1'; FRAMES_KEPT * 2], 9, None);
-    frames.clear();
-    assert!(frames.is_empty());
-    assert_eq!((frames.bytes(), frames.len(), frames.next_id()), (&b""[..], 0, 0));
-    assert!(frames.bytes.capacity() <= FRAMES_KEPT);
-}
-
-#[test]
-fn control_frames_are_as_the_rfc_has_them() {
-    assert_eq!(ping_frame(), frame_of(PING, b""));
-    let close = close_frame(CloseCode::Restart, "come back");
-    assert_eq!(close, frame_of(CLOSE, b"\x03\xf4come back"));
-}
-
-#[test]
-fn refusals_have_the_names_of_the_wire_contract() {
-    let all = [
-        (Refusal::NotJson, "not_json"),
-        (Refusal::BinaryUnsupported, "binary_unsupported"),
-        (Refusal::StorageFull, "storage_full"),
-        (Refusal::ShuttingDown, "shutting_down"),
-    ];
-    for (refusal, code) in all {
-        let json = format!(r#"{{"type":"error","code":"{code}","message":"\"why\" \\"}}"#);
-        assert_eq!(refusal.frame(r#""why" \"#), frame_of(TEXT, json.as_bytes()));
-    }
 }

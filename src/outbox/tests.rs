@@ -2,8 +2,8 @@ use std::thread;
 
 use super::*;
 use crate::{
-    message::{Refusal, ping_frame},
-    testing::{CLOSE, PING, Peer, TEXT, frame_of, frames_in, pair},
+    testing::{CLOSE, PING, Peer, TEXT, file_of, frame_of, frames_in, pair},
+    wire::{ErrorAnswer, ping_frame},
 };
 
 const SMALL: usize = 4096;
@@ -21,18 +21,27 @@ fn live() -> (Outbox, Peer) {
 fn batch(first_id: u64, sizes: &[usize]) -> Frames {
     let mut frames = Frames::default();
     for (id, size) in (first_id..).zip(sizes) {
-        frames.push(&vec![b'1'; *size], id, None);
+        frames.push(&vec![b'1'; *size], 0, id, None);
     }
     frames
 }
 
-/// A client whose socket was found full in the middle of message 1, and what it is owed of it.
-fn behind() -> (Outbox, Peer, Frames) {
+/// A client whose socket was found full in the middle of message 1, and what is left of that.
+fn behind() -> (Outbox, Peer, CutFrame) {
     let (outbox, peer) = live();
     let frames = batch(1, &[100_000, 10]);
-    assert_eq!(outbox.offer(&frames, 0), Offer::Full(2));
+    let Offer::SocketFull { cut, next_id: 2 } = outbox.offer(&frames, 0) else {
+        panic!("it takes message 1 whole")
+    };
     assert!(outbox.is_behind());
-    (outbox, peer, frames)
+    (outbox, peer, cut)
+}
+
+/// What is left of a frame whose message is nothing but ones.
+fn rest_of(cut: &CutFrame) -> Vec<u8> {
+    let mut rest = Vec::new();
+    cut.peek(&file_of(&[b'1'; 100_000]), &mut rest, 1 << 20).unwrap();
+    rest
 }
 
 fn waiting(outbox: &Outbox) -> (Vec<u8>, Last) {
@@ -52,24 +61,18 @@ fn a_live_client_is_sent_whole_batches() {
 }
 
 #[test]
-fn what_a_full_socket_cut_off_goes_first_and_completes_the_frame() {
-    let (outbox, mut peer, frames) = behind();
-    let (rest, last) = waiting(&outbox);
-    assert_eq!(last, Last::No);
+fn what_a_full_socket_cut_off_completes_the_frame() {
+    let (_outbox, mut peer, cut) = behind();
+    assert!(cut.is_begun());
     peer.read(usize::MAX);
-    let got = [&peer.bytes[..], &rest].concat();
-    let (whole, behind) = frames_in(&got);
-    assert_eq!((whole.len(), behind), (1, 0));
-    assert!(frames.bytes().starts_with(&got));
+    let got = [&peer.bytes[..], &rest_of(&cut)].concat();
+    assert!(batch(1, &[100_000]).bytes() == got);
 }
 
 #[test]
 fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
     let (outbox, mut peer, _) = behind();
     let later = batch(3, &[10]);
-    assert_eq!(outbox.offer(&later, 0), Offer::Behind);
-    assert!(!outbox.go_live(), "the rest of a frame still waits");
-    let (_, _) = waiting(&outbox);
     assert_eq!(outbox.offer(&later, 0), Offer::Behind);
     peer.read(usize::MAX);
     peer.bytes.clear();
@@ -80,10 +83,13 @@ fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
 }
 
 #[test]
-fn a_full_socket_between_frames_leaves_no_rest() {
+fn a_socket_that_is_full_between_frames_leaves_a_whole_one() {
     let (outbox, mut peer) = live();
     while outbox.send_now(&[0; 512]).unwrap() > 0 {}
-    assert_eq!(outbox.offer(&batch(7, &[10]), 0), Offer::Full(7));
+    let frames = batch(7, &[10]);
+    let Offer::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else { panic!("it is full") };
+    assert!(!cut.is_begun());
+    assert_eq!((&rest_of(&cut)[..], next_id), (frames.bytes(), 8));
     assert_eq!(waiting(&outbox), (vec![], Last::No));
     peer.read(usize::MAX);
     assert!(outbox.go_live());
@@ -96,9 +102,7 @@ fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind(
     assert_eq!(peer.frames().len(), 1);
 
     let (outbox, _, _) = behind();
-    let (rest, _) = waiting(&outbox);
-    assert!(!rest.is_empty());
-    let answers = ["a", "b", "c"].map(|words| Refusal::NotJson.frame(words));
+    let answers = ["a", "b", "c"].map(|words| ErrorAnswer::NotJson.frame(words));
     for answer in &answers {
         assert_eq!(outbox.control(answer), Control::Done);
     }
@@ -109,9 +113,10 @@ fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind(
 
 #[test]
 fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
-    let (outbox, mut peer, _) = behind();
+    let (outbox, mut peer, cut) = behind();
     assert_eq!(outbox.control(&ping_frame()), Control::Done);
     peer.read(usize::MAX);
+    peer.bytes.extend(rest_of(&cut));
     peer.bytes.extend(waiting(&outbox).0);
     let (frames, behind) = frames_in(&peer.bytes);
     let firsts: Vec<_> = frames.iter().map(|frame| frame.first).collect();
@@ -121,21 +126,19 @@ fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
 #[test]
 fn a_control_frame_that_does_not_fit_makes_the_client_behind() {
     let (outbox, mut peer) = live();
-    let answer = Refusal::NotJson.frame(&"x".repeat(50_000));
-    assert_eq!(outbox.control(&answer), Control::Full);
+    let answer = ErrorAnswer::NotJson.frame(&"x".repeat(50_000));
+    let Control::SocketFull(cut) = outbox.control(&answer) else { panic!("it fits") };
     assert!(outbox.is_behind());
     assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Behind);
     peer.read(usize::MAX);
-    peer.bytes.extend(waiting(&outbox).0);
+    peer.bytes.extend(rest_of(&cut));
     assert!(peer.bytes == answer);
 }
 
 #[test]
 fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
     let (outbox, _peer, _) = behind();
-    let rest = outbox.side().rest;
-    assert!(rest > CONTROL_LIMIT, "the rest of a frame does not count");
-    let answer = Refusal::NotJson.frame(&"x".repeat(1000));
+    let answer = ErrorAnswer::NotJson.frame(&"x".repeat(1000));
     for _ in 0..100 {
         assert_eq!(outbox.control(&answer), Control::Done);
     }
@@ -145,12 +148,12 @@ fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
     }
     assert_eq!(outbox.close(BYE, "bye"), Control::Done);
     let (waiting, last) = waiting(&outbox);
-    let (frames, behind) = frames_in(&waiting[rest..]);
+    let (frames, behind) = frames_in(&waiting);
     assert_eq!((behind, last), (0, Last::Close));
     let texts = frames.iter().filter(|frame| frame.first == TEXT).count();
     assert_eq!(texts, CONTROL_LIMIT / answer.len());
     let close = close_frame(BYE, "bye").len();
-    let held = waiting.len() - rest - close;
+    let held = waiting.len() - close;
     assert!((CONTROL_LIMIT - 1..=CONTROL_LIMIT).contains(&held), "{held}");
     assert_eq!(frames.last().map(|frame| frame.first), Some(CLOSE));
 }
@@ -158,11 +161,12 @@ fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
 #[test]
 fn nothing_follows_a_close_frame() {
     #[track_caller]
-    fn check(outbox: &Outbox, peer: &mut Peer) {
+    fn check(outbox: &Outbox, peer: &mut Peer, cut: &CutFrame) {
         assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Closed);
         assert_eq!(outbox.control(&ping_frame()), Control::Done);
         assert_eq!(outbox.close(BYE, "again"), Control::Done);
         peer.read(usize::MAX);
+        peer.bytes.extend(rest_of(cut));
         peer.bytes.extend(waiting(outbox).0);
         let (frames, rest) = frames_in(&peer.bytes);
         let closes = frames.iter().filter(|frame| frame.first == CLOSE).count();
@@ -171,20 +175,20 @@ fn nothing_follows_a_close_frame() {
     let (outbox, mut peer) = live();
     assert_eq!(outbox.close(BYE, "bye"), Control::Done);
     assert!(outbox.is_closed());
-    check(&outbox, &mut peer);
+    check(&outbox, &mut peer, &CutFrame::default());
 
-    let (outbox, mut peer, _) = behind();
+    let (outbox, mut peer, cut) = behind();
     assert_eq!(outbox.close(BYE, "bye"), Control::Done);
     assert!(outbox.is_behind() && !outbox.is_closed());
     assert!(!outbox.go_live(), "a close frame waits");
-    check(&outbox, &mut peer);
+    check(&outbox, &mut peer, &cut);
     assert!(!outbox.go_live(), "the close frame is on its way");
 
     let (outbox, mut peer) = live();
     let long = frame_of(CLOSE, &vec![b'x'; 50_000]);
-    assert_eq!(outbox.close_with(&long), Control::Full);
+    let Control::SocketFull(cut) = outbox.close_with(&long) else { panic!("it fits") };
     assert!(outbox.is_behind() && !outbox.go_live());
-    check(&outbox, &mut peer);
+    check(&outbox, &mut peer, &cut);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use http::{StatusCode, header};
 
 use super::{Exchange, JSON, Stop, stopping};
 use crate::{
+    command::Stored,
     handshake::{Refused, speaker},
-    hub::Stored,
-    message::{self, NotJson, Refusal},
+    message::{self, NotJson},
+    wire::ErrorAnswer,
 };
 
 /// The name of who gives none.
@@ -57,7 +58,7 @@ impl Exchange<'_> {
             Kind::Many => push_many(text, max_message, &mut lines)?,
         };
         if let Err(why) = taken {
-            return self.answer_refusal(StatusCode::BAD_REQUEST, Refusal::NotJson, &why);
+            return self.answer_refusal(StatusCode::BAD_REQUEST, ErrorAnswer::NotJson, &why);
         }
         match self.web.hub.store(key, lines).map_err(|_| stopping())? {
             Ok(stored) => self.created(stored, kind),
@@ -82,7 +83,7 @@ impl Exchange<'_> {
     fn answer_refusal(
         &mut self,
         status: StatusCode,
-        refusal: Refusal,
+        refusal: ErrorAnswer,
         why: &str,
     ) -> Result<(), Stop> {
         let mut headers = vec![(header::CONTENT_TYPE, JSON.to_owned())];

@@ -9,10 +9,10 @@ use memchr::memmem::Finder;
 
 use super::{Exchange, Gone, Headers, JSON, Stop};
 use crate::{
+    command::View,
     handshake::{Refused, number, response_epoch},
-    history::{BLOCK, HistoryFrame, Range, Snapshot, Times, Window},
-    hub::View,
-    message::push_number,
+    history::{BLOCK, Located, Range, Snapshot, Times, Window},
+    wire::{HistoryFrame, push_number},
 };
 
 const NDJSON: &str = "application/x-ndjson";
@@ -108,7 +108,9 @@ impl Exchange<'_> {
             self.look(Window { after: Some(after), before, limit: None }, None)?;
         let mut line = Vec::new();
         match range.messages()?.next()? {
-            Some((found, data)) if found == id => push_line(&mut line, id, times.of(id), data),
+            Some(found) if found.id == id => {
+                push_line(&mut line, id, times.of(id), found.data);
+            }
             _ => return Err(missing().into()),
         }
         let headers = vec![(header::CONTENT_TYPE, JSON.to_owned()), response_epoch(&epoch)];
@@ -233,8 +235,10 @@ impl Exchange<'_> {
     fn array(&mut self, mut frame: HistoryFrame) -> Result<(), Stop> {
         let mut block = Vec::new();
         // Nothing but an end is honest when the file cannot be read any more.
-        while frame.fill(&mut block)? {
+        while !frame.is_done() {
+            frame.peek(&mut block, BLOCK)?;
             self.send(&block)?;
+            frame.advance(block.len());
             block.clear();
         }
         Ok(())
@@ -335,7 +339,7 @@ fn for_found(
         // twice rather than held.
         let mut messages = range.clone().messages()?;
         let mut count = 0_u64;
-        while let Some((_, data)) = messages.next()? {
+        while let Some(Located { data, .. }) = messages.next()? {
             count += u64::from(is_found(data));
         }
         skipped = count.saturating_sub(limit);
@@ -343,7 +347,7 @@ fn for_found(
     let mut left = limit.unwrap_or(u64::MAX);
     let mut messages = range.clone().messages()?;
     while left > 0
-        && let Some((id, data)) = messages.next()?
+        && let Some(Located { id, data, .. }) = messages.next()?
     {
         if !is_found(data) {
             continue;

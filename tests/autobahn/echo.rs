@@ -10,6 +10,7 @@
 
 use std::{
     error::Error,
+    fs::File,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -26,10 +27,11 @@ use tungstenite::{
     },
 };
 use txtcord::{
-    client::{Connection, FellBehind, Limits, Received, Wait},
     handshake::{self, Head, HeadError, Refused},
     outbox::{Last, Outbox, SEND_SLICE, SendError},
     socket::linger,
+    websocket::{Connection, Limits, Received, Wait},
+    wire::CutFrame,
 };
 
 /// The suite sends messages of up to 16 MiB.
@@ -76,8 +78,7 @@ fn converse(outbox: Outbox) -> io::Result<()> {
     outbox.go_live();
     let outbox = Arc::new(outbox);
     let limits = Limits { max_message: MAX_MESSAGE, ping_interval: PING_INTERVAL };
-    let connection = Connection::new(outbox.clone(), received, limits, catch_up(outbox))?;
-    echo(connection)
+    echo(Connection::new(outbox.clone(), received, limits)?, &outbox)
 }
 
 /// The answer that accepts the upgrade, and what was received behind the request.
@@ -94,18 +95,23 @@ fn refuse(outbox: &Outbox, refused: &Refused) -> io::Result<()> {
 }
 
 /// Reads and sends back until the connection is over.
-fn echo(mut connection: Connection) -> io::Result<()> {
+fn echo(mut connection: Connection, outbox: &Outbox) -> io::Result<()> {
     loop {
         let frame = match connection.read(Wait::ForPeer) {
             Received::Text(text) => frame(text.into(), Data::Text),
             Received::Binary(bytes) => frame(bytes, Data::Binary),
             Received::Nothing => continue,
+            Received::SocketFull(cut) => {
+                catch_up(outbox, &cut)?;
+                continue;
+            }
             Received::Over(over) => {
-                connection.finish(&over);
+                // An error means that the peer is gone, and with it the need to say goodbye.
+                connection.finish(&over, |cut| drop(catch_up(outbox, &cut)));
                 return Ok(());
             }
         };
-        send(connection.outbox(), &frame)?;
+        send(outbox, &frame)?;
     }
 }
 
@@ -116,24 +122,24 @@ fn frame(data: Bytes, kind: Data) -> Vec<u8> {
     bytes
 }
 
-/// What is done when a control frame found the socket full: on the thread that reads, which sends
-/// nothing else meanwhile.
-fn catch_up(outbox: Arc<Outbox>) -> FellBehind {
-    Box::new(move || {
-        let mut waiting = Vec::new();
-        loop {
-            let last = outbox.take_waiting(&mut waiting);
-            send(&outbox, &waiting)?;
-            waiting.clear();
-            if last == Last::Close {
-                outbox.closed();
-                return Ok(());
-            }
-            if outbox.go_live() {
-                return Ok(());
-            }
+/// Sends what a full socket left of a control frame, on the thread that reads, which sends nothing else
+/// meanwhile.
+fn catch_up(outbox: &Outbox, cut: &CutFrame) -> io::Result<()> {
+    let mut waiting = Vec::new();
+    // A control frame holds nothing of a file.
+    cut.peek(&File::open("/dev/null")?, &mut waiting, MAX_MESSAGE)?;
+    loop {
+        let last = outbox.take_waiting(&mut waiting);
+        send(outbox, &waiting)?;
+        waiting.clear();
+        if last == Last::Close {
+            outbox.closed();
+            return Ok(());
         }
-    })
+        if outbox.go_live() {
+            return Ok(());
+        }
+    }
 }
 
 fn send(outbox: &Outbox, bytes: &[u8]) -> io::Result<()> {

@@ -13,9 +13,10 @@ use std::sync::{Arc, LazyLock};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use txtcord::history::{History, HistoryFrame, Resume};
+use txtcord::history::{BLOCK, History, Resume};
 use txtcord::lines::line_limit;
-use txtcord::message::{self, Frames};
+use txtcord::message;
+use txtcord::wire::{Frames, HistoryFrame};
 
 /// The longest message that a server takes by default.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -54,7 +55,8 @@ fn encode_batch(bencher: Bencher, messages: u64) {
     bencher.counter(ItemsCount::new(messages)).bench_local(|| {
         frames.clear();
         for id in 0..messages {
-            frames.push(black_box(data.as_bytes()), 1_000_000 + id, Some(1_732_370_535_123));
+            let ts = Some(1_732_370_535_123);
+            frames.push(black_box(data.as_bytes()), id, 1_000_000 + id, ts);
         }
         frames.bytes().len()
     });
@@ -85,7 +87,9 @@ fn stream_snapshot(bencher: Bencher) {
         let snapshot = stored.history.snapshot(&Resume::default(), &epoch);
         let mut frame = HistoryFrame::new(snapshot).expect("the file is there");
         let (mut block, mut bytes) = (Vec::new(), 0);
-        while frame.fill(&mut block).expect("the file can be read") {
+        while !frame.is_done() {
+            frame.peek(&mut block, BLOCK).expect("the file can be read");
+            frame.advance(block.len());
             bytes += black_box(&block).len();
             block.clear();
         }

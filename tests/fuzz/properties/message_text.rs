@@ -1,7 +1,8 @@
 //! What a client types becomes one line of the file, verbatim, or is refused.
 
 use serde_json::{Value, json};
-use txtcord::message::{Refusal, on_line, push_line, push_line_as};
+use txtcord::message::{on_line, push_line, push_line_as};
+use txtcord::wire::ErrorAnswer;
 
 use super::json::{is_json, trimmed};
 
@@ -31,7 +32,7 @@ fn sent(text: &str) {
         Err(error) => {
             assert!(!is_json(text.as_bytes()), "refused, but JSON: {error}");
             assert_eq!(lines, BEFORE);
-            return is_an_answer(&Refusal::NotJson.frame(&error.to_string()));
+            return is_an_answer(&ErrorAnswer::NotJson.frame(&error.to_string()));
         }
     }
     let line = only_line(&lines);

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use tungstenite::protocol::frame::FrameHeader;
 use txtcord::{
     config::Fsync,
-    history::{History, HistoryFrame, LiveFrames, Resume, Times},
+    history::{BLOCK, History, Resume, Times},
     journal::Journal,
+    wire::{Frames, HistoryFrame, LiveFrames},
 };
 
 use super::json::{is_json, skip_space, trimmed};
@@ -195,7 +196,13 @@ impl Model<'_> {
 
         let resume = Resume { after, limit, epoch: Some(epoch.to_string()) };
         let mut frame = HistoryFrame::new(history.snapshot(&resume, epoch)).expect("it is there");
-        let bytes = filled(|out| frame.fill(out));
+        let mut bytes = Vec::new();
+        while !frame.is_done() {
+            let mut block = Vec::new();
+            frame.peek(&mut block, BLOCK).expect("it is there");
+            frame.advance(block.len());
+            bytes.append(&mut block);
+        }
         let [payload] = payloads(&bytes)[..] else { panic!("not one frame") };
         let mut rest =
             payload.strip_prefix(br#"{"type":"message_history","data":["#).expect("its beginning");
@@ -228,17 +235,23 @@ impl Model<'_> {
         assert_eq!(keys, expected, "after {after:?}, limit {limit:?}");
     }
 
-    /// Whether who has everything before an id gets the rest, one frame each, in rounds.
+    /// Whether a client that has everything before an id gets the rest, one frame each, in stretches.
     fn catches_up(&self, history: &History, first_id: u64) {
         let mut next_id = first_id;
         let mut bytes = Vec::new();
         while next_id <= self.last_id() {
-            let round = history.round(next_id);
-            assert_eq!(round.first_id, next_id);
-            assert!(round.last_id >= next_id, "a round that gets nowhere");
-            next_id = round.last_id + 1;
-            let mut frames = LiveFrames::new(round, Times::default()).expect("it is there");
-            bytes.extend(filled(|out| frames.fill(out)));
+            let stretch = history.stretch(next_id);
+            assert_eq!(stretch.first_id, next_id);
+            assert!(stretch.last_id >= next_id, "a stretch that gets nowhere");
+            next_id = stretch.last_id + 1;
+            let mut live = LiveFrames::new(stretch, Times::default()).expect("it is there");
+            let mut frames = Frames::default();
+            while {
+                live.fill(&mut frames, BLOCK).expect("it is there");
+                !frames.is_empty()
+            } {
+                bytes.extend_from_slice(frames.bytes());
+            }
         }
         let frames = payloads(&bytes);
         let expected = self.after(first_id - 1);
@@ -249,16 +262,6 @@ impl Model<'_> {
             assert_eq!(rest, Some(format!(r#","id":{id}}}"#).as_bytes()), "message {id}");
         }
     }
-}
-
-/// All that something gives out block by block.
-fn filled(mut fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool>) -> Vec<u8> {
-    let mut all = Vec::new();
-    let mut block = Vec::new();
-    while fill(&mut block).expect("it is there") {
-        all.append(&mut block);
-    }
-    all
 }
 
 /// The payloads of unmasked frames that stand back to back.

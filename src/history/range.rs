@@ -1,0 +1,228 @@
+//! A part of the history, and reading it from the file.
+//!
+//! It costs nothing to make and stays true for ever, since the file only grows. The thread that needs
+//! the bytes reads them itself, never past the committed end.
+
+use std::{fs::File, io, sync::Arc};
+
+use super::{BLOCK, Hole, Mark, STRIDE};
+use crate::{
+    lines::{Line, Lines, read_at},
+    message,
+};
+
+/// A stretch of the history, to be read by the thread that holds it.
+#[derive(Clone, Debug)]
+pub struct Range {
+    pub(super) file: Arc<File>,
+    pub(super) line_limit: usize,
+    /// The first line.
+    pub first_id: u64,
+    /// The last line; one less than `first_id` when there is none.
+    pub last_id: u64,
+    /// The nearest known line at or before the first, and at or before the one after the last.
+    pub(super) start: Mark,
+    pub(super) stop: Mark,
+    /// The committed end of the file.
+    pub(super) end: u64,
+    pub(super) holes: Arc<Vec<Hole>>,
+}
+
+impl Range {
+    /// Whether there is no line in it.
+    pub fn is_empty(&self) -> bool {
+        self.first_id > self.last_id
+    }
+
+    /// The file that it is a stretch of.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// The ids in it that are holes, from `first_id` on.
+    pub fn holes_from(&self, first_id: u64) -> impl Iterator<Item = u64> {
+        let from = first_id.max(self.first_id);
+        let ids = move |hole: &Hole| hole.first_id.max(from)..=hole.last_id().min(self.last_id);
+        self.holes[self.hole_at(from)..]
+            .iter()
+            .take_while(|hole| hole.first_id <= self.last_id)
+            .flat_map(ids)
+    }
+
+    /// Reads the messages in it, one at a time.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn messages(self) -> io::Result<Messages> {
+        let (start, end) = self.offsets()?;
+        let lines = Lines::new(&self.file, start, end, BLOCK, self.line_limit);
+        let hole = self.hole_at(self.first_id);
+        let (next_id, last_id) = (self.first_id, self.last_id);
+        Ok(Messages { next_id, last_id, lines, holes: self.holes, hole })
+    }
+
+    /// Reads the messages in it as they stand, with a `\n` between two of them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn text(self) -> io::Result<Text> {
+        let (offset, end) = self.offsets()?;
+        let hole = self.holes.partition_point(|hole| hole.end <= offset);
+        // A hole that the range begins or ends in counts as far as it is in the range.
+        let inside = |hole: &Hole| hole.end.min(end).saturating_sub(hole.start.max(offset));
+        let holes = self.holes[hole..].iter().take_while(|hole| hole.start < end);
+        let left = (end - offset - holes.map(inside).sum::<u64>()).saturating_sub(1);
+        Ok(Text { file: self.file, holes: self.holes, hole, offset, end, left })
+    }
+
+    /// The offsets where the first line begins and the last one ends.
+    fn offsets(&self) -> io::Result<(u64, u64)> {
+        if self.is_empty() {
+            return Ok((self.end, self.end));
+        }
+        let stop = self.offset(self.stop, self.last_id + 1)?;
+        Ok((self.offset(self.start, self.first_id)?, stop))
+    }
+
+    /// The offset of a line, from one known at or before it.
+    fn offset(&self, near: Mark, id: u64) -> io::Result<u64> {
+        if near.id == id {
+            return Ok(near.offset);
+        }
+        let block = STRIDE as usize;
+        let mut lines = Lines::new(&self.file, near.offset, self.end, block, self.line_limit);
+        lines.skip(id - near.id)?;
+        Ok(lines.offset())
+    }
+
+    /// The first of `holes` that does not end before this line.
+    fn hole_at(&self, id: u64) -> usize {
+        self.holes.partition_point(|hole| hole.last_id() < id)
+    }
+}
+
+/// Reads the messages of a range, one at a time.
+#[derive(Debug)]
+pub struct Messages {
+    next_id: u64,
+    last_id: u64,
+    lines: Lines,
+    holes: Arc<Vec<Hole>>,
+    /// The first of `holes` that does not end before `next_id`.
+    hole: usize,
+}
+
+/// A message in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located<'a> {
+    /// The number of its line.
+    pub id: u64,
+    /// The offset in the file of its first byte.
+    pub offset: u64,
+    /// The message itself.
+    pub data: &'a [u8],
+}
+
+impl Messages {
+    /// The next message, or `None` at the end of the range.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    #[allow(clippy::should_implement_trait, reason = "lends from its buffer, as no Iterator can")]
+    pub fn next(&mut self) -> io::Result<Option<Located<'_>>> {
+        while let Some(hole) = self.holes.get(self.hole)
+            && hole.first_id <= self.next_id
+        {
+            let skipped = hole.last_id().min(self.last_id) + 1 - self.next_id;
+            self.lines.skip(skipped)?;
+            self.next_id += skipped;
+            self.hole += 1;
+        }
+        if self.next_id > self.last_id {
+            return Ok(None);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let start = self.lines.offset();
+        match self.lines.next()? {
+            Some(Line::Whole(text)) => {
+                let offset = start + message::leading_space(text) as u64;
+                Ok(Some(Located { id, offset, data: message::trim(text) }))
+            }
+            _ => Err(io::Error::other("a line of the text file is not what it was")),
+        }
+    }
+}
+
+/// The messages of a range as they stand in the file: every byte of their lines, without holes and
+/// without the `\n` of the last one.
+#[derive(Clone, Debug)]
+pub struct Text {
+    file: Arc<File>,
+    holes: Arc<Vec<Hole>>,
+    /// The first of `holes` that does not end at or before `offset`.
+    hole: usize,
+    /// The offset in the file of what comes next.
+    offset: u64,
+    /// The offset where the last line ends.
+    end: u64,
+    left: u64,
+}
+
+impl Text {
+    /// How many bytes are still to be read.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Appends the next `most` bytes to `out`, or what is left.
+    ///
+    /// # Errors
+    /// When the file cannot be read; `out` may have some of the bytes then.
+    pub fn read(&mut self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        let mut most = most as u64;
+        while let Some(count) = self.next_piece(most) {
+            let from = out.len();
+            out.resize(from + count as usize, 0);
+            let got = read_at(&self.file, &mut out[from..], self.offset)?;
+            out.truncate(from + got);
+            self.skip_within(got as u64);
+            most -= got as u64;
+        }
+        Ok(())
+    }
+
+    /// Goes on behind the next `most` bytes, without reading them.
+    pub fn skip(&mut self, most: u64) {
+        let mut most = most;
+        while let Some(count) = self.next_piece(most) {
+            self.skip_within(count);
+            most -= count;
+        }
+    }
+
+    /// How many of the next `most` bytes stand side by side, after the holes before them; `None` when
+    /// that is none.
+    fn next_piece(&mut self, most: u64) -> Option<u64> {
+        let most = most.min(self.left);
+        if most == 0 {
+            return None;
+        }
+        loop {
+            let hole = self.holes.get(self.hole).filter(|hole| hole.start < self.end);
+            match hole {
+                Some(hole) if hole.start <= self.offset => {
+                    self.offset = hole.end;
+                    self.hole += 1;
+                }
+                Some(hole) => return Some(most.min(hole.start - self.offset)),
+                None => return Some(most.min(self.end - self.offset)),
+            }
+        }
+    }
+
+    fn skip_within(&mut self, count: u64) {
+        self.offset += count;
+        self.left -= count;
+    }
+}

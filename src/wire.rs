@@ -1,0 +1,512 @@
+//! What goes over the wire: every envelope and every frame, spelled here and nowhere else.
+//!
+//! A live message is encoded once for all clients. A history is one frame that is read from the file
+//! while it is sent. Where a socket takes only a part, both say exactly where they stand, so that
+//! nothing that was not sent is kept: it is read again from the file.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    sync::Arc,
+};
+
+use tungstenite::protocol::frame::{
+    CloseFrame, Frame, FrameHeader,
+    coding::{CloseCode, Data, OpCode},
+};
+
+use crate::{
+    history::{Located, Messages, Range, Snapshot, Text, Times},
+    lines::read_at,
+    message::push_json_string,
+};
+
+const NEW_MESSAGE: &[u8] = br#"{"type":"new_message","data":"#;
+const ID: &[u8] = br#","id":"#;
+const TS: &[u8] = br#","ts":"#;
+const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
+const SKIPPED: &[u8] = br#","skipped":["#;
+
+/// Live messages, encoded once for everybody.
+#[derive(Debug, Default)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    marks: Vec<FrameMark>,
+}
+
+/// Where a frame ends, and the message in it begins and ends.
+#[derive(Clone, Copy, Debug)]
+struct FrameMark {
+    id: u64,
+    data: usize,
+    data_end: usize,
+    end: usize,
+    /// Where the message stands in the file.
+    offset: u64,
+}
+
+/// Memory that is kept for the frames of the next batch.
+const FRAMES_KEPT: usize = 4 << 20;
+
+impl Frames {
+    /// Appends one `new_message` frame; `offset` is where `data` stands in the file.
+    pub fn push(&mut self, data: &[u8], offset: u64, id: u64, ts: Option<u64>) {
+        let stamp = ts.map_or(0, |ts| TS.len() + digits(ts));
+        let len = NEW_MESSAGE.len() + data.len() + ID.len() + digits(id) + stamp + 1;
+        push_text_header(len as u64, &mut self.bytes);
+        self.bytes.extend_from_slice(NEW_MESSAGE);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(data);
+        let data_end = self.bytes.len();
+        self.bytes.extend_from_slice(ID);
+        push_number(id, &mut self.bytes);
+        if let Some(ts) = ts {
+            self.bytes.extend_from_slice(TS);
+            push_number(ts, &mut self.bytes);
+        }
+        self.bytes.push(b'}');
+        let end = self.bytes.len();
+        self.marks.push(FrameMark { id, data: start, data_end, end, offset });
+    }
+
+    /// Whole frames, back to back.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many frames there are.
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Whether there is no frame.
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// The id after the last message; 0 when there is none.
+    pub fn next_id(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.id + 1)
+    }
+
+    /// How many messages there are whose id is `id` or higher.
+    pub fn count_from(&self, id: u64) -> u64 {
+        (self.marks.len() - self.marks.partition_point(|mark| mark.id < id)) as u64
+    }
+
+    /// Where in `bytes` the first message begins whose id is `id` or higher.
+    pub fn start_of(&self, id: u64) -> usize {
+        match self.marks.partition_point(|mark| mark.id < id) {
+            0 => 0,
+            before => self.marks[before - 1].end,
+        }
+    }
+
+    /// Forgets all but the first `len` frames.
+    pub fn truncate(&mut self, len: usize) {
+        self.marks.truncate(len);
+        self.bytes.truncate(self.marks.last().map_or(0, |mark| mark.end));
+    }
+
+    /// Forgets the frames, keeps the memory but for what a rare huge batch took.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(FRAMES_KEPT);
+        self.marks.clear();
+    }
+
+    /// Where a send that took `sent` bytes, fewer than all, leaves a client: what is left of the first
+    /// frame that it did not take whole, and the id after that.
+    pub fn cut(&self, sent: usize) -> (CutFrame, u64) {
+        let whole = self.marks.partition_point(|mark| mark.end <= sent);
+        let start = if whole == 0 { 0 } else { self.marks[whole - 1].end };
+        let mark = &self.marks[whole];
+        // The next id is what follows the cut message, whether or not there is a frame of it.
+        let next_id = mark.id + 1;
+        if mark.end - sent <= SHORT_REST {
+            return (CutFrame::of(&self.bytes[start..mark.end], sent - start), next_id);
+        }
+        let data = sent.clamp(mark.data, mark.data_end);
+        let cut = CutFrame {
+            is_begun: sent > start,
+            before: self.bytes[sent.min(data)..data].into(),
+            offset: mark.offset + (data - mark.data) as u64,
+            len: (mark.data_end - data) as u64,
+            after: self.bytes[sent.max(mark.data_end)..mark.end].into(),
+        };
+        (cut, next_id)
+    }
+}
+
+/// The messages of a stretch as live frames, for a client that is behind.
+#[derive(Debug)]
+pub struct LiveFrames {
+    messages: Messages,
+    times: Times,
+}
+
+impl LiveFrames {
+    /// Prepares the frames of a stretch, with the times that are known.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(range: Range, times: Times) -> io::Result<LiveFrames> {
+        Ok(LiveFrames { messages: range.messages()?, times })
+    }
+
+    /// Makes `frames` those that come next, whole, of `least` bytes or a little more; none at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn fill(&mut self, frames: &mut Frames, least: usize) -> io::Result<()> {
+        frames.clear();
+        while frames.bytes().len() < least
+            && let Some(Located { id, offset, data }) = self.messages.next()?
+        {
+            frames.push(data, offset, id, self.times.of(id));
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a frame is kept up to this length, in bytes, instead of being read again: less than
+/// a system call's worth, and little beside what else a client takes.
+const SHORT_REST: usize = 256;
+
+/// What a socket did not take of one frame. The message in it is not kept but read again from the
+/// file, so that ten thousand clients in the middle of long messages cost next to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutFrame {
+    /// Whether some of it is out.
+    is_begun: bool,
+    /// What comes first.
+    before: Box<[u8]>,
+    /// Then a part of the file.
+    offset: u64,
+    len: u64,
+    /// What comes last.
+    after: Box<[u8]>,
+}
+
+impl CutFrame {
+    /// What is left of a short frame of which `sent` bytes are out.
+    pub fn of(frame: &[u8], sent: usize) -> CutFrame {
+        CutFrame { is_begun: sent > 0, before: frame[sent..].into(), ..CutFrame::default() }
+    }
+
+    /// Whether the peer has a part of it, so that nothing else may be sent before the rest.
+    pub fn is_begun(&self) -> bool {
+        self.is_begun && !self.is_empty()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.len == 0 && self.after.is_empty()
+    }
+
+    /// Appends what comes next to `out`, `most` bytes or what is left.
+    ///
+    /// # Errors
+    /// When the file cannot be read: the frame cannot be finished then.
+    pub fn peek(&self, file: &File, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        let end = out.len() + most;
+        out.extend_from_slice(&self.before);
+        let mut offset = self.offset;
+        let until = self.offset + self.len;
+        while offset < until && out.len() < end {
+            let from = out.len();
+            let want = (until - offset).min((end - from) as u64);
+            out.resize(from + want as usize, 0);
+            let got = read_at(file, &mut out[from..], offset)?;
+            out.truncate(from + got);
+            offset += got as u64;
+        }
+        out.extend_from_slice(&self.after);
+        out.truncate(end);
+        Ok(())
+    }
+
+    /// Goes on behind the next `count` bytes.
+    pub fn advance(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.is_begun = true;
+        let first = count.min(self.before.len());
+        self.before = self.before[first..].into();
+        let of_file = ((count - first) as u64).min(self.len);
+        self.offset += of_file;
+        self.len -= of_file;
+        let last = count - first - of_file as usize;
+        self.after = self.after[last..].into();
+    }
+}
+
+/// A `message_history` frame that is read from the file as it is sent: one frame, whose header has the
+/// length, known from the range and its holes, and whose array is the file with each `\n` made a `,`.
+#[derive(Clone, Debug)]
+pub struct HistoryFrame {
+    range: Range,
+    epoch: Arc<str>,
+    resumed: Option<bool>,
+    part: Part,
+    /// How many bytes of the part are out, but for those of the array.
+    within: usize,
+    array: Text,
+    /// The next id that may have to be named as skipped.
+    hole: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Header,
+    Begin,
+    Array,
+    Ids,
+    /// `,"skipped":[`, or the `,` before the next id, and the id.
+    Skipped,
+    EndOfSkipped,
+    Epoch,
+    Done,
+}
+
+impl HistoryFrame {
+    /// Prepares the frame of a snapshot.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(snapshot: Snapshot) -> io::Result<HistoryFrame> {
+        let Snapshot { range, epoch, resumed } = snapshot;
+        let array = range.clone().text()?;
+        let hole = range.first_id;
+        Ok(HistoryFrame { range, epoch, resumed, part: Part::Header, within: 0, array, hole })
+    }
+
+    /// Leaves the frame's header out: for those who are sent the payload by other means.
+    pub fn without_header(mut self) -> HistoryFrame {
+        self.part = Part::Begin;
+        self
+    }
+
+    /// Whether all of it is out.
+    pub fn is_done(&self) -> bool {
+        self.part == Part::Done
+    }
+
+    /// The length of the payload, before any of it has been taken.
+    pub fn payload_len(&self) -> u64 {
+        let skipped: u64 = self.range.holes_from(self.hole).map(|id| digits(id) as u64 + 1).sum();
+        // Each id brings a comma but for the first, whose place the closing bracket takes.
+        let skipped = if skipped == 0 { 0 } else { SKIPPED.len() as u64 + skipped };
+        let rest = HISTORY.len() + self.ids().len() + self.end().len();
+        rest as u64 + self.array.left() + skipped
+    }
+
+    /// Appends what comes next to `out`, up to `most` bytes; nothing when all of it is out.
+    ///
+    /// # Errors
+    /// When the file cannot be read: the frame cannot be finished then.
+    pub fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        let mut ahead = self.clone();
+        let end = out.len() + most;
+        while out.len() < end && !ahead.is_done() {
+            let room = end - out.len();
+            match ahead.words() {
+                None => {
+                    let from = out.len();
+                    ahead.array.read(out, room)?;
+                    // A loop that the compiler makes wide.
+                    for byte in &mut out[from..] {
+                        *byte = if *byte == b'\n' { b',' } else { *byte };
+                    }
+                    ahead.pass_array();
+                }
+                Some(words) => {
+                    let rest = &words[ahead.within..];
+                    let count = room.min(rest.len());
+                    out.extend_from_slice(&rest[..count]);
+                    ahead.skip_words(words.len(), count);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on behind the next `count` bytes.
+    pub fn advance(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 && !self.is_done() {
+            left -= match self.words() {
+                None => self.skip_array(left),
+                Some(words) => self.skip_words(words.len(), left),
+            };
+        }
+    }
+
+    /// The part that comes next, if it is not the array.
+    fn words(&self) -> Option<Vec<u8>> {
+        let mut words = Vec::new();
+        match self.part {
+            Part::Header => push_text_header(self.payload_len(), &mut words),
+            Part::Begin => words.extend_from_slice(HISTORY),
+            Part::Array => return None,
+            Part::Ids => words = self.ids(),
+            Part::Skipped => {
+                let is_first = self.hole == self.range.first_id;
+                words.extend_from_slice(if is_first { SKIPPED } else { b"," });
+                push_number(self.next_hole()?, &mut words);
+            }
+            Part::EndOfSkipped => words.push(b']'),
+            Part::Epoch | Part::Done => words = self.end(),
+        }
+        Some(words)
+    }
+
+    fn next_hole(&self) -> Option<u64> {
+        self.range.holes_from(self.hole).next()
+    }
+
+    fn ids(&self) -> Vec<u8> {
+        let mut words = br#"],"first_id":"#.to_vec();
+        push_number(self.range.first_id, &mut words);
+        words.extend_from_slice(br#","last_id":"#);
+        push_number(self.range.last_id, &mut words);
+        words
+    }
+
+    fn end(&self) -> Vec<u8> {
+        let resumed = match self.resumed {
+            None => "",
+            Some(true) => r#","resumed":true"#,
+            Some(false) => r#","resumed":false"#,
+        };
+        format!(r#","epoch":"{}"{resumed}}}"#, self.epoch).into_bytes()
+    }
+
+    /// Goes on behind `most` bytes of a part of `len` bytes, or its end; returns how many that was.
+    fn skip_words(&mut self, len: usize, most: usize) -> usize {
+        let count = most.min(len - self.within);
+        self.within += count;
+        if self.within == len {
+            self.within = 0;
+            self.part = self.next_part();
+        }
+        count
+    }
+
+    fn skip_array(&mut self, most: usize) -> usize {
+        let before = self.array.left();
+        self.array.skip(most as u64);
+        self.pass_array();
+        (before - self.array.left()) as usize
+    }
+
+    fn pass_array(&mut self) {
+        if self.array.left() == 0 {
+            self.part = self.next_part();
+        }
+    }
+
+    fn next_part(&mut self) -> Part {
+        match self.part {
+            Part::Header => Part::Begin,
+            Part::Begin if self.array.left() > 0 => Part::Array,
+            Part::Begin | Part::Array => Part::Ids,
+            Part::Ids if self.next_hole().is_some() => Part::Skipped,
+            Part::Skipped => {
+                self.hole = self.next_hole().map_or(u64::MAX, |id| id + 1);
+                if self.next_hole().is_some() { Part::Skipped } else { Part::EndOfSkipped }
+            }
+            Part::Ids | Part::EndOfSkipped => Part::Epoch,
+            Part::Epoch | Part::Done => Part::Done,
+        }
+    }
+}
+
+/// The header of an unmasked text frame, RFC 6455 section 5.2.
+pub fn push_text_header(len: u64, out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    header.format(len, out).expect("writing a header to memory cannot fail");
+}
+
+/// How many decimal digits a number has.
+pub fn digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// Decimal digits.
+pub fn push_number(number: u64, out: &mut Vec<u8>) {
+    write!(out, "{number}").expect("writing a number to memory cannot fail");
+}
+
+/// What a client is told when its input was not taken; the codes are on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorAnswer {
+    /// The text is not JSON.
+    NotJson,
+    /// Messages are text.
+    BinaryUnsupported,
+    /// The disk is full, or a quota or limit is reached.
+    StorageFull,
+    /// The server is about to end.
+    ShuttingDown,
+}
+
+impl ErrorAnswer {
+    /// The code on the wire.
+    pub fn code(self) -> &'static str {
+        match self {
+            ErrorAnswer::NotJson => "not_json",
+            ErrorAnswer::BinaryUnsupported => "binary_unsupported",
+            ErrorAnswer::StorageFull => "storage_full",
+            ErrorAnswer::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// What a person is told, where the case has no words of its own.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            ErrorAnswer::NotJson => "the text is not JSON",
+            ErrorAnswer::BinaryUnsupported => "send messages as text frames",
+            ErrorAnswer::StorageFull => "the server cannot store messages now; try again later",
+            ErrorAnswer::ShuttingDown => "the server is stopping; connect again and send once more",
+        }
+    }
+
+    /// The answer as JSON.
+    pub fn json(self, message: &str) -> Vec<u8> {
+        let mut json =
+            format!(r#"{{"type":"error","code":"{}","message":"#, self.code()).into_bytes();
+        push_json_string(message, &mut json);
+        json.push(b'}');
+        json
+    }
+
+    /// The answer as one text frame.
+    pub fn frame(self, message: &str) -> Vec<u8> {
+        let json = self.json(message);
+        let mut frame = Vec::with_capacity(json.len() + 10);
+        push_text_header(json.len() as u64, &mut frame);
+        frame.extend_from_slice(&json);
+        frame
+    }
+}
+
+/// A ping without payload.
+pub fn ping_frame() -> Vec<u8> {
+    formatted(Frame::ping(Vec::new()))
+}
+
+/// A close frame with a code and a short reason for a person.
+pub fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
+    formatted(Frame::close(Some(CloseFrame { code, reason: reason.into() })))
+}
+
+fn formatted(frame: Frame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len());
+    frame.format(&mut bytes).expect("writing a frame to memory cannot fail");
+    bytes
+}
+
+#[cfg(test)]
+mod tests;
