@@ -1,15 +1,18 @@
 //! The program: arguments, logging, signals, exit code; the one place that prints and exits.
 
 use std::{
+    env,
     fs::OpenOptions,
     io::{self, LineWriter, Write},
-    process::ExitCode,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
     thread,
 };
 
 use clap::Parser;
 use crossbeam_channel::{Receiver, bounded};
 use log::error;
+use rlimit::Resource;
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
@@ -26,6 +29,7 @@ use txtcord::{
 const IMPATIENT: i32 = 1;
 
 fn main() -> ExitCode {
+    share_one_heap_where_space_is_limited();
     let config = Config::parse();
     if let Some(Instead::Health) = config.instead {
         return health(&config);
@@ -72,6 +76,21 @@ fn health(config: &Config) -> ExitCode {
             eprintln!("txtcord: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// glibc reserves 64 MiB of address space for the heap of a thread, up to eight heaps a processor. Where
+/// the space is limited (`ulimit -v`) that would be all of it, so the program starts again with one
+/// heap for all threads.
+fn share_one_heap_where_space_is_limited() {
+    const HEAPS: &str = "MALLOC_ARENA_MAX";
+    let is_limited = Resource::AS.get_soft().is_ok_and(|limit| limit != rlimit::INFINITY);
+    if !is_limited || env::var_os(HEAPS).is_some() {
+        return;
+    }
+    if let Ok(program) = env::current_exe() {
+        // It returns only when that fails; the server then serves fewer clients.
+        let _ = Command::new(program).args(env::args_os().skip(1)).env(HEAPS, "1").exec();
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -31,17 +31,17 @@ use crate::{
     lines::line_limit,
     outbox::Outbox,
     socket::linger,
+    tally::Tally,
     web::{Then, Web},
     websocket::Limits,
 };
 
+mod capacity;
+
+use capacity::{Capacity, NOTSENT, Space, notsent, tcp_memory};
+
 /// Connections that the kernel holds for us; std's 128 drops bursts.
 const BACKLOG: i32 = 1024;
-
-/// Bytes that the kernel holds for a client beyond what is on its way to it. More would be queued
-/// where nobody sees it; less would wake a sender more often. Set on the listener and inherited, so
-/// it costs a connection nothing.
-const NOTSENT: u32 = 128 << 10;
 
 /// The stack of a client's thread. What it does not touch takes no memory.
 const STACK: usize = 128 << 10;
@@ -49,8 +49,12 @@ const STACK: usize = 128 << 10;
 /// Connections beyond `--max-clients` that are read to be told so; more are just dropped.
 const REFUSALS: usize = 64;
 
-/// Descriptors beside those of clients: the file, the lock, the log, the listener.
-const OTHER_FILES: u64 = 32;
+/// Descriptors beside those of clients: the file, the lock, the log, the listener, and two for each
+/// thread that catches clients up.
+const OTHER_FILES: u64 = 24;
+
+/// Threads beside those of clients: main, accept, signals, the hub, those that catch clients up.
+const OTHER_THREADS: u64 = 32;
 
 /// How long an orderly stop may take.
 const STOP_TIME: Duration = Duration::from_secs(5);
@@ -118,7 +122,7 @@ impl Server {
             let what = what.to_owned();
             move |error| StartError::Other(what, error)
         };
-        raise_file_limit(config.max_clients);
+        let max_clients = max_clients(config.max_clients);
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
         let messages = history.messages();
@@ -173,12 +177,13 @@ impl Server {
             },
             alive: Arc::downgrade(&alive),
             open: Arc::new(AtomicUsize::new(0)),
+            max_clients,
             config: Arc::new(config.clone()),
         };
-        let accepting = listener.clone();
+        let acceptor = Acceptor::new(listener.clone(), house);
         let accept = named("accept", move || {
             let _alive = alive;
-            accept_loop(&accepting, &house);
+            acceptor.run();
         })
         .map_err(other("starting to accept"))?;
         Ok(Server { address, listener, accept, hub_ended, handle, clients })
@@ -249,25 +254,22 @@ fn promise(fsync: Fsync) -> &'static str {
     }
 }
 
-fn raise_file_limit(max_clients: usize) {
-    let wanted = max_clients as u64 + OTHER_FILES;
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit >= wanted => {}
-        Ok(limit) => warn!(
-            "only {limit} open files are allowed, too few for --max-clients {max_clients}; raise \
-             it with ulimit -n {wanted}"
-        ),
-        Err(error) => warn!("the limit of open files could not be raised: {error}"),
+/// How many clients are served: `wanted`, or what this machine can carry.
+fn max_clients(wanted: usize) -> usize {
+    let capacity = Capacity::of_this_machine();
+    if capacity.clients < wanted as u64 {
+        warn!("{capacity}, fewer than --max-clients {wanted}");
     }
+    wanted.min(usize::try_from(capacity.clients).unwrap_or(usize::MAX))
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, StartError> {
     let open = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Inherited by what is accepted.
+        // Inherited by what is accepted, as is what the kernel may hold.
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(NOTSENT)?;
+        socket.set_tcp_notsent_lowat(NOTSENT as u32)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket)
@@ -286,50 +288,100 @@ struct House {
     alive: Weak<Sender<Infallible>>,
     /// Connections that are open.
     open: Arc<AtomicUsize>,
+    /// Most of them that are served.
+    max_clients: usize,
     config: Arc<Config>,
 }
 
 /// Accepts until the listener is shut down.
-fn accept_loop(listener: &Socket, house: &House) {
-    static NUMBER: AtomicU64 = AtomicU64::new(1);
-    let mut back_off = BACK_OFF.0;
-    let mut quiet_until = Instant::now();
-    loop {
-        let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => continue,
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    if Instant::now() >= quiet_until {
-                        warn!("cannot accept: {error}; trying again");
-                        quiet_until = Instant::now() + Duration::from_secs(1);
-                    }
-                    thread::sleep(back_off);
-                    back_off = (back_off * 2).min(BACK_OFF.1);
-                    continue;
+struct Acceptor {
+    listener: Arc<Socket>,
+    house: House,
+    space: Space,
+    tcp_memory: u64,
+    /// What connections inherit; see [`notsent`].
+    notsent: u64,
+    /// Connections that were accepted, which names their threads.
+    accepted: u64,
+    /// How often something was missing for one more client.
+    shortages: Tally,
+}
+
+impl Acceptor {
+    fn new(listener: Arc<Socket>, house: House) -> Acceptor {
+        Acceptor {
+            listener,
+            house,
+            space: Space::of_this_process(),
+            tcp_memory: tcp_memory(),
+            notsent: NOTSENT,
+            accepted: 0,
+            shortages: Tally::default(),
+        }
+    }
+
+    fn run(mut self) {
+        let mut back_off = BACK_OFF.0;
+        loop {
+            if let Some(count) = self.shortages.due() {
+                warn!("{count} more clients could not be served");
+            }
+            match self.listener.accept() {
+                Ok((socket, _)) => {
+                    back_off = BACK_OFF.0;
+                    self.serve(socket);
                 }
-                // What a listener that was shut down says.
-                _ => return debug!("no longer accepting: {error}"),
-            },
-        };
-        back_off = BACK_OFF.0;
-        let Some(seat) = Seat::take(house) else { continue };
-        let house = house.clone();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        self.is_short_of(&format!("cannot accept: {error}; trying again"));
+                        thread::sleep(back_off);
+                        back_off = (back_off * 2).min(BACK_OFF.1);
+                    }
+                    // What a listener that was shut down says.
+                    _ => return debug!("no longer accepting: {error}"),
+                },
+            }
+        }
+    }
+
+    /// Starts a thread for a connection, or tells the peer that there is no room.
+    fn serve(&mut self, socket: Socket) {
+        let Some(seat) = Seat::take(&self.house) else { return };
+        self.share_tcp_memory();
+        self.accepted += 1;
+        let (house, number) = (self.house.clone(), self.accepted);
         let outbox = Arc::new(Outbox::new(socket));
         let run = {
             let outbox = outbox.clone();
             move || converse(&house, &seat, outbox, number)
         };
-        let name = format!("client-{number}");
-        if let Err(error) = thread::Builder::new().name(name).stack_size(STACK).spawn(run) {
-            if Instant::now() >= quiet_until {
-                warn!("cannot start a thread for a client: {error}");
-                quiet_until = Instant::now() + Duration::from_secs(1);
-            }
+        let thread = thread::Builder::new().name(format!("client-{number}")).stack_size(STACK);
+        let started = match self.space.has_room() {
+            true => thread.spawn(run).map(drop),
+            false => Err(io::Error::other("the limit of address space (ulimit -v) is reached")),
+        };
+        if let Err(error) = started {
+            self.is_short_of(&format!("cannot start a thread for a client: {error}"));
             // Best effort: there is no thread to wait for this peer.
             let refused = Refused::unavailable("the server has no room now; come back later");
             let _ = outbox.send_now(&refused.response(&Method::GET));
+        }
+    }
+
+    /// The more clients there are, the less the kernel holds for each that does not read.
+    fn share_tcp_memory(&mut self) {
+        let clients = self.house.open.load(Ordering::Relaxed) as u64;
+        let notsent = notsent(clients, self.tcp_memory);
+        // Inherited by what is accepted, so it costs a connection nothing.
+        if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
+            self.notsent = notsent;
+        }
+    }
+
+    fn is_short_of(&mut self, words: &str) {
+        if self.shortages.add() {
+            warn!("{words}");
         }
     }
 }
@@ -346,9 +398,9 @@ impl Seat {
     /// None when there is not even room for a refusal.
     fn take(house: &House) -> Option<Seat> {
         let before = house.open.fetch_add(1, Ordering::Relaxed);
-        let is_extra = before >= house.config.max_clients;
+        let is_extra = before >= house.max_clients;
         let seat = Seat { open: house.open.clone(), is_extra };
-        (before < house.config.max_clients + REFUSALS).then_some(seat)
+        (before < house.max_clients + REFUSALS).then_some(seat)
     }
 }
 
