@@ -383,7 +383,7 @@ impl Hub {
         while !lines.is_empty() {
             let start = match self.journal.append(lines) {
                 Ok(start) => start,
-                Err(AppendError::Full) => return Ok(None),
+                Err(AppendError::DiskFull) => return Ok(None),
                 Err(AppendError::Fatal(fatal)) => return Err(fatal),
             };
             // What is written again comes first in the order of the posts.
@@ -531,7 +531,7 @@ impl Hub {
         if self.history.end() == self.shown {
             return Ok(());
         }
-        let synced = self.journal.commit()?;
+        let synced = self.journal.sync_per_policy()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown = self.history.end();
         let messages = self.fanout.publish();

@@ -167,8 +167,8 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_side_file_says_the_file_is_opened(file in text_file(), side in side_file()) {
-        recovery::opens(&file, Some(&side));
+    fn whatever_the_lock_file_says_the_file_is_opened(file in text_file(), lock in lock_file()) {
+        recovery::opens(&file, Some(&lock));
     }
 }
 
@@ -282,8 +282,8 @@ fn text_file() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// What may stand in the side file, of this text file or another.
-fn side_file() -> impl Strategy<Value = Vec<u8>> {
+/// What may stand in the lock file, of this text file or another.
+fn lock_file() -> impl Strategy<Value = Vec<u8>> {
     let number = || prop_oneof![0..4u64, Just(u64::MAX), 0..200u64];
     let record = (number(), number(), any::<u64>()).prop_map(|(lines, bytes, tail)| {
         format!("epoch 9f2c1a7b55d0e813 lines {lines} bytes {bytes} tail {tail:016x}\n")

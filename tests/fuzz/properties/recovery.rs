@@ -40,10 +40,10 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// The name of the text file in its directory, and of the file beside it.
 const FILE: &str = "messages.txt";
-const SIDE: &str = "messages.txt.lock";
+const LOCK: &str = "messages.txt.lock";
 
 /// Checks a text file. Up to the first byte 255, if there is one, an input holds other things: how
-/// the file grows out of what follows, then what the side file holds.
+/// the file grows out of what follows, then what the lock file holds.
 pub fn check(input: &[u8]) {
     let Some(end) = input.iter().position(|byte| *byte == 0xff) else {
         return opens(input, None);
@@ -51,7 +51,7 @@ pub fn check(input: &[u8]) {
     let (text, rest) = (&input[end + 1..], &input[..end]);
     match rest {
         [] => opens(text, None),
-        [growth, side @ ..] => opens(&grown(*growth, text), Some(side)),
+        [growth, lock @ ..] => opens(&grown(*growth, text), Some(lock)),
     }
 }
 
@@ -71,13 +71,13 @@ fn grown(growth: u8, text: &[u8]) -> Vec<u8> {
     [&text[..part.start], &repeated, &text[part.end..]].concat()
 }
 
-/// Opens `file`, with what a side file says of it, three times.
-pub fn opens(file: &[u8], side: Option<&[u8]>) {
+/// Opens `file`, with what a lock file says of it, three times.
+pub fn opens(file: &[u8], lock: Option<&[u8]>) {
     let dir = Dir::new();
     let path = dir.0.join(FILE);
     fs::write(&path, file).expect("a directory of our own");
-    if let Some(side) = side {
-        fs::write(dir.0.join(SIDE), side).expect("a directory of our own");
+    if let Some(lock) = lock {
+        fs::write(dir.0.join(LOCK), lock).expect("a directory of our own");
     }
     let model = Model::of(file);
 
@@ -107,7 +107,7 @@ pub fn opens(file: &[u8], side: Option<&[u8]>) {
     assert_eq!(*journal.epoch(), epoch, "the file grew, the numbering is the same");
     model.is_served(&history, &epoch);
     files.insert(FILE.to_owned(), grown.clone());
-    files.remove(SIDE);
+    files.remove(LOCK);
     let now = dir.files();
     assert!(files.iter().all(|(name, bytes)| now[name] == *bytes));
 }

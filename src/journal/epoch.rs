@@ -1,0 +1,129 @@
+//! The name of a file's numbering, its epoch, and the lock file that keeps it.
+//!
+//! Beside the lock, the lock file holds one line of text: the epoch, how far the numbering came,
+//! and a hash of what stood there last. A start that finds all of this true in the text file goes
+//! on under the same epoch; any other start takes a new one, since the same ids may mean other
+//! messages.
+
+use std::{
+    fmt,
+    fs::File,
+    hash::{BuildHasher, Hasher, RandomState},
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+use crate::history::History;
+
+/// How much of the file's end is hashed to know the file again.
+pub(super) const TAIL: u64 = 4096;
+
+/// The longest record that is read. One of ours has fewer than 150 bytes.
+const RECORD: u64 = 1024;
+
+/// The epoch of an open file, and its lock file.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    name: Arc<str>,
+    /// Holds the lock as long as it is open.
+    lock_file: File,
+    /// The record as it stands in the lock file.
+    noted: String,
+}
+
+impl Epoch {
+    /// Takes the epoch that the lock file names, if the text file still holds everything that was
+    /// numbered under it, or a new one. It is on disk afterwards: it must outlive what clients are
+    /// told under it.
+    pub(super) fn open(lock_file: File, file: &File, history: &History) -> io::Result<Epoch> {
+        let mut text = String::new();
+        // What is not text is no record.
+        let _ = (&lock_file).take(RECORD).read_to_string(&mut text);
+        let name = match Record::parse(&text) {
+            Some(record) if record.is_true_of(file, history)? => record.epoch.into(),
+            // The keys come from the operating system's randomness; a crate for one number is too
+            // much.
+            _ => format!("{:016x}", RandomState::new().build_hasher().finish()).into(),
+        };
+        let mut epoch = Epoch { name, lock_file, noted: String::new() };
+        epoch.note(file, history)?;
+        epoch.lock_file.sync_data()?;
+        Ok(epoch)
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Writes into the lock file how far the numbering has come.
+    pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<()> {
+        let line = Record::of(&self.name, file, history)?.to_string();
+        if line != self.noted {
+            self.lock_file.write_all_at(line.as_bytes(), 0)?;
+            self.lock_file.set_len(line.len() as u64)?;
+            self.noted = line;
+        }
+        Ok(())
+    }
+}
+
+/// What the lock file says of the text file.
+struct Record {
+    epoch: String,
+    lines: u64,
+    bytes: u64,
+    tail: u64,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Record { epoch, lines, bytes, tail } = self;
+        writeln!(out, "epoch {epoch} lines {lines} bytes {bytes} tail {tail:016x}")
+    }
+}
+
+impl Record {
+    fn of(epoch: &str, file: &File, history: &History) -> io::Result<Record> {
+        let bytes = history.end();
+        let tail = tail_hash(file, bytes)?;
+        Ok(Record { epoch: epoch.to_owned(), lines: history.last_id(), bytes, tail })
+    }
+
+    fn parse(text: &str) -> Option<Record> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let ["epoch", epoch, "lines", lines, "bytes", bytes, "tail", tail] = words[..] else {
+            return None;
+        };
+        // It goes onto the wire as it is.
+        if !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
+        }
+        Some(Record {
+            epoch: epoch.to_owned(),
+            lines: lines.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+            tail: u64::from_str_radix(tail, 16).ok()?,
+        })
+    }
+
+    /// Whether the file begins with everything that was numbered under this epoch.
+    fn is_true_of(&self, file: &File, history: &History) -> io::Result<bool> {
+        Ok(self.bytes <= history.end()
+            && tail_hash(file, self.bytes)? == self.tail
+            && history.lines_before(self.bytes)? == self.lines)
+    }
+}
+
+/// FNV-1a of the last bytes before `end`: it tells files apart, it keeps no secret.
+fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
+    let from = end.saturating_sub(TAIL);
+    let mut tail = vec![0; (end - from) as usize];
+    file.read_exact_at(&mut tail, from)?;
+    Ok(tail.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    }))
+}
+
+#[cfg(test)]
+mod tests;

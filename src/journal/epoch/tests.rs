@@ -1,0 +1,100 @@
+use std::fs;
+
+use super::*;
+use crate::{
+    config::Fsync,
+    journal::{Journal, path_beside},
+    testing::Dir,
+};
+
+const MAX_MESSAGE: usize = 1 << 20;
+
+fn open(dir: &Dir) -> (Journal, History) {
+    Journal::open(&dir.file(), Fsync::Never, MAX_MESSAGE).expect("the file can be served")
+}
+
+/// The epoch of the file as it is now.
+fn epoch(dir: &Dir) -> String {
+    open(dir).0.epoch().to_string()
+}
+
+#[test]
+fn the_epoch_stays_as_long_as_the_file_goes_on_where_it_was() {
+    let dir = Dir::new();
+    let first = epoch(&dir);
+    assert_eq!(first.len(), 16);
+    assert_eq!(epoch(&dir), first);
+    dir.append("1\n2\n");
+    assert_eq!(epoch(&dir), first, "lines that others wrote while nobody served");
+    dir.append("{\"torn\"");
+    assert_eq!(epoch(&dir), first, "a torn tail was never numbered");
+    dir.append("3");
+    assert_eq!(epoch(&dir), first, "a tail that got its end");
+    let (mut journal, mut history) = open(&dir);
+    journal.append(b"4\n").unwrap();
+    history.push_line(2);
+    journal.remember(&history).unwrap();
+    drop((journal, history));
+    assert_eq!(epoch(&dir), first, "lines of our own");
+}
+
+#[test]
+fn the_epoch_changes_when_the_numbers_do() {
+    #[track_caller]
+    fn check(before: &[u8], after: &[u8]) {
+        let dir = Dir::new();
+        dir.write(before);
+        let first = epoch(&dir);
+        dir.write(after);
+        let second = epoch(&dir);
+        assert_ne!(first, second);
+        assert_eq!(epoch(&dir), second, "and stays then");
+    }
+    // A backup put back.
+    check(b"1\n2\n3\n", b"1\n2\n");
+    // ... that went on differently.
+    check(b"1\n2\n3\n", b"1\n2\n4\n5\n");
+    check(b"1\n2\n3\n", b"");
+    // The same length.
+    check(b"1\n2\n3\n", b"1\n2\n4\n");
+    // The same length and end, but not as many lines.
+    let same = "x".repeat(TAIL as usize);
+    check(format!("1\n2\n\"{same}\"\n").as_bytes(), format!("1 2\n\"{same}\"\n").as_bytes());
+    // A line taken out.
+    check(b"1\n2\n3\n", b"1\n3\n4\n");
+}
+
+#[test]
+fn what_is_no_record_of_ours_never_becomes_the_epoch() {
+    for record in [
+        "",
+        "epoch a\"b lines 1 bytes 2 tail 0\n",
+        "epoch abc lines 1 bytes 2\n",
+        "epoch abc lines -1 bytes 2 tail 0\n",
+        "epoch abc lines 1 bytes 99999999999999999999999 tail 0\n",
+        "epoch abc lines 1 bytes 9 tail 0\n",
+        "\u{0}\u{0}\u{0}",
+    ] {
+        let dir = Dir::new();
+        dir.write("1\n");
+        fs::write(path_beside(&dir.file(), "lock"), record).unwrap();
+        let epoch = epoch(&dir);
+        assert!(epoch.len() == 16 && epoch.bytes().all(|b| b.is_ascii_hexdigit()), "{epoch}");
+    }
+    let dir = Dir::new();
+    dir.write("1\n");
+    fs::write(path_beside(&dir.file(), "lock"), [0xff; 2000]).unwrap();
+    assert_eq!(epoch(&dir).len(), 16);
+}
+
+#[test]
+fn a_longer_record_leaves_nothing_behind_a_shorter_one() {
+    let dir = Dir::new();
+    dir.write("1\n".repeat(1000));
+    drop(open(&dir));
+    dir.write("1\n");
+    let epoch = epoch(&dir);
+    let record = String::from_utf8(dir.beside("lock").remove(0)).unwrap();
+    assert!(record.starts_with(&format!("epoch {epoch} lines 1 bytes 2 tail ")), "{record}");
+    assert_eq!(record.lines().count(), 1);
+}

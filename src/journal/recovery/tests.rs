@@ -1,0 +1,289 @@
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{Dir, tries};
+
+const MAX_MESSAGE: usize = 1 << 20;
+
+fn open(dir: &Dir) -> (Journal, History) {
+    Journal::open(&dir.file(), Fsync::Never, MAX_MESSAGE).expect("the file can be served")
+}
+
+fn open_error(path: &Path) -> String {
+    Journal::open(path, Fsync::Never, MAX_MESSAGE).expect_err("it is refused").to_string()
+}
+
+/// The lines that a history serves, with their ids.
+fn served(history: &History) -> Vec<(u64, Vec<u8>)> {
+    let range = history.window(&Default::default());
+    let mut messages = range.messages().expect("the file can be read");
+    let mut all = Vec::new();
+    while let Some(message) = messages.next().expect("the file can be read") {
+        let (id, text) = (message.id, message.data);
+        all.push((id, text.to_vec()));
+    }
+    all
+}
+
+/// What must be served of a file's whole lines.
+fn messages_in(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    (1..)
+        .zip(lines)
+        .filter_map(|(id, line)| Some((id, message::on_line(&line[..line.len() - 1])?.to_vec())))
+        .collect()
+}
+
+/// The whole lines of a file, and what stands behind the last one's end.
+fn whole_lines(bytes: &[u8]) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1))
+}
+
+#[test]
+fn a_file_cut_at_any_byte_keeps_every_whole_line_and_loses_not_a_byte() {
+    let text = "\u{feff}{\"user\":\"ann\",\"content\":\"\\u00e9é\"}\r\n\n[1, \"x\"]\njunk \"\n 1.50 \n\
+                {\"a\":{\"b\":[{}]}}\n\"tail\"";
+    for cut in 0..=text.len() {
+        let dir = Dir::new();
+        let image = &text.as_bytes()[..cut];
+        dir.write(image);
+        let (whole, tail) = whole_lines(image);
+        let bare = if whole.is_empty() { tail.strip_prefix(BOM).unwrap_or(tail) } else { tail };
+        let (kept, torn) = match message::on_line(bare) {
+            Some(_) => ([image, b"\n"].concat(), vec![]),
+            None if tail.is_empty() => (image.to_vec(), vec![]),
+            None => (whole.to_vec(), vec![tail.to_vec()]),
+        };
+        let (journal, history) = open(&dir);
+        assert_eq!(dir.read(), kept, "cut at {cut}");
+        assert_eq!(dir.beside("torn-"), torn, "cut at {cut}");
+        assert_eq!(served(&history), messages_in(&kept), "cut at {cut}");
+        assert_eq!(history.end(), kept.len() as u64);
+        let epoch = journal.epoch().clone();
+        drop(journal);
+        // Once repaired, it stays as it is.
+        let (journal, history) = open(&dir);
+        assert_eq!((dir.read(), dir.beside("torn-")), (kept.clone(), torn), "cut at {cut}");
+        assert_eq!(served(&history), messages_in(&kept), "cut at {cut}");
+        assert_eq!(*journal.epoch(), epoch);
+    }
+}
+
+#[test]
+fn a_torn_tail_of_any_length_is_saved_and_each_in_a_file_of_its_own() {
+    let dir = Dir::new();
+    let long = [b"1\n{\"long\":\"".to_vec(), vec![b'x'; 200_000]].concat();
+    for tail in [long, b"1\n{\"second\"".to_vec()] {
+        dir.write(tail);
+        drop(open(&dir));
+        assert_eq!(dir.read(), b"1\n");
+    }
+    let mut torn: Vec<_> = dir.beside("torn-").iter().map(Vec::len).collect();
+    torn.sort();
+    assert_eq!(torn, [9, 200_009]);
+}
+
+#[test]
+fn a_tail_above_the_longest_line_is_torn_even_if_it_is_json() {
+    let dir = Dir::new();
+    dir.write(format!("1\n{:>101}", 2));
+    let file = OpenOptions::new().read(true).append(true).open(dir.file()).unwrap();
+    assert_eq!(recover(&dir.file(), &file, 100).unwrap(), 2);
+    assert_eq!(dir.read(), b"1\n");
+    dir.write(format!("1\n{:>100}", 2));
+    assert_eq!(recover(&dir.file(), &file, 100).unwrap(), 103);
+    assert!(dir.read().ends_with(b" 2\n"));
+}
+
+#[test]
+fn the_end_of_the_whole_lines_is_found_however_far_back() {
+    #[track_caller]
+    fn check(bytes: &[u8], expected: u64) {
+        let file = crate::testing::file_of(bytes);
+        assert_eq!(end_of_whole_lines(&file, bytes.len() as u64).unwrap(), expected);
+    }
+    check(b"", 0);
+    check(b"1", 0);
+    check(b"\n", 1);
+    check(b"1\n2", 2);
+    for behind in [65_535, 65_536, 65_537, 131_071, 131_072, 200_000] {
+        check(&[b"1\n".to_vec(), vec![b'x'; behind]].concat(), 2);
+        check(&vec![b'x'; behind], 0);
+    }
+}
+
+#[test]
+fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
+    let dir = Dir::new();
+    let line = format!("\"{}\"\n", "x".repeat(997));
+    let text = line.repeat(REWRITE as usize / 1000 * 2);
+    dir.write(&text);
+    let before = fs::metadata(dir.file()).unwrap();
+    drop(open(&dir));
+    let after = fs::metadata(dir.file()).unwrap();
+    assert!(dir.read() == text.as_bytes());
+    let modified = |meta: &fs::Metadata| (meta.mtime(), meta.mtime_nsec(), meta.ino());
+    assert!(modified(&before) < modified(&after) && before.ino() == after.ino());
+}
+
+#[test]
+fn a_missing_file_is_made_with_the_rights_of_any_file() {
+    let dir = Dir::new();
+    let (_journal, history) = open(&dir);
+    assert_eq!((dir.read(), history.last_id()), (vec![], 0));
+    let other = dir.path().join("other");
+    File::create(&other).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode();
+    assert_eq!(mode(&dir.file()), mode(&other));
+}
+
+#[test]
+fn a_second_server_is_refused_before_it_repairs_anything() {
+    let dir = Dir::new();
+    let (_journal, _) = open(&dir);
+    dir.append("{\"torn\"");
+    let error = open_error(&dir.file());
+    let path = dir.file().display().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "{path} is in use by another server (it holds {path}.lock); stop that one or choose \
+             another --file"
+        )
+    );
+    // Under another name, too.
+    let link = dir.path().join("link.txt");
+    symlink(dir.file(), &link).unwrap();
+    assert!(open_error(&link).contains("in use by another server"));
+    assert_eq!(dir.read(), b"{\"torn\"");
+    assert!(dir.beside("torn-").is_empty());
+}
+
+#[test]
+fn the_lock_is_free_when_the_server_is_gone_and_its_file_stays() {
+    let dir = Dir::new();
+    drop(open(&dir));
+    assert_eq!(dir.beside("lock").len(), 1);
+    drop(open(&dir));
+}
+
+#[test]
+fn what_is_no_file_is_refused_with_path_and_reason() {
+    let dir = Dir::new();
+    let way_out = "name a text file with --file";
+    let path = dir.path().display().to_string();
+    let what = "is a directory, not a text file";
+    assert_eq!(open_error(dir.path()), format!("{path}: {what}; {way_out}"));
+    let what = "is not a regular file";
+    assert_eq!(open_error(Path::new("/dev/null")), format!("/dev/null: {what}; {way_out}"));
+    let missing = dir.path().join("no/such.txt");
+    assert!(open_error(&missing).contains("No such file or directory"));
+    fs::create_dir(dir.path().join("messages.txt.lock")).unwrap();
+    assert!(open_error(&dir.file()).contains("messages.txt.lock: is a directory"));
+    assert!(!dir.file().exists());
+}
+
+/// The epoch of the file as it is now.
+fn epoch(dir: &Dir) -> String {
+    open(dir).0.epoch().to_string()
+}
+
+/// What a block of the disk holds that was written and not synced.
+#[derive(Clone, Copy, Debug)]
+enum Block {
+    Written,
+    Zero,
+    Stale,
+}
+
+fn block() -> impl Strategy<Value = Block> {
+    prop_oneof![2 => Just(Block::Written), 1 => Just(Block::Zero), 1 => Just(Block::Stale)]
+}
+
+/// One batch of lines, as a server writes it.
+fn batch() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        4 => (0..90usize).prop_map(|len| format!("{{\"content\":\"{}\"}}\n", "é".repeat(len))),
+        1 => (100..900usize).prop_map(|len| format!("{{\"content\":\"{}\"}}\n", "x".repeat(len))),
+        1 => Just("17\n".to_owned()),
+        1 => Just("\n".to_owned()),
+        1 => Just("not json\n".to_owned()),
+    ];
+    prop::collection::vec(line, 1..5).prop_map(|lines| lines.concat())
+}
+
+const SECTOR: usize = 512;
+
+proptest! {
+    #![proptest_config(tries(150))]
+
+    /// After a power cut the disk has what was synced, and of the rest any length and any subset of
+    /// its blocks; in the others stand zeros or what was there before.
+    #[test]
+    fn a_power_cut_takes_nothing_that_was_synced(
+        synced in prop::collection::vec(batch(), 0..6),
+        unsynced in prop::collection::vec(batch(), 0..6),
+        blocks in prop::collection::vec(block(), 32),
+        length in any::<prop::sample::Index>(),
+        remembered in any::<prop::sample::Index>(),
+    ) {
+        let dir = Dir::new();
+        // The server numbers what it writes, and notes now and then how far it has come.
+        let remembered = remembered.index(synced.len() + 1);
+        dir.write(synced[..remembered].concat());
+        let epoch = epoch(&dir);
+        let synced = synced.concat();
+        let mut image = (synced.clone() + &unsynced.concat()).into_bytes();
+        image.truncate(synced.len() + length.index(image.len() - synced.len() + 1));
+        for (at, byte) in image.iter_mut().enumerate().skip(synced.len()) {
+            match blocks[at / SECTOR % blocks.len()] {
+                Block::Written => {}
+                Block::Zero => *byte = 0,
+                Block::Stale => *byte = b"{\"stale\":[7]}\n"[at % 14],
+            }
+        }
+        dir.write(&image);
+
+        let (journal, history) = open(&dir);
+        let kept = messages_in(synced.as_bytes());
+        prop_assert_eq!(&served(&history)[..kept.len()], &kept[..], "ids and bytes");
+        prop_assert_eq!(journal.epoch().to_string(), epoch.clone());
+        let file = dir.read();
+        prop_assert!(file.starts_with(synced.as_bytes()) && file.ends_with(b"\n") | file.is_empty());
+        prop_assert_eq!(file.len() as u64, history.end());
+        // Not a byte is lost: it is in the file or beside it.
+        let torn = dir.beside("torn-").concat();
+        let mended = [&image[..], b"\n"].concat();
+        prop_assert!(file == mended && torn.is_empty() || [file.clone(), torn].concat() == image);
+        prop_assert_eq!(served(&history), messages_in(&file));
+
+        drop((journal, history));
+        let (journal, history) = open(&dir);
+        prop_assert_eq!(dir.read(), file.clone());
+        prop_assert_eq!(served(&history), messages_in(&file));
+        prop_assert_eq!(journal.epoch().to_string(), epoch);
+    }
+
+    #[test]
+    fn a_byte_changed_in_one_line_harms_no_other_line(
+        lines in prop::collection::vec(batch(), 1..4),
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
+        let before = lines.concat().into_bytes();
+        let mut image = before.clone();
+        let at = at.index(image.len());
+        prop_assume!(byte != b'\n' && image[at] != b'\n');
+        image[at] = byte;
+        let dir = Dir::new();
+        dir.write(&image);
+        let (_journal, history) = open(&dir);
+        let damaged = 1 + before[..at].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let others = |mut all: Vec<(u64, Vec<u8>)>| { all.retain(|(id, _)| *id != damaged); all };
+        prop_assert_eq!(others(served(&history)), others(messages_in(&before)));
+        prop_assert_eq!(dir.read(), image);
+    }
+}
