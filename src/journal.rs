@@ -8,11 +8,12 @@
 
 mod epoch;
 mod recovery;
+pub(crate) mod system;
 
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,8 +22,8 @@ use std::{
 
 use log::{error, info};
 
-use self::epoch::Epoch;
 pub use self::recovery::OpenError;
+use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 
 /// How often a full disk is tried again, at the most.
@@ -74,6 +75,7 @@ pub enum AppendError {
 pub struct Journal {
     path: PathBuf,
     file: Arc<File>,
+    system: Box<dyn System>,
     identity: (u64, u64),
     epoch: Epoch,
     fsync: Fsync,
@@ -90,6 +92,13 @@ struct Shortage {
 }
 
 impl Journal {
+    /// Lets a test's own system take the place of the real one.
+    #[cfg(test)]
+    pub(crate) fn on(mut self, system: impl System + 'static) -> Journal {
+        self.system = Box::new(system);
+        self
+    }
+
     /// Names this file's numbering: the same after a restart, another for another file.
     pub fn epoch(&self) -> &Arc<str> {
         self.epoch.name()
@@ -148,7 +157,9 @@ impl Journal {
     /// server to which nobody sends anything, because it says that it is full, could not find out
     /// that there is room again.
     pub fn is_full(&self) -> bool {
-        self.shortage.as_ref().is_some_and(|shortage| Instant::now() < shortage.retry_at + FULL_AGE)
+        self.shortage
+            .as_ref()
+            .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_AGE)
     }
 
     /// Appends whole lines with one write; returns the offset where they begin.
@@ -157,12 +168,12 @@ impl Journal {
     /// After [`AppendError::DiskFull`] nothing of them is in the file.
     pub fn append(&mut self, lines: &[u8]) -> Result<u64, AppendError> {
         if let Some(shortage) = &self.shortage
-            && Instant::now() < shortage.retry_at
+            && self.system.now() < shortage.retry_at
         {
             return Err(AppendError::DiskFull);
         }
         let written = loop {
-            match (&*self.file).write(lines) {
+            match self.system.write(&self.file, lines) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
@@ -187,12 +198,12 @@ impl Journal {
     }
 
     /// Where the last write ended: the end of the file at that moment.
-    fn position(&self) -> Result<u64, AppendError> {
-        (&*self.file).stream_position().map_err(|error| AppendError::Fatal(Fatal::Storage(error)))
+    fn position(&mut self) -> Result<u64, AppendError> {
+        self.system.position(&self.file).map_err(|error| AppendError::Fatal(Fatal::Storage(error)))
     }
 
     /// Takes the `count` bytes of a short write off again, unless somebody wrote behind them.
-    fn cut_back(&self, count: u64) -> Result<(), AppendError> {
+    fn cut_back(&mut self, count: u64) -> Result<(), AppendError> {
         let end = self.position()?;
         let cut = || -> io::Result<()> {
             if self.file.metadata()?.len() == end {
@@ -204,7 +215,7 @@ impl Journal {
     }
 
     fn found_full(&mut self, why: &io::Error) -> AppendError {
-        let now = Instant::now();
+        let now = self.system.now();
         let mut log_at = self.shortage.as_ref().map_or(now, |shortage| shortage.log_at);
         if now >= log_at {
             error!(
@@ -227,7 +238,7 @@ impl Journal {
         match self.fsync {
             Fsync::Always => self.sync().map(Some),
             Fsync::EverySecond => {
-                self.unsynced_since.get_or_insert_with(Instant::now);
+                self.unsynced_since.get_or_insert(self.system.now());
                 self.sync_when_due()
             }
             Fsync::Never => Ok(None),
@@ -241,7 +252,7 @@ impl Journal {
     /// As with [`Journal::sync_per_policy`].
     pub fn sync_when_due(&mut self) -> Result<Option<Duration>, Fatal> {
         match self.unsynced_since {
-            Some(since) if since.elapsed() >= SYNC_EVERY => self.sync().map(Some),
+            Some(since) if self.system.now() >= since + SYNC_EVERY => self.sync().map(Some),
             _ => Ok(None),
         }
     }

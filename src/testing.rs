@@ -1,21 +1,25 @@
 //! What the unit tests share: files and directories of their own, and reading frames.
 
 use std::{
+    collections::VecDeque,
     env,
     fs::{self, File, OpenOptions},
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Seek, Write},
     path::{Path, PathBuf},
     process,
     sync::{
-        Arc, Once,
+        Arc, Mutex, MutexGuard, Once,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use proptest::test_runner::Config;
 use rlimit::Resource;
 use signal_hook::consts::SIGXFSZ;
 use socket2::{Domain, Socket, Type};
+
+use crate::journal::system::System;
 
 /// How often a property is tried: `cases` times, or as `PROPTEST_CASES` says.
 pub(crate) fn tries(cases: u32) -> Config {
@@ -211,5 +215,97 @@ impl Peer {
         let (frames, rest) = frames_in(&self.bytes);
         assert_eq!(rest, 0, "bytes behind the last whole frame");
         frames
+    }
+}
+
+/// What happens to a write that a journal makes to its file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mishap {
+    /// Others append this right before.
+    pub(crate) before: Vec<u8>,
+    /// Only so many of the bytes are written.
+    pub(crate) takes: Option<usize>,
+    /// The call says that it has written so many.
+    pub(crate) claims: Option<usize>,
+    /// The descriptor is said to stand here afterwards.
+    pub(crate) position: Option<u64>,
+    /// Others append this right behind.
+    pub(crate) after: Vec<u8>,
+}
+
+/// The system under a journal: its clock stands until the test moves it, and the test plans what
+/// happens to its writes. Clones are one and the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Meddler(Arc<Mutex<Plan>>);
+
+#[derive(Debug)]
+struct Plan {
+    path: PathBuf,
+    now: Instant,
+    mishaps: VecDeque<Mishap>,
+    position: Option<u64>,
+}
+
+impl Meddler {
+    /// Under a journal of the text file in `dir`.
+    pub(crate) fn new(dir: &Dir) -> Meddler {
+        Meddler(Arc::new(Mutex::new(Plan {
+            path: dir.file(),
+            now: Instant::now(),
+            mishaps: VecDeque::new(),
+            position: None,
+        })))
+    }
+
+    /// The next write that nothing is planned for yet goes so.
+    pub(crate) fn plan(&self, mishap: Mishap) {
+        self.lock().mishaps.push_back(mishap);
+    }
+
+    /// Time passes.
+    pub(crate) fn wait(&self, time: Duration) {
+        self.lock().now += time;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().expect("no test goes on after a panic")
+    }
+}
+
+impl Plan {
+    fn append(&self, bytes: &[u8]) {
+        let file = OpenOptions::new().append(true).open(&self.path);
+        let mut file = file.expect("messages.txt can be opened");
+        file.write_all(bytes).expect("messages.txt can be appended to");
+    }
+}
+
+impl System for Meddler {
+    fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        let mut plan = self.lock();
+        let mishap = plan.mishaps.pop_front().unwrap_or_default();
+        plan.position = mishap.position;
+        if !mishap.before.is_empty() {
+            plan.append(&mishap.before);
+        }
+        let written = match mishap.takes.map_or(bytes, |count| &bytes[..count.min(bytes.len())]) {
+            [] => 0,
+            some => file.write(some)?,
+        };
+        if !mishap.after.is_empty() {
+            plan.append(&mishap.after);
+        }
+        Ok(mishap.claims.unwrap_or(written))
+    }
+
+    fn position(&mut self, mut file: &File) -> io::Result<u64> {
+        match self.lock().position {
+            Some(position) => Ok(position),
+            None => file.stream_position(),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.lock().now
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use log::{info, warn};
 
-use super::{Journal, create_beside, epoch::Epoch, identity, path_beside};
+use super::{Journal, create_beside, epoch::Epoch, identity, path_beside, system};
 use crate::{
     config::Fsync,
     history::{BOM, History},
@@ -93,6 +93,7 @@ impl Journal {
         let journal = Journal {
             path: path.to_owned(),
             file,
+            system: Box::new(system::Real),
             identity,
             epoch,
             fsync,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Dir, limit_file_size};
+use crate::testing::{Dir, Meddler, Mishap, limit_file_size};
 
 const MAX_MESSAGE: usize = 1 << 20;
 
@@ -31,22 +31,21 @@ fn an_append_says_where_it_stands_also_behind_the_lines_of_others() {
 fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
     let dir = Dir::new();
     let limit = limit_file_size();
-    let (mut journal, _) = open(&dir);
+    let clock = Meddler::new(&dir);
+    let mut journal = open(&dir).0.on(clock.clone());
     let resize = |len| OpenOptions::new().write(true).open(dir.file()).unwrap().set_len(len);
     let len = || fs::metadata(dir.file()).unwrap().len();
     for room in [5, 1, 0] {
         resize(limit - room).unwrap();
-        journal.shortage = None;
         assert!(matches!(journal.append(b"\"too long\"\n"), Err(AppendError::DiskFull)), "{room}");
         assert_eq!(len(), limit - room);
         assert!(journal.is_full());
         // Not before its time, even if there is room.
         resize(0).unwrap();
+        clock.wait(RETRY - Duration::from_millis(1));
         assert!(matches!(journal.append(b"1\n"), Err(AppendError::DiskFull)));
         assert_eq!(len(), 0);
-        let shortage = journal.shortage.as_mut().expect("it is full");
-        assert!(shortage.retry_at <= Instant::now() + RETRY && shortage.retry_at < shortage.log_at);
-        shortage.retry_at = Instant::now();
+        clock.wait(Duration::from_millis(1));
         assert_eq!(journal.append(b"1\n").unwrap(), 0);
         assert!(!journal.is_full());
     }
@@ -55,16 +54,34 @@ fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
 }
 
 #[test]
-fn what_a_short_write_left_stays_when_somebody_wrote_behind_it() {
+fn a_disk_counts_as_full_only_for_a_while() {
     let dir = Dir::new();
-    let (mut journal, _) = open(&dir);
-    journal.append(b"1\n23").unwrap();
-    dir.append("foreign\n");
-    journal.cut_back(2).unwrap();
-    assert_eq!(dir.read(), b"1\n23foreign\n");
-    journal.append(b"45").unwrap();
-    journal.cut_back(2).unwrap();
-    assert_eq!(dir.read(), b"1\n23foreign\n");
+    let system = Meddler::new(&dir);
+    let mut journal = open(&dir).0.on(system.clone());
+    system.plan(Mishap { takes: Some(0), ..Mishap::default() });
+    assert!(matches!(journal.append(b"1\n"), Err(AppendError::DiskFull)));
+    system.wait(RETRY);
+    assert!(journal.is_full());
+    system.wait(FULL_AGE);
+    assert!(!journal.is_full(), "nobody would send anything that could show it");
+}
+
+#[test]
+fn what_a_short_write_left_is_cut_off_unless_somebody_wrote_behind_it() {
+    #[track_caller]
+    fn check(takes: usize, after: &[u8], expected: &[u8]) {
+        let dir = Dir::new();
+        dir.write("1\n");
+        let system = Meddler::new(&dir);
+        let mut journal = open(&dir).0.on(system.clone());
+        system.plan(Mishap { takes: Some(takes), after: after.into(), ..Mishap::default() });
+        assert!(matches!(journal.append(b"2\n34\n"), Err(AppendError::DiskFull)));
+        assert_eq!(dir.read(), expected);
+    }
+    check(0, b"", b"1\n");
+    check(1, b"", b"1\n");
+    check(4, b"", b"1\n");
+    check(3, b"foreign\n", b"1\n2\n3foreign\n");
 }
 
 #[test]
@@ -100,13 +117,14 @@ fn each_policy_syncs_when_it_promises() {
     let open = |fsync| Journal::open(&dir.file(), fsync, MAX_MESSAGE).expect("it can be served").0;
     assert!(open(Fsync::Always).sync_per_policy().unwrap().is_some());
     assert!(open(Fsync::Never).sync_per_policy().unwrap().is_none());
-    let mut journal = open(Fsync::EverySecond);
-    assert!(journal.sync_when_due().unwrap().is_none());
+    let clock = Meddler::new(&dir);
+    let mut journal = open(Fsync::EverySecond).on(clock.clone());
+    assert!(journal.sync_when_due().unwrap().is_none(), "there is nothing to sync");
     assert!(journal.sync_per_policy().unwrap().is_none());
-    let since = journal.unsynced_since.expect("something waits to be synced");
+    clock.wait(SYNC_EVERY / 2);
     assert!(journal.sync_per_policy().unwrap().is_none());
-    assert_eq!(journal.unsynced_since, Some(since), "the oldest counts");
-    journal.unsynced_since = since.checked_sub(SYNC_EVERY);
-    assert!(journal.sync_when_due().unwrap().is_some());
-    assert_eq!(journal.unsynced_since, None);
+    clock.wait(SYNC_EVERY / 2);
+    assert!(journal.sync_when_due().unwrap().is_some(), "the oldest write counts");
+    clock.wait(SYNC_EVERY);
+    assert!(journal.sync_when_due().unwrap().is_none(), "all is synced");
 }
