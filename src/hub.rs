@@ -381,7 +381,7 @@ impl Hub {
         let mut ids = Vec::new();
         let mut lines = &lines[..];
         while !lines.is_empty() {
-            let start = match self.journal.append(lines) {
+            let start = match self.journal.append(lines, self.history.end()) {
                 Ok(start) => start,
                 Err(AppendError::DiskFull) => return Ok(None),
                 Err(AppendError::Fatal(fatal)) => return Err(fatal),

@@ -2,9 +2,10 @@
 //!
 //! The hub owns it. The file is open in append mode, once, for life, so each write lands whole at
 //! the end, even between the writes of others: the file is an interface, and a program that appends
-//! a line to it says something. What a failed write left is cut off again. What a failed sync left
-//! is unknown, so that ends the server (Rebello et al., "Can Applications Recover from fsync
-//! Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering.
+//! a line to it says something. What a failed write left is taken back, and nothing before the
+//! committed end is ever touched, whatever the system claims. What a failed sync left is unknown,
+//! so that ends the server (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX
+//! ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering.
 
 mod epoch;
 mod recovery;
@@ -14,7 +15,8 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -70,6 +72,12 @@ pub enum AppendError {
     Fatal(Fatal),
 }
 
+impl From<io::Error> for AppendError {
+    fn from(error: io::Error) -> AppendError {
+        AppendError::Fatal(Fatal::Storage(error))
+    }
+}
+
 /// The text file, open for appending.
 #[derive(Debug)]
 pub struct Journal {
@@ -79,6 +87,8 @@ pub struct Journal {
     identity: (u64, u64),
     epoch: Epoch,
     fsync: Fsync,
+    /// Where everything ends that is decided, as the hub said last.
+    committed_end: u64,
     shortage: Option<Shortage>,
     /// When the oldest write that is not synced was made.
     unsynced_since: Option<Instant>,
@@ -121,6 +131,7 @@ impl Journal {
     /// When it was removed, replaced or cut. What only the open descriptor still holds has been
     /// saved beside it then.
     pub fn survey(&mut self, committed_end: u64) -> Result<u64, Fatal> {
+        self.move_committed_end(committed_end);
         // As long as the path leads to the same file, one look at the path tells of both.
         let what = match fs::metadata(&self.path) {
             Ok(found) if identity(&found) != self.identity => "the file was replaced by another",
@@ -162,59 +173,118 @@ impl Journal {
             .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_AGE)
     }
 
-    /// Appends whole lines with one write; returns the offset where they begin.
+    /// Appends whole lines with one write; returns the offset where they begin, which is the
+    /// committed end or behind what others appended there.
     ///
     /// # Errors
-    /// After [`AppendError::DiskFull`] nothing of them is in the file.
-    pub fn append(&mut self, lines: &[u8]) -> Result<u64, AppendError> {
+    /// After [`AppendError::DiskFull`] nothing of them is in the file, and everything before the
+    /// committed end is as it was.
+    ///
+    /// # Panics
+    /// When the committed end is before one that was given earlier.
+    pub fn append(&mut self, lines: &[u8], committed_end: u64) -> Result<u64, AppendError> {
+        self.move_committed_end(committed_end);
         if let Some(shortage) = &self.shortage
             && self.system.now() < shortage.retry_at
         {
             return Err(AppendError::DiskFull);
         }
-        let written = loop {
-            match self.system.write(&self.file, lines) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
+        let claimed = match self.write(lines) {
+            Ok(count) => count,
+            Err(error) => {
+                return Err(match error.raw_os_error() {
+                    Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => self.found_full(&error),
+                    _ => error.into(),
+                });
             }
         };
-        match written {
-            Ok(count) if count == lines.len() => {
-                let end = self.position()?;
-                if self.shortage.take().is_some() {
-                    info!("{}: messages can be stored again", self.path.display());
-                }
-                Ok(end - count as u64)
+        if claimed == lines.len()
+            && let Some(start) = self.find(lines)?
+        {
+            if self.shortage.take().is_some() {
+                info!("{}: messages can be stored again", self.path.display());
             }
-            Ok(count) => {
-                self.cut_back(count as u64)?;
-                Err(self.found_full(&io::Error::from_raw_os_error(libc::ENOSPC)))
+            return Ok(start);
+        }
+        self.take_back(lines, claimed)?;
+        let less = format!("a write stored less than its {} bytes, as on a full disk", lines.len());
+        Err(self.found_full(&less))
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.system.write(&self.file, lines) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
             }
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Err(self.found_full(&error)),
-                _ => Err(AppendError::Fatal(Fatal::Storage(error))),
-            },
         }
     }
 
-    /// Where the last write ended: the end of the file at that moment.
-    fn position(&mut self) -> Result<u64, AppendError> {
-        self.system.position(&self.file).map_err(|error| AppendError::Fatal(Fatal::Storage(error)))
+    fn move_committed_end(&mut self, to: u64) {
+        assert!(to >= self.committed_end, "the committed end never goes back");
+        self.committed_end = to;
     }
 
-    /// Takes the `count` bytes of a short write off again, unless somebody wrote behind them.
-    fn cut_back(&mut self, count: u64) -> Result<(), AppendError> {
-        let end = self.position()?;
-        let cut = || -> io::Result<()> {
-            if self.file.metadata()?.len() == end {
-                self.file.set_len(end - count)?;
+    /// Where the lines begin that were just written. The position of the descriptor tells, but only
+    /// the file is believed: a call may claim what it did not do.
+    fn find(&mut self, lines: &[u8]) -> io::Result<Option<u64>> {
+        let len = lines.len() as u64;
+        let size = self.file.metadata()?.len();
+        let position = self.system.position(&self.file)?;
+        // Nobody else wrote.
+        if position == size && size == self.committed_end + len {
+            return Ok(Some(self.committed_end));
+        }
+        for start in [position, size].iter().filter_map(|end| end.checked_sub(len)) {
+            if self.holds(start, lines)? {
+                return Ok(Some(start));
             }
-            Ok(())
-        };
-        cut().map_err(|error| AppendError::Fatal(Fatal::Storage(error)))
+        }
+        Ok(None)
     }
 
-    fn found_full(&mut self, why: &io::Error) -> AppendError {
+    /// Takes back what a write left that did not store all of `lines`.
+    fn take_back(&mut self, lines: &[u8], claimed: usize) -> io::Result<()> {
+        let size = self.file.metadata()?.len();
+        let position = self.system.position(&self.file)?;
+        let claimed = position.checked_sub(claimed as u64).map(|start| start..position);
+        // If the calls are wrong and nobody else wrote.
+        let all_that_is_new = self.committed_end..size;
+        let guesses = claimed.into_iter().chain([all_that_is_new]);
+        for range in guesses.filter(|range| !range.is_empty()) {
+            let Some(part) = lines.get(..(range.end - range.start) as usize) else { continue };
+            if self.holds(range.start, part)? {
+                return if range.end == size { self.cut(range.start) } else { self.blank(range) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether these bytes stand at `start`, in the part of the file that is not decided yet.
+    fn holds(&self, start: u64, bytes: &[u8]) -> io::Result<bool> {
+        if start < self.committed_end
+            || self.file.metadata()?.len().saturating_sub(start) < bytes.len() as u64
+        {
+            return Ok(false);
+        }
+        let mut found = vec![0; bytes.len()];
+        self.file.read_exact_at(&mut found, start)?;
+        Ok(found == bytes)
+    }
+
+    fn cut(&self, end: u64) -> io::Result<()> {
+        assert!(end >= self.committed_end, "the file is never cut below its committed end");
+        self.file.set_len(end)
+    }
+
+    /// Makes a range white space: it held something of ours, and others wrote behind it.
+    fn blank(&self, range: Range<u64>) -> io::Result<()> {
+        assert!(range.start >= self.committed_end, "what is committed is never overwritten");
+        let in_place = open_in_place(&self.path, self.identity)?;
+        in_place.write_all_at(&vec![b' '; (range.end - range.start) as usize], range.start)
+    }
+
+    fn found_full(&mut self, why: &dyn fmt::Display) -> AppendError {
         let now = self.system.now();
         let mut log_at = self.shortage.as_ref().map_or(now, |shortage| shortage.log_at);
         if now >= log_at {
@@ -281,6 +351,16 @@ impl Journal {
 
 fn identity(meta: &fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
+}
+
+/// Opens the file once more, to be written in place, which a descriptor in append mode cannot do.
+/// It must still be the one of that identity.
+fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    if identity(&file.metadata()?) != expected {
+        return Err(io::Error::other("the file was replaced by another"));
+    }
+    Ok(file)
 }
 
 /// The path with `.` and an ending behind it.

@@ -15,7 +15,7 @@ use std::{
 
 use log::{info, warn};
 
-use super::{Journal, create_beside, epoch::Epoch, identity, path_beside, system};
+use super::{Journal, create_beside, epoch::Epoch, identity, open_in_place, path_beside, system};
 use crate::{
     config::Fsync,
     history::{BOM, History},
@@ -97,6 +97,7 @@ impl Journal {
             identity,
             epoch,
             fsync,
+            committed_end: end,
             shortage: None,
             unsynced_since: None,
         };
@@ -154,8 +155,7 @@ fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let whole = end_of_whole_lines(file, size)?;
     let end = if whole == size { size } else { mend_tail(path, file, whole, size, line_limit)? };
-    // A second descriptor, since one in append mode cannot write in place.
-    let in_place = OpenOptions::new().write(true).open(path)?;
+    let in_place = open_in_place(path, identity(&file.metadata()?))?;
     let from = end.saturating_sub(REWRITE);
     let mut block = vec![0; (end - from) as usize];
     file.read_exact_at(&mut block, from)?;

@@ -20,11 +20,11 @@ fn an_append_says_where_it_stands_also_behind_the_lines_of_others() {
     let dir = Dir::new();
     dir.write("1\n");
     let (mut journal, _) = open(&dir);
-    assert_eq!(journal.append(b"2\n3\n").unwrap(), 2);
+    assert_eq!(journal.append(b"2\n3\n", 2).unwrap(), 2);
     dir.append("foreign\n");
-    assert_eq!(journal.append(b"4\n").unwrap(), 14);
+    assert_eq!(journal.append(b"4\n", 6).unwrap(), 14);
     assert_eq!(dir.read(), b"1\n2\n3\nforeign\n4\n");
-    assert_eq!(journal.survey(0).unwrap(), 16);
+    assert_eq!(journal.survey(16).unwrap(), 16);
 }
 
 #[test]
@@ -37,20 +37,23 @@ fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
     let len = || fs::metadata(dir.file()).unwrap().len();
     for room in [5, 1, 0] {
         resize(limit - room).unwrap();
-        assert!(matches!(journal.append(b"\"too long\"\n"), Err(AppendError::DiskFull)), "{room}");
+        assert!(
+            matches!(journal.append(b"\"too long\"\n", 0), Err(AppendError::DiskFull)),
+            "{room}"
+        );
         assert_eq!(len(), limit - room);
         assert!(journal.is_full());
         // Not before its time, even if there is room.
         resize(0).unwrap();
         clock.wait(RETRY - Duration::from_millis(1));
-        assert!(matches!(journal.append(b"1\n"), Err(AppendError::DiskFull)));
+        assert!(matches!(journal.append(b"1\n", 0), Err(AppendError::DiskFull)));
         assert_eq!(len(), 0);
         clock.wait(Duration::from_millis(1));
-        assert_eq!(journal.append(b"1\n").unwrap(), 0);
+        assert_eq!(journal.append(b"1\n", 0).unwrap(), 0);
         assert!(!journal.is_full());
     }
     resize(limit - 2).unwrap();
-    assert_eq!(journal.append(b"1\n").unwrap(), limit - 2);
+    assert_eq!(journal.append(b"1\n", 0).unwrap(), limit - 2);
 }
 
 #[test]
@@ -59,7 +62,7 @@ fn a_disk_counts_as_full_only_for_a_while() {
     let system = Meddler::new(&dir);
     let mut journal = open(&dir).0.on(system.clone());
     system.plan(Mishap { takes: Some(0), ..Mishap::default() });
-    assert!(matches!(journal.append(b"1\n"), Err(AppendError::DiskFull)));
+    assert!(matches!(journal.append(b"1\n", 0), Err(AppendError::DiskFull)));
     system.wait(RETRY);
     assert!(journal.is_full());
     system.wait(FULL_AGE);
@@ -67,21 +70,68 @@ fn a_disk_counts_as_full_only_for_a_while() {
 }
 
 #[test]
-fn what_a_short_write_left_is_cut_off_unless_somebody_wrote_behind_it() {
+fn whatever_a_write_claims_the_file_keeps_what_was_committed_and_what_others_wrote() {
+    /// Appends `2` and `34` behind nothing and behind a committed line, while the system lies. What
+    /// is expected stands behind the line, and so does the position.
     #[track_caller]
-    fn check(takes: usize, after: &[u8], expected: &[u8]) {
-        let dir = Dir::new();
-        dir.write("1\n");
-        let system = Meddler::new(&dir);
-        let mut journal = open(&dir).0.on(system.clone());
-        system.plan(Mishap { takes: Some(takes), after: after.into(), ..Mishap::default() });
-        assert!(matches!(journal.append(b"2\n34\n"), Err(AppendError::DiskFull)));
-        assert_eq!(dir.read(), expected);
+    fn check(mishap: Mishap, expected: &[u8], start: Option<u64>) {
+        for committed in ["", "{}\n"] {
+            let dir = Dir::new();
+            dir.write(committed);
+            let end = committed.len() as u64;
+            let system = Meddler::new(&dir);
+            let mut journal = open(&dir).0.on(system.clone());
+            let mishap = Mishap {
+                position: mishap.position.map(|at| end.saturating_add(at)),
+                ..mishap.clone()
+            };
+            let case = format!("{mishap:?} behind {committed:?}");
+            system.plan(mishap);
+            match journal.append(b"2\n34\n", end) {
+                Ok(found) => assert_eq!(Some(found - end), start, "{case}"),
+                Err(AppendError::DiskFull) => assert_eq!(start, None, "{case}"),
+                Err(AppendError::Fatal(fatal)) => panic!("{fatal}: {case}"),
+            }
+            let found = String::from_utf8(dir.read()).expect("UTF-8");
+            let expected = committed.to_owned() + std::str::from_utf8(expected).expect("UTF-8");
+            assert_eq!(found, expected, "{case}");
+            // Afterwards all is well.
+            system.wait(RETRY);
+            assert_eq!(journal.append(b"5\n", end).unwrap(), expected.len() as u64);
+        }
     }
-    check(0, b"", b"1\n");
-    check(1, b"", b"1\n");
-    check(4, b"", b"1\n");
-    check(3, b"foreign\n", b"1\n2\n3foreign\n");
+    let honest = Mishap::default;
+    let lie = |takes, claims| Mishap { takes: Some(takes), claims: Some(claims), ..honest() };
+    // More than was written.
+    check(lie(0, 4), b"", None);
+    check(lie(0, 5), b"", None);
+    check(lie(3, 4), b"", None);
+    check(lie(3, 5), b"", None);
+    check(lie(0, 1000), b"", None);
+    // Less.
+    check(lie(5, 4), b"", None);
+    check(lie(5, 0), b"", None);
+    // As it was.
+    check(lie(1, 1), b"", None);
+    check(lie(4, 4), b"", None);
+    // The same, while others append.
+    let before = |mishap| Mishap { before: b"foreign\n".to_vec(), ..mishap };
+    let after = |mishap| Mishap { after: b"foreign\n".to_vec(), ..mishap };
+    check(before(lie(0, 4)), b"foreign\n", None);
+    check(before(lie(0, 5)), b"foreign\n", None);
+    check(after(lie(0, 5)), b"foreign\n", None);
+    check(before(lie(3, 3)), b"foreign\n", None);
+    check(after(lie(3, 3)), b"   foreign\n", None);
+    check(before(after(lie(3, 3))), b"foreign\n   foreign\n", None);
+    check(before(honest()), b"foreign\n2\n34\n", Some(8));
+    check(after(honest()), b"2\n34\nforeign\n", Some(0));
+    // A position that is not true.
+    for position in [0, 1, 4, 6, u64::MAX] {
+        let lie = |mishap| Mishap { position: Some(position), ..mishap };
+        check(lie(honest()), b"2\n34\n", Some(0));
+        check(lie(Mishap { takes: Some(3), ..honest() }), b"", None);
+        check(lie(before(honest())), b"foreign\n2\n34\n", Some(8));
+    }
 }
 
 #[test]
@@ -91,7 +141,7 @@ fn a_file_that_is_taken_away_is_noticed_and_saved() {
         let dir = Dir::new();
         dir.write("1\n");
         let (mut journal, _) = open(&dir);
-        journal.append(b"2\n").unwrap();
+        journal.append(b"2\n", 2).unwrap();
         assert_eq!(journal.survey(4).unwrap(), 4);
         change(&dir.file());
         let Err(Fatal::Changed(what)) = journal.survey(4) else { panic!("it is not noticed") };

@@ -176,6 +176,34 @@ fn a_disk_that_has_room_again_is_used_again() {
 }
 
 #[test]
+fn a_write_that_claims_what_it_did_not_do_costs_no_stored_message() {
+    let name = "a_write_that_claims_what_it_did_not_do_costs_no_stored_message";
+    let (stored, lost) = (r#"{"stored":1}"#, r#"{"lost":1}"#);
+    // A part of the line, and all of it.
+    for claimed in [4, lost.len() + 1] {
+        let server = Server::on(SEED);
+        let mut ann = server.join();
+        assert_eq!(ann.says(stored).id, 8);
+        let before = server.dir.read();
+        let lie = format!("write:retval={claimed}:when=1");
+        let Some(meddling) = meddle(&server, name, &lie) else { return };
+        ann.say(lost);
+        ann.is_told("storage_full");
+        drop(meddling);
+        assert_eq!(server.dir.read(), before, "{claimed} bytes claimed");
+        until("the server has tried again", || {
+            ann.say("9");
+            matches!(ann.next(), Frame::Message(heard) if heard.id == 9)
+        });
+        drop(ann);
+        let lines = [SEED, stored, "\n9\n"].concat();
+        let server = server.restart();
+        assert_eq!(server.join().history.said()[7..], [stored, "9"]);
+        assert_eq!(server.dir.read(), lines.as_bytes());
+    }
+}
+
+#[test]
 fn nothing_is_shown_before_it_is_synced_and_many_share_one_sync() {
     const DELAY: Duration = Duration::from_millis(200);
     const CROWD: usize = 20;

@@ -31,7 +31,7 @@ fn the_epoch_stays_as_long_as_the_file_goes_on_where_it_was() {
     dir.append("3");
     assert_eq!(epoch(&dir), first, "a tail that got its end");
     let (mut journal, mut history) = open(&dir);
-    journal.append(b"4\n").unwrap();
+    journal.append(b"4\n", history.end()).unwrap();
     history.push_line(2);
     journal.remember(&history).unwrap();
     drop((journal, history));

@@ -97,8 +97,9 @@ pub fn opens(file: &[u8], lock: Option<&[u8]>) {
         assert_eq!(*journal.epoch(), epoch, "another start, the same numbering");
         assert_eq!(dir.files(), files, "another start changes nothing");
         model.is_served(&history, &epoch);
-        let offset = journal.append(b"{\"next\":1}\n").expect("there is room");
-        assert_eq!(offset, model.file.len() as u64);
+        let end = model.file.len() as u64;
+        let offset = journal.append(b"{\"next\":1}\n", end).expect("there is room");
+        assert_eq!(offset, end);
     }
 
     let grown = [&*model.file, b"{\"next\":1}\n"].concat();
