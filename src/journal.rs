@@ -24,7 +24,7 @@ use std::{
 
 use log::{error, info};
 
-pub use self::recovery::OpenError;
+pub use self::recovery::{OpenError, REWRITE};
 use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 

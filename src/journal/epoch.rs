@@ -33,14 +33,16 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    /// Takes the epoch that the lock file names, if the text file still holds everything that was
-    /// numbered under it, or a new one. It is on disk afterwards: it must outlive what clients are
-    /// told under it.
-    pub(super) fn open(lock_file: File, file: &File, history: &History) -> io::Result<Epoch> {
-        let mut text = String::new();
-        // What is not text is no record.
-        let _ = (&lock_file).take(RECORD).read_to_string(&mut text);
-        let name = match Record::parse(&text) {
+    /// Takes the epoch of the record, if the text file still holds everything that was numbered
+    /// under it, or a new one. It is on disk afterwards: it must outlive what clients are told
+    /// under it.
+    pub(super) fn open(
+        lock_file: File,
+        record: Option<Record>,
+        file: &File,
+        history: &History,
+    ) -> io::Result<Epoch> {
+        let name = match record {
             Some(record) if record.is_true_of(file, history)? => record.epoch.into(),
             // The keys come from the operating system's randomness; a crate for one number is too
             // much.
@@ -69,7 +71,7 @@ impl Epoch {
 }
 
 /// What the lock file says of the text file.
-struct Record {
+pub(super) struct Record {
     epoch: String,
     lines: u64,
     bytes: u64,
@@ -84,6 +86,18 @@ impl fmt::Display for Record {
 }
 
 impl Record {
+    /// Reads what the lock file says; what is not written as above is no record.
+    pub(super) fn read(mut lock_file: &File) -> Option<Record> {
+        let mut text = String::new();
+        lock_file.by_ref().take(RECORD).read_to_string(&mut text).ok()?;
+        Record::parse(&text)
+    }
+
+    /// How long the text file was. With `--fsync always` all of that was on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn of(epoch: &str, file: &File, history: &History) -> io::Result<Record> {
         let bytes = history.end();
         let tail = tail_hash(file, bytes)?;

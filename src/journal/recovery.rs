@@ -8,6 +8,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +16,11 @@ use std::{
 
 use log::{info, warn};
 
-use super::{Journal, create_beside, epoch::Epoch, identity, open_in_place, path_beside, system};
+use super::{
+    Journal, create_beside,
+    epoch::{Epoch, Record},
+    identity, open_in_place, path_beside, system,
+};
 use crate::{
     config::Fsync,
     history::{BOM, History},
@@ -23,9 +28,9 @@ use crate::{
     message,
 };
 
-/// How much of the file's end is written again at each start. The pages of a batch whose sync
-/// failed can be read but need not be on disk, so this covers one batch of the hub.
-pub(super) const REWRITE: u64 = 1 << 20;
+/// How much of the file's end is written again at each start, at the least, which takes some 3 ms.
+/// It is also the most that a batch of the hub holds before its last post.
+pub const REWRITE: u64 = 1 << 20;
 
 /// Read at a time where the end of the file is looked through.
 const BLOCK: usize = 64 << 10;
@@ -82,13 +87,16 @@ impl Journal {
         };
         refuse_irregular(path).map_err(unusable)?;
         let lock_file = lock(path)?;
+        let record = Record::read(&lock_file);
         let file = Arc::new(open_or_create(path).map_err(unusable)?);
-        let end = recover(path, &file, line_limit(max_message)).map_err(failed)?;
+        // Without a record no server wrote to this file.
+        let synced = record.as_ref().map_or(u64::MAX, Record::bytes);
+        let end = recover(path, &file, synced, line_limit(max_message)).map_err(failed)?;
         let history = History::load(file.clone(), end, line_limit(max_message)).map_err(failed)?;
         if let Some((holes, first_id)) = history.holes() {
             warn!("line {first_id} holds no message and is skipped; {holes} such lines in all");
         }
-        let epoch = Epoch::open(lock_file, &file, &history).map_err(failed)?;
+        let epoch = Epoch::open(lock_file, record, &file, &history).map_err(failed)?;
         let identity = identity(&file.metadata().map_err(failed)?);
         let journal = Journal {
             path: path.to_owned(),
@@ -150,16 +158,13 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the file end with a whole line that is on disk; returns its length.
-fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
+/// Makes the file end with a whole line that is on disk; returns its length. `synced` is how far
+/// the lock file says that a server came.
+fn recover(path: &Path, file: &File, synced: u64, line_limit: usize) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let whole = end_of_whole_lines(file, size)?;
     let end = if whole == size { size } else { mend_tail(path, file, whole, size, line_limit)? };
-    let in_place = open_in_place(path, identity(&file.metadata()?))?;
-    let from = end.saturating_sub(REWRITE);
-    let mut block = vec![0; (end - from) as usize];
-    file.read_exact_at(&mut block, from)?;
-    match in_place.write_all_at(&block, from) {
+    match rewrite(path, file, perhaps_unsynced(synced, end, line_limit)) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
             warn!("{}: {error}; could not write the end of the file again", path.display());
         }
@@ -167,6 +172,25 @@ fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
     }
     file.sync_data()?;
     Ok(end)
+}
+
+/// The part of the file that may be readable in memory and yet not on disk, after a sync that
+/// failed: what came after the lock file was written, at most one batch of the hub. No post is
+/// longer than a line may be.
+fn perhaps_unsynced(synced: u64, end: u64, line_limit: usize) -> Range<u64> {
+    let batch = REWRITE + line_limit as u64;
+    synced.clamp(end.saturating_sub(batch), end.saturating_sub(REWRITE))..end
+}
+
+fn rewrite(path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
+    let in_place = open_in_place(path, identity(&file.metadata()?))?;
+    let mut block = vec![0; (range.end - range.start).min(REWRITE) as usize];
+    for from in range.clone().step_by(REWRITE as usize) {
+        let part = &mut block[..(range.end - from).min(REWRITE) as usize];
+        file.read_exact_at(part, from)?;
+        in_place.write_all_at(part, from)?;
+    }
+    Ok(())
 }
 
 /// The offset behind the last `\n` before `size`.

@@ -91,10 +91,10 @@ fn a_tail_above_the_longest_line_is_torn_even_if_it_is_json() {
     let dir = Dir::new();
     dir.write(format!("1\n{:>101}", 2));
     let file = OpenOptions::new().read(true).append(true).open(dir.file()).unwrap();
-    assert_eq!(recover(&dir.file(), &file, 100).unwrap(), 2);
+    assert_eq!(recover(&dir.file(), &file, 0, 100).unwrap(), 2);
     assert_eq!(dir.read(), b"1\n");
     dir.write(format!("1\n{:>100}", 2));
-    assert_eq!(recover(&dir.file(), &file, 100).unwrap(), 103);
+    assert_eq!(recover(&dir.file(), &file, 0, 100).unwrap(), 103);
     assert!(dir.read().ends_with(b" 2\n"));
 }
 
@@ -119,7 +119,8 @@ fn the_end_of_the_whole_lines_is_found_however_far_back() {
 fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
     let dir = Dir::new();
     let line = format!("\"{}\"\n", "x".repeat(997));
-    let text = line.repeat(REWRITE as usize / 1000 * 2);
+    // Of more than one block.
+    let text = line.repeat(REWRITE as usize / 1000 * 5 / 2);
     dir.write(&text);
     let before = fs::metadata(dir.file()).unwrap();
     drop(open(&dir));
@@ -127,6 +128,26 @@ fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
     assert!(dir.read() == text.as_bytes());
     let modified = |meta: &fs::Metadata| (meta.mtime(), meta.mtime_nsec(), meta.ino());
     assert!(modified(&before) < modified(&after) && before.ino() == after.ino());
+}
+
+#[test]
+fn a_batch_of_any_size_is_written_again_and_nothing_long_synced() {
+    const BATCH: u64 = REWRITE + 100;
+    #[track_caller]
+    fn check(synced: u64, end: u64, expected_start: u64) {
+        assert_eq!(perhaps_unsynced(synced, end, 100), expected_start..end);
+    }
+    check(0, 0, 0);
+    check(0, REWRITE, 0);
+    // An orderly stop.
+    check(9 * REWRITE, 9 * REWRITE, 8 * REWRITE);
+    // The largest batch came after the lock file was written.
+    check(9 * REWRITE, 9 * REWRITE + BATCH, 9 * REWRITE);
+    // More did: all but the last batch is on disk.
+    check(9 * REWRITE, 9 * REWRITE + 2 * BATCH, 9 * REWRITE + BATCH);
+    // The record is that of another file, or there is none.
+    check(0, 9 * REWRITE, 9 * REWRITE - BATCH);
+    check(u64::MAX, 9 * REWRITE, 8 * REWRITE);
 }
 
 #[test]
