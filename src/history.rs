@@ -4,22 +4,11 @@
 //! (lines that hold no message). The hub owns it. Others are given a [`Range`] of it, which reads the
 //! file itself.
 
-use std::{
-    collections::VecDeque,
-    fs::File,
-    io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-};
+use std::{collections::VecDeque, fs::File, io, sync::Arc};
 
-use crate::{
-    lines::{Line, Lines, read_at},
-    message,
-};
+use crate::lines::{Lines, read_at};
 
+mod load;
 mod range;
 
 pub use range::{Located, Messages, Range, Text};
@@ -27,12 +16,6 @@ pub use range::{Located, Messages, Range, Text};
 /// Distance in bytes of the file between two remembered line offsets: what has to be searched to
 /// find a line, against 16 bytes of memory. Ten million short lines take about two megabytes.
 const STRIDE: u64 = 8 << 10;
-
-/// What one thread validates at a time when a file is loaded.
-const LOAD_BLOCK: u64 = 1 << 20;
-
-/// Read at a time when a file is loaded.
-const LOAD_READ: usize = 128 << 10;
 
 /// Bytes of history sent at a time: the memory of one joiner or one client that is behind.
 pub const BLOCK: usize = 128 << 10;
@@ -164,7 +147,7 @@ impl History {
         let has_bom = end >= 3 && read_at(&file, &mut head, 0).is_ok_and(|n| head[..n] == *BOM);
         let start = if has_bom { BOM.len() as u64 } else { 0 };
         let mut index = Index::new(start);
-        for part in load_parts(&file, start, end, line_limit)? {
+        for part in load::load_parts(&file, start, end, line_limit)? {
             index.absorb(part);
         }
         index.marks.shrink_to_fit();
@@ -334,73 +317,6 @@ impl History {
                 .iter()
                 .any(|hole| hole.first_id <= from && limited <= hole.first_id + hole.lines)
     }
-}
-
-/// The parts of the file, validated by all processors, in order.
-fn load_parts(file: &Arc<File>, start: u64, end: u64, line_limit: usize) -> io::Result<Vec<Index>> {
-    let blocks = (end - start).div_ceil(LOAD_BLOCK);
-    let workers = thread::available_parallelism().map_or(1, |n| n.get() as u64).min(blocks);
-    let next = AtomicU64::new(0);
-    let parts = Mutex::new(Vec::with_capacity(blocks as usize));
-    let work = || -> io::Result<()> {
-        loop {
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            if block >= blocks {
-                return Ok(());
-            }
-            let from = start + block * LOAD_BLOCK;
-            let part = load_part(file, start, from, (from + LOAD_BLOCK).min(end), end, line_limit)?;
-            parts.lock().expect("no worker panics while it holds this").push((block, part));
-        }
-    };
-    if workers < 2 {
-        work()?;
-    } else {
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
-            let mine = work();
-            let done = others.into_iter().map(|other| other.join().expect("a worker panicked"));
-            done.fold(mine, |all, one| all.and(one))
-        })?;
-    }
-    let mut parts = parts.into_inner().expect("no worker panics while it holds this");
-    parts.sort_unstable_by_key(|(block, _)| *block);
-    Ok(parts.into_iter().map(|(_, part)| part).collect())
-}
-
-/// The lines that start in `from..to`.
-fn load_part(
-    file: &Arc<File>,
-    start: u64,
-    from: u64,
-    to: u64,
-    end: u64,
-    line_limit: usize,
-) -> io::Result<Index> {
-    // A line starts at `from` only if a `\n` stands right before it. It is looked for within the part
-    // alone, or each part of one long line would walk to its end.
-    let mut first = from;
-    if from > start {
-        let mut before = Lines::new(file, from - 1, to, LOAD_READ, 0);
-        before.next()?;
-        first = before.offset();
-    }
-    let mut lines = Lines::new(file, first, end, LOAD_READ, line_limit);
-    let mut index = Index::new(first);
-    while lines.offset() < to {
-        match lines.next()? {
-            Some(Line::Whole(text)) => {
-                let len = text.len() as u64 + 1;
-                match message::on_line(text) {
-                    Some(_) => index.push_line(len),
-                    None => index.push_hole(len),
-                }
-            }
-            Some(Line::TooLong(len)) => index.push_hole(len),
-            Some(Line::Unfinished(_)) | None => break,
-        }
-    }
-    Ok(index)
 }
 
 /// Everything a client is sent when it connects.

@@ -3,8 +3,12 @@ use std::os::unix::fs::FileExt;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::*;
+use super::{
+    load::{PART, load_part},
+    *,
+};
 use crate::{
+    message,
     testing::{TEXT, frame_of, frames_in, tries},
     wire::{Frames, HistoryFrame, LiveFrames},
 };
@@ -428,12 +432,12 @@ fn all_processors_together_find_what_one_finds() {
     made.insert(2_000, Made::LongestMessage);
     made.insert(2_001, Made::Blank);
     let before = Model::new(b"", &made).bytes.len();
-    let part = LOAD_BLOCK as usize;
+    let part = PART as usize;
     made.push(Made::Junk(before.next_multiple_of(part) - before - 2));
     made.extend(vec![Made::Message(60); 20_000]);
     for head in [&b""[..], BOM] {
         let model = Model::new(head, &made);
-        let starts_part = |offset: &u64| (offset - model.start as u64).is_multiple_of(LOAD_BLOCK);
+        let starts_part = |offset: &u64| (offset - model.start as u64).is_multiple_of(PART);
         assert!(model.offsets()[1..].iter().any(starts_part) && model.bytes.len() > 5 * part);
         let history = model.load();
         let mut one = History {
