@@ -6,9 +6,11 @@
 //! Then it serves the clients in turn (`fanout.rs`), and takes the next batch in between.
 //! It waits for nobody but the disk.
 
+mod commit;
+mod placing;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    os::unix::fs::FileExt,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -22,10 +24,8 @@ use crate::{
     catch_up::{Behind, CatchUp},
     command::{ClientId, Command, Joined, Next, Post, Speaker, Stored, View, WeakHubHandle},
     fanout::{Fallen, Fanout, Standing},
-    history::{BLOCK, BOM, History, Resume, Times, Window},
-    journal::{AppendError, Fatal, Journal},
-    lines::{Line, Lines},
-    message,
+    history::{History, Resume, Times, Window},
+    journal::{Fatal, Journal},
     metrics::{Metrics, Status},
     outbox::Outbox,
     tally::Tally,
@@ -316,28 +316,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Stores what is said, together with what others appended to the file meanwhile, and shows it.
-    fn commit(&mut self, mut posts: Vec<Post>) -> Result<(), Fatal> {
-        if self.stopping && !posts.is_empty() {
-            self.refuse(posts, ErrorAnswer::ShuttingDown);
-            return Ok(());
-        }
-        posts.retain(|post| !self.is_known(post));
-        let size = self.journal.survey(self.history.end())?;
-        self.read_in(size)?;
-        let stored = match posts.is_empty() {
-            true => Some(Vec::new()),
-            false => self.write(&posts, size)?,
-        };
-        self.show()?;
-        self.serve_speakers(&posts);
-        match stored {
-            Some(ids) => self.acknowledge(posts, &ids),
-            None => self.refuse(posts, ErrorAnswer::StorageFull),
-        }
-        Ok(())
-    }
-
     /// Who speaks hears it first: who speaks again then does so while the others are served, and
     /// that goes along with what they are sent.
     fn serve_speakers(&mut self, posts: &[Post]) {
@@ -365,165 +343,6 @@ impl Hub {
         // Who does not wait any more has what it wanted all the same.
         let _ = reply.send(Ok(stored));
         true
-    }
-
-    /// Appends what is said; returns the ids, or none when there is no room for it.
-    fn write(&mut self, posts: &[Post], size: u64) -> Result<Option<Vec<u64>>, Fatal> {
-        let mut lines =
-            Vec::with_capacity(posts.iter().map(|post| post.lines.len()).sum::<usize>() + 1);
-        if self.history.end() < size {
-            // Somebody's line without an end: it gets one, so that ours is not glued to it.
-            lines.push(b'\n');
-        }
-        for post in posts {
-            lines.extend_from_slice(&post.lines);
-        }
-        let mut ids = Vec::new();
-        let mut lines = &lines[..];
-        while !lines.is_empty() {
-            let start = match self.journal.append(lines, self.history.end()) {
-                Ok(start) => start,
-                Err(AppendError::DiskFull) => return Ok(None),
-                Err(AppendError::Fatal(fatal)) => return Err(fatal),
-            };
-            // What is written again comes first in the order of the posts.
-            let placed = ids.len();
-            lines = self.place(lines, start, &mut ids)?;
-            ids.rotate_left(placed);
-        }
-        Ok(Some(ids))
-    }
-
-    /// Tells those who wait for them the ids of what they posted.
-    fn acknowledge(&mut self, posts: Vec<Post>, ids: &[u64]) {
-        if posts.iter().all(|post| matches!(post.by, Speaker::Client(_))) {
-            return;
-        }
-        let mut ids = ids.iter();
-        for post in posts {
-            let Speaker::Request { key, reply } = post.by else {
-                ids.nth(count_lines(&post.lines) - 1);
-                continue;
-            };
-            let mut mine = ids.by_ref().take(count_lines(&post.lines)).copied();
-            let Some(first_id) = mine.next() else { continue };
-            let stored = Stored { first_id, last_id: mine.last().unwrap_or(first_id) };
-            if let Some(key) = key {
-                self.keys.insert(key, stored);
-            }
-            // Who does not wait any more finds it in the history.
-            let _ = reply.send(Ok(stored));
-        }
-    }
-
-    /// Takes in lines of ours that were appended at `start`, after what others slipped in before.
-    ///
-    /// Returns what has to be written again: the first line, should it be glued to another's line
-    /// that had no end yet.
-    fn place<'a>(
-        &mut self,
-        lines: &'a [u8],
-        start: u64,
-        ids: &mut Vec<u64>,
-    ) -> Result<&'a [u8], Fatal> {
-        self.read_in(start)?;
-        let mut ours = lines;
-        let mut again = &lines[..0];
-        if self.history.end() < start && !self.is_blank_up_to(start)? {
-            let len = memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1);
-            self.read_in(start + len as u64)?;
-            (again, ours) = lines.split_at(len);
-            if again == b"\n" {
-                again = &lines[..0];
-            }
-        }
-        self.begin_batch();
-        let ts = self.now();
-        // White space that slipped in before is the beginning of the first line.
-        let mut blank = start.saturating_sub(self.history.end());
-        for line in ours.split_inclusive(|&byte| byte == b'\n') {
-            let len = std::mem::take(&mut blank) + line.len() as u64;
-            match line {
-                b"\n" => {
-                    self.history.push_hole(len);
-                }
-                _ => {
-                    let id = self.history.push_line(len);
-                    self.times.push(id, ts);
-                    let offset = self.history.end() - line.len() as u64;
-                    self.fanout.push(&line[..line.len() - 1], offset, id, ts);
-                    ids.push(id);
-                }
-            }
-        }
-        Ok(again)
-    }
-
-    /// Whether what others left between the last whole line and `until` is white space, so that a
-    /// message behind it is still the message.
-    fn is_blank_up_to(&mut self, until: u64) -> Result<bool, Fatal> {
-        /// More than anybody leaves there by accident.
-        const BLANK: u64 = 64;
-        if until - self.history.end() > BLANK {
-            return Ok(false);
-        }
-        let mut slipped = vec![0; (until - self.history.end()) as usize];
-        let file = self.journal.file();
-        file.read_exact_at(&mut slipped, self.history.end()).map_err(Fatal::Storage)?;
-        if self.history.end() == 0 && slipped.starts_with(BOM) {
-            self.history.skip_bom();
-            slipped.drain(..BOM.len());
-        }
-        Ok(message::trim(&slipped).is_empty())
-    }
-
-    /// Takes in whole lines that others appended, from the committed end up to `until`.
-    fn read_in(&mut self, until: u64) -> Result<(), Fatal> {
-        let from = self.history.end();
-        if from >= until {
-            return Ok(());
-        }
-        self.begin_batch();
-        let ts = self.now();
-        let mut lines = Lines::new(self.journal.file(), from, until, BLOCK, self.line_limit);
-        while let Some(line) = lines.next().map_err(Fatal::Storage)? {
-            let len = match line {
-                Line::Unfinished(_) => break,
-                Line::TooLong(len) => len,
-                Line::Whole(mut text) => {
-                    if self.history.end() == 0 && text.starts_with(BOM) {
-                        self.history.skip_bom();
-                        text = &text[BOM.len()..];
-                    }
-                    let len = text.len() as u64 + 1;
-                    if let Some(message) = message::on_line(text) {
-                        let offset = self.history.end() + message::leading_space(text) as u64;
-                        let id = self.history.push_line(len);
-                        self.times.push(id, ts);
-                        self.fanout.push(message, offset, id, ts);
-                        if self.fanout.bytes() >= BATCH_BYTES {
-                            self.show()?;
-                            self.deliver(|| false);
-                            self.begin_batch();
-                        }
-                        continue;
-                    }
-                    len
-                }
-            };
-            let id = self.history.push_hole(len);
-            if self.holes.add() {
-                warn!("line {id}, appended by somebody else, holds no message; skipped");
-            }
-        }
-        Ok(())
-    }
-
-    /// The next line is taken in: the first of a batch, if everything before has been shown.
-    fn begin_batch(&mut self) {
-        if self.history.end() == self.shown {
-            self.fanout.begin(self.history.last_id() + 1);
-        }
     }
 
     /// Syncs what was taken in, as far as the policy asks for it, and sends it to everybody live.

@@ -39,7 +39,7 @@ const FULL_LOG: Duration = Duration::from_secs(30);
 
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
 /// ms (`hub::TICK`), so this keeps the promise of a second.
-const SYNC_EVERY: Duration = Duration::from_millis(500);
+pub const SYNC_EVERY: Duration = Duration::from_millis(500);
 
 /// What the server cannot go on after.
 #[derive(Debug)]
@@ -70,6 +70,12 @@ pub enum AppendError {
     DiskFull,
     /// The server cannot go on.
     Fatal(Fatal),
+}
+
+impl From<Fatal> for AppendError {
+    fn from(fatal: Fatal) -> AppendError {
+        AppendError::Fatal(fatal)
+    }
 }
 
 impl From<io::Error> for AppendError {
@@ -244,17 +250,22 @@ impl Journal {
     }
 
     /// Takes back what a write left that did not store all of `lines`.
-    fn take_back(&mut self, lines: &[u8], claimed: usize) -> io::Result<()> {
+    fn take_back(&mut self, lines: &[u8], claimed: usize) -> Result<(), AppendError> {
         let size = self.file.metadata()?.len();
         let position = self.system.position(&self.file)?;
-        let claimed = position.checked_sub(claimed as u64).map(|start| start..position);
-        // If the calls are wrong and nobody else wrote.
+        let as_claimed = position.checked_sub(claimed as u64).map(|start| start..position);
+        // Should the claims be wrong: all that is new, as long as it is nobody else's.
         let all_that_is_new = self.committed_end..size;
-        let guesses = claimed.into_iter().chain([all_that_is_new]);
+        let guesses = as_claimed.into_iter().chain([all_that_is_new]);
         for range in guesses.filter(|range| !range.is_empty()) {
             let Some(part) = lines.get(..(range.end - range.start) as usize) else { continue };
             if self.holds(range.start, part)? {
-                return if range.end == size { self.cut(range.start) } else { self.blank(range) };
+                if range.end == size {
+                    self.cut(range.start)?;
+                } else {
+                    self.blank(range)?;
+                }
+                break;
             }
         }
         Ok(())
@@ -277,11 +288,22 @@ impl Journal {
         self.file.set_len(end)
     }
 
-    /// Makes a range white space: it held something of ours, and others wrote behind it.
-    fn blank(&self, range: Range<u64>) -> io::Result<()> {
+    /// Makes lines of ours white space, which must not be decided yet. It is the only way to take
+    /// them back without harm to what others may have written behind them.
+    ///
+    /// # Errors
+    /// When that fails: then they may still stand there.
+    ///
+    /// # Panics
+    /// When the range begins before the committed end.
+    pub fn blank(&mut self, range: Range<u64>) -> Result<(), Fatal> {
         assert!(range.start >= self.committed_end, "what is committed is never overwritten");
-        let in_place = open_in_place(&self.path, self.identity)?;
-        in_place.write_all_at(&vec![b' '; (range.end - range.start) as usize], range.start)
+        let spaces = vec![b' '; (range.end - range.start) as usize];
+        open_in_place(&self.path, self.identity)
+            .and_then(|file| file.write_all_at(&spaces, range.start))
+            .map_err(Fatal::Storage)?;
+        // A start writes one batch again, and what follows may be one of its own.
+        self.sync_per_policy().map(drop)
     }
 
     fn found_full(&mut self, why: &dyn fmt::Display) -> AppendError {

@@ -244,6 +244,7 @@ struct Plan {
     now: Instant,
     mishaps: VecDeque<Mishap>,
     position: Option<u64>,
+    foreign: Vec<(usize, Vec<u8>)>,
 }
 
 impl Meddler {
@@ -254,6 +255,7 @@ impl Meddler {
             now: Instant::now(),
             mishaps: VecDeque::new(),
             position: None,
+            foreign: Vec::new(),
         })))
     }
 
@@ -262,9 +264,24 @@ impl Meddler {
         self.lock().mishaps.push_back(mishap);
     }
 
+    /// What is planned and has not happened is forgotten.
+    pub(crate) fn relent(&self) {
+        self.lock().mishaps.clear();
+    }
+
     /// Time passes.
     pub(crate) fn wait(&self, time: Duration) {
         self.lock().now += time;
+    }
+
+    /// Others append to the file now.
+    pub(crate) fn append(&self, bytes: impl AsRef<[u8]>) {
+        self.lock().append(bytes.as_ref());
+    }
+
+    /// All that others appended through here: where each piece stood, and its bytes.
+    pub(crate) fn foreign(&self) -> Vec<(usize, Vec<u8>)> {
+        self.lock().foreign.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Plan> {
@@ -273,10 +290,12 @@ impl Meddler {
 }
 
 impl Plan {
-    fn append(&self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8]) {
         let file = OpenOptions::new().append(true).open(&self.path);
         let mut file = file.expect("messages.txt can be opened");
         file.write_all(bytes).expect("messages.txt can be appended to");
+        let end = file.stream_position().expect("the file has a position") as usize;
+        self.foreign.push((end - bytes.len(), bytes.to_vec()));
     }
 }
 

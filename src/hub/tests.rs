@@ -1,7 +1,6 @@
 use std::iter;
 
 use crossbeam_channel::bounded;
-use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -10,38 +9,48 @@ use crate::{
     config::Fsync,
     history::Snapshot,
     outbox::Control,
-    testing::{CLOSE, Dir, Peer, Seen, TEXT, frames_in, limit_file_size, pair, tries},
+    testing::{CLOSE, Dir, Meddler, Peer, Seen, TEXT, frames_in, limit_file_size, pair},
 };
 
-const LIMIT: usize = 1000;
+pub(super) const LIMIT: usize = 1000;
 const ROOMY: usize = 1 << 20;
 
 /// A hub without a thread, fed by hand.
-struct House {
-    dir: Dir,
-    hub: Hub,
-    handle: HubHandle,
+pub(super) struct House {
+    pub(super) dir: Dir,
+    /// What is under its journal.
+    pub(super) system: Meddler,
+    pub(super) hub: Hub,
+    pub(super) handle: HubHandle,
     commands: Receiver<Command>,
     /// The clients that fell behind.
     fallen: Receiver<Behind>,
 }
 
 /// A client of it that is live, and what it has been sent.
-struct Guest {
-    id: ClientId,
+pub(super) struct Guest {
+    pub(super) id: ClientId,
     outbox: Arc<Outbox>,
     peer: Peer,
 }
 
 impl House {
-    fn new(text: &str) -> House {
+    pub(super) fn new(text: &str) -> House {
         let dir = Dir::new();
         dir.write(text);
         let (journal, history) = Journal::open(&dir.file(), Fsync::Never, LIMIT).expect("a file");
+        let system = Meddler::new(&dir);
         let (handle, commands) = queue();
         let (catch_up, fallen) = CatchUp::by_hand();
-        let hub = Hub::new(journal, history, LIMIT, Arc::default(), catch_up, handle.downgrade());
-        House { dir, hub, handle, commands, fallen }
+        let hub = Hub::new(
+            journal.on(system.clone()),
+            history,
+            LIMIT,
+            Arc::default(),
+            catch_up,
+            handle.downgrade(),
+        );
+        House { dir, system, hub, handle, commands, fallen }
     }
 
     fn ask<Answer>(&mut self, command: impl FnOnce(Sender<Answer>) -> Command) -> Answer {
@@ -71,18 +80,18 @@ impl House {
         self.ask(|reply| Command::CatchUp { client: guest.id, next_id, reply })
     }
 
-    fn live(&mut self) -> Guest {
+    pub(super) fn live(&mut self) -> Guest {
         let (guest, _) = self.join(ROOMY);
         assert!(matches!(self.catch_up(&guest), Next::Live));
         guest
     }
 
-    fn say(&mut self, guest: &Guest, lines: &str) {
+    pub(super) fn say(&mut self, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, lines.into()).expect("a hub");
         self.turn();
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.hub.step(self.commands.try_iter()).expect("the file is fine");
         self.hub.deliver(|| false);
     }
@@ -98,13 +107,13 @@ impl House {
         (0..turns).for_each(|_| self.hub.deliver(|| true));
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.hub.tick().expect("the file is fine");
         self.hub.deliver(|| false);
     }
 
     /// What a server that starts on the file now would find.
-    fn reload(&self) -> History {
+    pub(super) fn reload(&self) -> History {
         let file = std::fs::File::open(self.dir.file()).expect("a file");
         History::load(Arc::new(file), self.dir.read().len() as u64, LIMIT).expect("it can be read")
     }
@@ -112,7 +121,7 @@ impl House {
 
 impl Guest {
     /// What was heard since the last time: the ids and texts of messages.
-    fn hears(&mut self) -> Vec<(u64, String)> {
+    pub(super) fn hears(&mut self) -> Vec<(u64, String)> {
         self.frames().iter().map(|frame| heard(frame).0).collect()
     }
 
@@ -134,7 +143,7 @@ fn heard(frame: &Seen) -> ((u64, String), u64) {
     ((id.parse().expect(text), data.to_owned()), ts.parse().expect(text))
 }
 
-fn messages_of(history: &History) -> Vec<(u64, String)> {
+pub(super) fn messages_of(history: &History) -> Vec<(u64, String)> {
     let mut messages = history.window(&Window::default()).messages().expect("a file");
     let mut all = Vec::new();
     while let Some(message) = messages.next().expect("a file") {
@@ -143,7 +152,7 @@ fn messages_of(history: &History) -> Vec<(u64, String)> {
     all
 }
 
-fn texts(messages: &[(u64, &str)]) -> Vec<(u64, String)> {
+pub(super) fn texts(messages: &[(u64, &str)]) -> Vec<(u64, String)> {
     messages.iter().map(|&(id, text)| (id, text.to_owned())).collect()
 }
 
@@ -394,78 +403,6 @@ fn what_others_append_is_heard_in_its_place() {
     check(&[&long], "1\n", &[(2, "1")]);
 }
 
-/// What another program may write, in whatever pieces.
-fn foreign() -> impl Strategy<Value = String> {
-    let piece = prop::sample::select(vec![
-        "{\"cron\":1}\n",
-        "{\"cr",
-        "on\":2}\n",
-        "junk\n",
-        "\n",
-        "\r\n",
-        "12",
-        "3\n",
-        "[1]",
-        "\"",
-        " ",
-        "\t\r",
-        "\u{feff}",
-    ]);
-    prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
-}
-
-proptest! {
-    #![proptest_config(tries(200))]
-
-    /// Others append before the hub looks at the file, and between its look and its write.
-    #[test]
-    fn the_order_in_the_file_is_the_order_whoever_slips_in(
-        start in foreign(),
-        steps in prop::collection::vec((foreign(), foreign(), 0..3usize), 1..8),
-    ) {
-        let mut house = House::new(&start);
-        let mut ann = house.live();
-        let mut said = Vec::new();
-        let mut ids = Vec::new();
-        let before = house.hub.history.last_id();
-        for (foreign, slipped, count) in steps {
-            house.dir.append(foreign);
-            let size = house.hub.journal.survey(house.hub.history.end()).unwrap();
-            house.hub.read_in(size).unwrap();
-            house.dir.append(slipped);
-            let mut lines = Vec::new();
-            for _ in 0..count {
-                said.push(format!("{{\"n\":{}}}", said.len()));
-                lines.extend_from_slice(format!("{}\n", said[said.len() - 1]).as_bytes());
-            }
-            if count > 0 {
-                let by = Speaker::Client(ann.id);
-                let stored = house.hub.write(&[Post { by, lines }], size).unwrap();
-                let stored = stored.expect("there is room");
-                prop_assert_eq!(stored.len(), count);
-                ids.extend(stored);
-            }
-            house.hub.show().unwrap();
-        }
-        house.dir.append("\n");
-        house.tick();
-
-        let fresh = house.reload();
-        prop_assert_eq!(house.hub.history.end(), fresh.end());
-        prop_assert_eq!(house.hub.history.last_id(), fresh.last_id());
-        prop_assert_eq!(house.hub.history.holes(), fresh.holes());
-        let all = messages_of(&fresh);
-        prop_assert_eq!(messages_of(&house.hub.history), all.clone());
-        let shown: Vec<_> = all.into_iter().filter(|(id, _)| *id > before).collect();
-        prop_assert_eq!(ann.hears(), shown.clone());
-        for (id, text) in ids.into_iter().zip(&said) {
-            prop_assert!(shown.contains(&(id, text.clone())), "{} has id {}", text, id);
-            let times = shown.iter().filter(|(_, other)| other == text).count();
-            prop_assert_eq!(times, 1, "{} is in the file once", text);
-        }
-    }
-}
-
 #[test]
 fn much_that_others_append_is_sent_in_parts_and_kept_no_longer() {
     let mut house = House::new("");
@@ -476,21 +413,6 @@ fn much_that_others_append_is_sent_in_parts_and_kept_no_longer() {
     assert!(house.hub.fanout.bytes() < BATCH_BYTES + 2 * LIMIT);
     ann.peer.read(line.len());
     assert!(!ann.peer.bytes.is_empty(), "the first part has been sent");
-}
-
-#[test]
-fn white_space_that_slips_in_before_a_message_does_not_double_it() {
-    for slipped in [" ", "\t\r ", "\u{feff}"] {
-        let mut house = House::new("");
-        let mut ann = house.live();
-        house.dir.append(slipped);
-        let post = Post { by: Speaker::Client(ann.id), lines: b"{}\n".to_vec() };
-        // The hub looked before it was there.
-        house.hub.write(&[post], 0).unwrap();
-        house.hub.show().unwrap();
-        house.hub.deliver(|| false);
-        assert_eq!(ann.hears().len(), 1, "{slipped:?}");
-    }
 }
 
 #[test]
@@ -538,31 +460,6 @@ fn nothing_is_shown_of_a_file_that_was_taken_away() {
     let mut house = House::new("1\n2\n");
     house.dir.write("1\n");
     assert!(matches!(house.hub.tick(), Err(Fatal::Changed(_))));
-}
-
-#[test]
-fn a_line_that_others_left_without_an_end_gets_one_end_whatever_slips_in() {
-    for (tail, slipped, expected) in [
-        ("12", "", "12\n{}\n"),
-        ("12", "3", "123\n{}\n"),
-        ("12", "3\n", "123\n\n{}\n"),
-        ("12", "3\n4", "123\n4\n{}\n"),
-        ("", "4", "4{}\n{}\n"),
-        ("", " \t", " \t{}\n"),
-        ("\u{feff}", "\u{feff}", "\u{feff}\u{feff}\n{}\n"),
-    ] {
-        let mut house = House::new("");
-        let ann = house.live();
-        house.dir.append(tail);
-        let size = house.hub.journal.survey(0).unwrap();
-        house.dir.append(slipped);
-        let post = Post { by: Speaker::Client(ann.id), lines: b"{}\n".to_vec() };
-        house.hub.write(&[post], size).unwrap();
-        assert_eq!(String::from_utf8(house.dir.read()).unwrap(), expected);
-        let fresh = house.reload();
-        let place = |history: &History| (history.end(), history.last_id(), history.holes());
-        assert_eq!(place(&house.hub.history), place(&fresh), "{slipped:?}");
-    }
 }
 
 #[test]

@@ -296,6 +296,35 @@ fn who_slips_in_right_before_our_write_moves_it_and_costs_nothing() {
     assert!(served == heard, "what is served is not what was heard");
 }
 
+#[test]
+fn a_post_of_several_messages_keeps_its_order_behind_a_half_line_that_slips_in() {
+    let name = "a_post_of_several_messages_keeps_its_order_behind_a_half_line_that_slips_in";
+    let server = Server::start();
+    let mut ann = server.join();
+    let hold = "write,writev,pwrite64:delay_enter=100000:when=1";
+    let Some(_meddling) = meddle(&server, name, hold) else {
+        return;
+    };
+    let body = "1\n2\n3\n";
+    let length = body.len().to_string();
+    let headers = [("Content-Type", "application/x-ndjson"), ("Content-Length", &*length)];
+    let head = String::from_utf8(server.head("/messages", &headers)).expect("a head is UTF-8");
+    let request = head.replacen("GET", "POST", 1) + body;
+    let response = thread::scope(|scope| {
+        let response = scope.spawn(|| server.asked(&request));
+        // Our write is held up for a tenth of a second, and nothing says when it begins.
+        thread::sleep(Duration::from_millis(30));
+        server.dir.append("{\"half\":");
+        response.join().expect("an answer")
+    });
+    assert_eq!((response.status, response.body.trim()), (201, r#"{"id":2,"last_id":4}"#));
+    for (id, text) in (2..).zip(["1", "2", "3"]) {
+        assert_eq!(ann.hears(text).id, id);
+        assert_eq!(server.lines()[id as usize - 1], text);
+    }
+    assert!(server.lines()[0].starts_with("{\"half\":"), "nothing of others is lost");
+}
+
 /// The file changes underneath a server: it ends with 75 and shows nothing more.
 #[track_caller]
 fn check_changed(change: impl Fn(&Path), then_someone_speaks: impl Fn(&mut Client), saved: Saved) {

@@ -1,0 +1,201 @@
+use std::{iter, time::Duration};
+
+use crossbeam_channel::{Receiver, bounded};
+use proptest::prelude::*;
+
+use crate::{
+    history::History,
+    hub::{
+        Command, Post, Speaker, Stored,
+        tests::{House, messages_of, texts},
+    },
+    testing::{Mishap, tries},
+    wire::ErrorAnswer,
+};
+
+/// A post of whole lines, and where its answer comes.
+fn post(lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
+    let (reply, answer) = bounded(1);
+    let by = Speaker::Request { key: None, reply };
+    (Command::Post(Post { by, lines: lines.into() }), answer)
+}
+
+/// Others append `before` between the hub's look at the file and its write, and `after` behind that.
+fn slips_in(before: &str, after: &str) -> Mishap {
+    Mishap { before: before.into(), after: after.into(), ..Mishap::default() }
+}
+
+#[test]
+fn a_speakers_messages_keep_their_order_and_ids_whoever_slips_in() {
+    #[track_caller]
+    fn check(left: &str, before: &str, after: &str, file: &str, first_id: u64) {
+        let mut house = House::new("");
+        let mut ann = house.live();
+        house.dir.append(left);
+        house.system.plan(slips_in(before, after));
+        let (post, answer) = post("1\n2\n");
+        house.hub.step(iter::once(post)).expect("the file is fine");
+        let stored = Ok(Stored { first_id, last_id: first_id + 1 });
+        assert_eq!(answer.try_recv(), Ok(stored), "{left:?}, {before:?}, {after:?}");
+        house.dir.append("\n");
+        house.tick();
+        assert_eq!(String::from_utf8(house.dir.read()).unwrap(), file.to_owned() + "\n");
+        let stands = messages_of(&house.reload());
+        assert_eq!(ann.hears(), stands);
+        let is_ours = |(_, text): &(u64, String)| text == "1" || text == "2";
+        let said: Vec<_> = stands.into_iter().filter(is_ours).collect();
+        assert_eq!(said, texts(&[(first_id, "1"), (first_id + 1, "2")]));
+    }
+    // Whole lines.
+    check("", "", "", "1\n2\n", 1);
+    check("[]\n", "{}\n", "\"\"\n", "[]\n{}\n1\n2\n\"\"\n", 3);
+    check("", "\n", "", "\n1\n2\n", 2);
+    // A line was begun before the hub looked: it gets one end, whatever slips in.
+    check("12", "", "", "12\n1\n2\n", 2);
+    check("12", "3", "", "123\n1\n2\n", 2);
+    check("12", "3\n", "", "123\n\n1\n2\n", 3);
+    check("12", "3\n4", "", "123\n4\n1\n2\n", 3);
+    check(" ", "", "", " \n1\n2\n", 2);
+    check("\u{feff}", "", "", "\u{feff}\n1\n2\n", 2);
+    check("\u{feff}", "\u{feff}", "", "\u{feff}\u{feff}\n1\n2\n", 2);
+    // A line was begun after the hub looked: ours are taken back and written again behind it.
+    check("", "12", "", "12    \n1\n2\n", 2);
+    check("", "{\"half\":", "1}\n", "{\"half\":    1}\n\n1\n2\n", 3);
+    check("", "{\"half\":", "1}\n7", "{\"half\":    1}\n7\n1\n2\n", 3);
+    check("", "{\"half\":", "1}", "{\"half\":    1}\n1\n2\n", 2);
+    check("", " ", "", "     \n1\n2\n", 2);
+    check("", "\u{feff}", "", "\u{feff}    \n1\n2\n", 2);
+    check("[]\n", "{}\n\"", "", "[]\n{}\n\"    \n1\n2\n", 4);
+}
+
+#[test]
+fn a_post_that_slips_behind_a_half_line_and_finds_no_room_leaves_nothing() {
+    let mut house = House::new("");
+    let mut ann = house.live();
+    house.system.plan(slips_in("{\"half\":", ""));
+    house.system.plan(Mishap { takes: Some(4), ..Mishap::default() });
+    let (post, answer) = post("1\n2\n");
+    house.hub.step(iter::once(post)).expect("the file is fine");
+    assert_eq!(answer.try_recv(), Ok(Err(ErrorAnswer::StorageFull)));
+    house.dir.append("3}\n");
+    house.tick();
+    assert_eq!(house.dir.read(), b"{\"half\":    3}\n");
+    assert_eq!(ann.hears(), texts(&[(1, "{\"half\":    3}")]));
+}
+
+/// What another program may write, in whatever pieces.
+fn foreign() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{\"cron\":1}\n",
+        "{\"cr",
+        "on\":2}\n",
+        "junk\n",
+        "\n",
+        "\r\n",
+        "12",
+        "3\n",
+        "[1]",
+        "\"",
+        " ",
+        "\t\r",
+        "\u{feff}",
+    ]);
+    prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+/// What happens to a write: others slip in, and now and then the disk is full after some bytes.
+fn mishap() -> impl Strategy<Value = Mishap> {
+    let takes = prop_oneof![5 => Just(None), 1 => (0..40usize).prop_map(Some)];
+    (foreign(), foreign(), takes)
+        .prop_map(|(before, after, takes)| Mishap { takes, ..slips_in(&before, &after) })
+}
+
+/// What happens in one step of the hub.
+#[derive(Clone, Debug)]
+struct Step {
+    /// Others append this first.
+    foreign: String,
+    /// How many messages each post has, and which of three speakers says them.
+    posts: Vec<(usize, usize)>,
+    mishaps: Vec<Mishap>,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let posts = prop::collection::vec((1..4usize, 0..3usize), 0..4);
+    (foreign(), posts, prop::collection::vec(mishap(), 2))
+        .prop_map(|(foreign, posts, mishaps)| Step { foreign, posts, mishaps })
+}
+
+proptest! {
+    #![proptest_config(tries(300))]
+
+    #[test]
+    fn the_order_in_the_file_is_the_order_whoever_slips_in(
+        start in foreign(),
+        steps in prop::collection::vec(step(), 1..7),
+    ) {
+        let mut house = House::new(&start);
+        let mut ann = house.live();
+        let before = messages_of(&house.reload()).len();
+        let mut said = 0;
+        let mut stored = Vec::new();
+        let mut refused = Vec::new();
+        for Step { foreign, posts, mishaps } in steps {
+            house.system.append(foreign);
+            mishaps.into_iter().for_each(|mishap| house.system.plan(mishap));
+            // Longer than the server waits before it tries a full disk again.
+            house.system.wait(Duration::from_secs(1));
+            let mut answers = Vec::new();
+            let posts: Vec<_> = posts.into_iter().map(|(count, speaker)| {
+                let texts: Vec<_> =
+                    (said..said + count).map(|n| format!(r#"{{"by":{speaker},"n":{n}}}"#)).collect();
+                said += count;
+                let (post, answer) = post(&(texts.join("\n") + "\n"));
+                answers.push((texts, speaker, answer));
+                post
+            }).collect();
+            house.hub.step(posts.into_iter()).expect("the file is fine");
+            for (texts, speaker, answer) in answers {
+                match answer.try_recv().expect("an answer") {
+                    Ok(ids) => stored.push((texts, speaker, ids)),
+                    Err(why) => {
+                        prop_assert_eq!(why, ErrorAnswer::StorageFull);
+                        refused.extend(texts);
+                    }
+                }
+            }
+            house.system.relent();
+        }
+        house.system.append("\n");
+        house.tick();
+
+        // Not a byte of others is gone or has moved.
+        let file = house.dir.read();
+        for (offset, bytes) in house.system.foreign() {
+            prop_assert_eq!(&file[offset..offset + bytes.len()], &bytes[..]);
+        }
+        // What a server would serve that starts now is what this one serves, and what was heard.
+        let fresh = house.reload();
+        let place = |history: &History| (history.end(), history.last_id(), history.holes());
+        prop_assert_eq!(place(&house.hub.history), place(&fresh));
+        let stands = messages_of(&fresh);
+        prop_assert_eq!(&messages_of(&house.hub.history), &stands);
+        prop_assert_eq!(&ann.hears(), &stands[before..]);
+        // Each message that was acknowledged has its id; each stands there once, in the order of its
+        // speaker; one that was refused is not there.
+        for (texts, _, ids) in &stored {
+            let ids = ids.first_id..=ids.last_id;
+            let found: Vec<_> =
+                stands.iter().filter(|(id, _)| ids.contains(id)).map(|(_, text)| text).collect();
+            prop_assert_eq!(found, texts.iter().collect::<Vec<_>>());
+            prop_assert_eq!(ids.count(), texts.len());
+        }
+        for speaker in 0..3 {
+            let mine = format!(r#"{{"by":{speaker},"#);
+            let found = stands.iter().map(|(_, text)| text).filter(|text| text.starts_with(&mine));
+            let said = stored.iter().filter(|(_, by, _)| *by == speaker).flat_map(|(texts, ..)| texts);
+            prop_assert!(found.eq(said), "{:?} of {} messages", stands, speaker);
+        }
+        prop_assert!(stands.iter().all(|(_, text)| !refused.contains(text)));
+    }
+}
