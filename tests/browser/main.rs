@@ -2,8 +2,7 @@
 //! the real server. Nothing here knows how the page is built, but for `page`, which knows where on
 //! it things are. Without a Chromium every test says so and is skipped.
 
-#[path = "../server/support.rs"]
-#[allow(dead_code, reason = "the tests of the socket use the rest of it")]
+#[path = "../support/mod.rs"]
 mod support;
 
 mod devtools;

@@ -1,8 +1,7 @@
 //! The HTTP face of txtcord, tried from outside: the real binary, real sockets, a real HTTP client
 //! and, where manners matter, bytes written by hand. Nothing here knows how the server is built.
 
-#[path = "../server/support.rs"]
-#[allow(dead_code, reason = "the tests of the socket use the rest of it")]
+#[path = "../support/mod.rs"]
 mod support;
 mod talk;
 

@@ -1,0 +1,220 @@
+//! A socket without manners: every byte on it is the test's own.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpStream},
+    time::Duration,
+};
+
+use socket2::SockRef;
+
+use super::{
+    envelopes::Heard,
+    frames::{CLOSE, TEXT},
+    http::Response,
+    patience::is_timeout,
+    text::cut,
+};
+
+/// A TCP connection whose every byte is the test's own.
+pub struct Raw {
+    pub stream: TcpStream,
+    /// Read from the socket and not yet asked for.
+    unread: Vec<u8>,
+}
+
+/// One frame as it came over the wire.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    /// FIN, the reserved bits and the opcode.
+    pub first: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Raw {
+    /// On a connection on which nothing has been read.
+    pub fn on(stream: TcpStream) -> Raw {
+        Raw { stream, unread: Vec::new() }
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("the connection is there");
+    }
+
+    /// For bytes that the server may no longer take; false when it did not.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    #[track_caller]
+    pub fn response(&mut self) -> Response {
+        let end = loop {
+            match self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                Some(end) => break end + 4,
+                None => self.more("an HTTP answer"),
+            }
+        };
+        let head: Vec<u8> = self.unread.drain(..end).collect();
+        let head = String::from_utf8(head).expect("an ASCII head");
+        let mut lines = head.lines();
+        let status_line = lines.next().expect("a status line");
+        assert!(status_line.starts_with("HTTP/1.1 "), "{status_line}");
+        let status = status_line[9..12].parse().expect("a status");
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.into(), value.trim().into()))
+            .collect();
+        let mut response = Response { status, headers, body: String::new() };
+        let length = response.header("Content-Length").and_then(|text| text.parse().ok());
+        if let Some(length) = length {
+            while self.unread.len() < length {
+                self.more("an HTTP body");
+            }
+            let body = self.unread.drain(..length).collect();
+            response.body = String::from_utf8(body).expect("a UTF-8 body");
+        }
+        response
+    }
+
+    /// The next frame; a frame that breaks the protocol is a failure.
+    #[track_caller]
+    pub fn frame(&mut self) -> RawFrame {
+        match self.try_frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => panic!("the connection ended where a frame was expected"),
+            Err(error) => panic!("no frame: {error}"),
+        }
+    }
+
+    /// None at the end of the connection.
+    pub fn try_frame(&mut self) -> io::Result<Option<RawFrame>> {
+        loop {
+            let (header, length) = match *self.unread.as_slice() {
+                [_, 127, a, b, c, d, e, f, g, h, ..] => {
+                    (10, u64::from_be_bytes([a, b, c, d, e, f, g, h]) as usize)
+                }
+                [_, 126, a, b, ..] => (4, u16::from_be_bytes([a, b]) as usize),
+                [_, 126 | 127, ..] | [_] | [] => (usize::MAX, 0),
+                [_, length @ 0..126, ..] => (2, length as usize),
+                [_, _, ..] => panic!("the server masks a frame"),
+            };
+            if header < usize::MAX && self.unread.len() >= header + length {
+                let first = self.unread[0];
+                assert_eq!(first & 0x70, 0, "reserved bits of {first:#x}");
+                let payload = self.unread[header..header + length].to_vec();
+                self.unread.drain(..header + length);
+                return Ok(Some(RawFrame { first, payload }));
+            }
+            if self.read()? == 0 {
+                assert!(self.unread.is_empty(), "the connection ended within a frame");
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A whole text frame begins; its length is for those who want to read it bit by bit.
+    #[track_caller]
+    pub fn text_begins(&mut self) -> usize {
+        let [first, length] = self.takes(2)[..] else { unreachable!("two bytes") };
+        assert_eq!(first, TEXT, "a whole text frame");
+        let length = match length {
+            127 => self.takes(8),
+            126 => self.takes(2),
+            _ => vec![length],
+        };
+        length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte))
+    }
+
+    /// The next bytes.
+    #[track_caller]
+    pub fn takes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            self.more("the rest of a frame");
+        }
+        self.unread.drain(..count).collect()
+    }
+
+    /// The next frame is a whole text.
+    #[track_caller]
+    pub fn text(&mut self) -> String {
+        let frame = self.frame();
+        assert_eq!(frame.first, TEXT, "a whole text frame");
+        String::from_utf8(frame.payload).expect("UTF-8")
+    }
+
+    /// The next frame is this message.
+    #[track_caller]
+    pub fn hears(&mut self, data: &str) -> Heard {
+        let text = self.text();
+        let heard = Heard::parse(&text).unwrap_or_else(|| panic!("no message: {}", cut(&text)));
+        assert!(heard.data == data, "heard {}\nnot   {}", cut(&heard.data), cut(data));
+        heard
+    }
+
+    /// Puts back what a test has read from the socket by itself.
+    pub fn having_read(mut self, mut bytes: Vec<u8>) -> Raw {
+        bytes.append(&mut self.unread);
+        Raw { unread: bytes, ..self }
+    }
+
+    /// A close frame with this code comes, whatever comes before, and then the orderly end of the
+    /// connection: no reset, which could have eaten the close frame. Gives the reason.
+    #[track_caller]
+    pub fn is_closed_with(&mut self, code: u16) -> String {
+        let frame = loop {
+            let frame = self.frame();
+            if frame.first == CLOSE {
+                break frame;
+            }
+        };
+        let (got, reason) = frame.payload.split_at_checked(2).expect("a close frame has a code");
+        let reason = String::from_utf8(reason.to_vec()).expect("a reason is UTF-8");
+        assert_eq!(u16::from_be_bytes([got[0], got[1]]), code, "close code; reason: {reason}");
+        match self.try_frame() {
+            Ok(None) => reason,
+            Ok(Some(frame)) => panic!("after the close frame came {frame:?}"),
+            Err(error) => panic!("after the close frame: {error}"),
+        }
+    }
+
+    /// The connection ends, in whatever way; what came until then is dropped.
+    #[track_caller]
+    pub fn is_gone(&mut self) {
+        let mut bytes = [0; 64 << 10];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return,
+                Ok(_) => (),
+                Err(error) if is_timeout(&error) => panic!("the connection stays"),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Ends the connection as a peer that crashed does: with a reset.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a linger time");
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn sends_no_more(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("the connection is there");
+    }
+
+    #[track_caller]
+    fn more(&mut self, what: &str) {
+        match self.read() {
+            Ok(0) => panic!("the connection ended before {what}"),
+            Ok(_) => (),
+            Err(error) => panic!("no {what}: {error}"),
+        }
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 64 << 10];
+        let count = self.stream.read(&mut bytes)?;
+        self.unread.extend(&bytes[..count]);
+        Ok(count)
+    }
+}

@@ -1,0 +1,114 @@
+//! How a server is to be started: its directory, its flags, its environment.
+
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use super::{
+    dir::Dir,
+    output::Lines,
+    server::{Ended, Server},
+};
+
+/// A server that is yet to be started.
+#[derive(Clone)]
+pub struct Setup {
+    pub dir: Arc<Dir>,
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+    shell: String,
+}
+
+impl Setup {
+    /// A free port, the file in the directory, everything else as it is by default.
+    pub fn new() -> Setup {
+        let setup = Setup::bare();
+        let file = setup.dir.file();
+        let file = file.to_str().expect("a UTF-8 path");
+        setup.flags(&["--listen", "127.0.0.1:0", "--file", file])
+    }
+
+    /// Without any flag.
+    pub fn bare() -> Setup {
+        let dir = Arc::new(Dir::new());
+        Setup { dir, flags: Vec::new(), variables: Vec::new(), shell: String::new() }
+    }
+
+    /// With this as its messages.txt.
+    pub fn file(self, bytes: impl AsRef<[u8]>) -> Setup {
+        self.dir.write(bytes);
+        self
+    }
+
+    pub fn flags(mut self, flags: &[&str]) -> Setup {
+        self.flags.extend(flags.iter().map(|flag| flag.to_string()));
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Setup {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// What a shell does first in the server's process, such as `ulimit -f 16`.
+    pub fn after(mut self, shell: &str) -> Setup {
+        self.shell = format!("{shell}; ");
+        self
+    }
+
+    /// Starts it and waits until it can be talked to.
+    #[track_caller]
+    pub fn start(&self) -> Server {
+        let mut server = self.spawn();
+        let port = server.err.wait_for(|line| {
+            let rest = line.split_once("ws://127.0.0.1:")?.1;
+            rest.split_once("/ws")?.0.parse().ok()
+        });
+        match port {
+            Some(port) => server.port = port,
+            None => panic!("the server did not say where it listens:\n{}", server.log()),
+        }
+        server
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn begin(&self) -> Server {
+        self.spawn()
+    }
+
+    /// Starts it and waits for its end, which a test expects to come by itself.
+    #[track_caller]
+    pub fn ends(&self) -> Ended {
+        self.spawn().ends()
+    }
+
+    fn spawn(&self) -> Server {
+        let binary = env!("CARGO_BIN_EXE_txtcord");
+        let mut command = if self.shell.is_empty() {
+            Command::new(binary)
+        } else {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("{}exec \"$0\" \"$@\"", self.shell), binary]);
+            command
+        };
+        // Settings of whoever runs the tests must not reach the server.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("TXTCORD_")) {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args(&self.flags)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server's binary runs");
+        let out = Lines::follow(child.stdout.take().expect("stdout is piped"));
+        let err = Lines::follow(child.stderr.take().expect("stderr is piped"));
+        Server { child, port: 0, out, err, dir: self.dir.clone(), setup: self.clone() }
+    }
+}
