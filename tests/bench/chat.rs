@@ -10,11 +10,16 @@
 #![forbid(unsafe_code)]
 
 mod baseline;
+#[path = "../support/frames.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest of it")]
+mod frames;
 mod load;
 mod proc;
 mod report;
 mod scenarios;
 mod server;
+#[path = "../support/settings.rs"]
+mod settings;
 mod wire;
 
 use std::env;

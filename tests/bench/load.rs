@@ -23,7 +23,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
-use crate::wire::{self, Head, HistoryCheck, Marker, Template};
+use crate::frames::{self, FrameHead};
+use crate::wire::{self, HistoryCheck, Marker, Template};
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -163,7 +164,7 @@ impl Load {
             ticks: 0,
             started: Instant::now(),
             // An incomplete frame, which is no longer than one that does not stream, and a read.
-            buffer: vec![0; wire::LONGEST_HEAD + STREAMED + READ],
+            buffer: vec![0; FrameHead::LONGEST + STREAMED + READ],
             clients: Vec::new(),
             senders: Vec::new(),
             order: Vec::with_capacity(1 << 20),
@@ -522,12 +523,14 @@ impl Load {
                 self.stream_by(index, piece.len());
                 continue;
             }
-            let Some(head) = Head::read(&bytes[at..]) else { break };
+            let Some(head) = FrameHead::read(&bytes[at..]) else { break };
             let start = at + head.size;
-            if head.carries_data() && (head.length > STREAMED || !head.last || client.fragmented) {
+            if head.carries_data()
+                && (head.length > STREAMED || !head.is_last() || client.fragmented)
+            {
                 client.streaming = head.length;
-                client.streaming_last = head.last;
-                client.fragmented = !head.last;
+                client.streaming_last = head.is_last();
+                client.fragmented = !head.is_last();
                 at = start;
                 if head.length == 0 {
                     self.stream_by(index, 0);
@@ -536,19 +539,19 @@ impl Load {
             }
             let Some(payload) = bytes.get(start..start + head.length) else { break };
             at = start + head.length;
-            match head.opcode {
-                wire::TEXT if client.stage == Stage::Live => self.deliver(index, payload, now),
-                wire::TEXT => {
+            match head.first {
+                frames::TEXT if client.stage == Stage::Live => self.deliver(index, payload, now),
+                frames::TEXT => {
                     client.take_history(payload);
                     client.history_bytes += payload.len();
                     self.finish_history(index);
                 }
-                wire::PING => {
-                    client.unsent.extend(wire::masked_frame(wire::PONG, payload));
+                frames::PING => {
+                    client.unsent.extend(frames::frame(frames::PONG, payload));
                     self.flush(index);
                 }
-                wire::CLOSE => return self.close(index),
-                wire::PONG => {}
+                frames::CLOSE => return self.close(index),
+                frames::PONG => {}
                 _ => self.faults.malformed += 1,
             }
         }

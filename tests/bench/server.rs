@@ -18,6 +18,7 @@ use rustix::process::Signal;
 
 use crate::load::{Load, Outcome};
 use crate::proc::Process;
+use crate::settings::without_settings;
 use crate::wire;
 
 /// First arguments that make this program something else than the benchmark.
@@ -102,12 +103,7 @@ impl Server {
         let errors = file.with_extension("stderr");
         let mut command = contender.command(port, file)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&errors)?);
-        // Settings of a server in the environment must not change what is measured.
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("TXTCORD_") {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command);
         let started = Instant::now();
         let child = command.spawn()?;
         let process = Process(child.id());

@@ -1,23 +1,17 @@
-//! The little of WebSocket that a load generator needs: one handshake request, masked frames made in
-//! advance, and the head of a frame that arrives.
+//! What a load generator says and looks for: one handshake request, messages whose frames are made in
+//! advance, and the marker in a message that arrives.
 //!
 //! No JSON is parsed here. Every message carries a marker, `#` + 4 hex digits of its sender + 8 hex
 //! digits of its number + `#`, and finding that is enough to check who got what in which order.
 
 use std::io::{self, Write};
 
+use crate::frames::{MASK, TEXT, frame};
+
 /// The request that every client opens with. The key is the one of RFC 6455: nobody checks the answer.
 pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
-
-pub const TEXT: u8 = 1;
-pub const CLOSE: u8 = 8;
-pub const PING: u8 = 9;
-pub const PONG: u8 = 10;
-
-/// Any key but zero, so that no server can take the short way round unmasking.
-const MASK: [u8; 4] = [0x5a, 0xc3, 0x17, 0x88];
 
 /// Fills messages up to the size wanted; it must not contain a `#`.
 const FILLER: &str = "the quick brown fox jumps over the lazy dog and then some more of it ";
@@ -102,7 +96,7 @@ impl Template {
         let room = size.saturating_sub(text.len() + 2);
         text.extend(FILLER.chars().cycle().take(room));
         text.push_str("\"}");
-        let frame = masked_frame(TEXT, text.as_bytes());
+        let frame = frame(TEXT, text.as_bytes());
         Template {
             sender_digits: digits.as_bytes().try_into().expect("senders are few"),
             digits_at: frame.len() - text.len() + number_at,
@@ -120,55 +114,6 @@ impl Template {
             let nibble = (number >> (4 * (NUMBER_DIGITS - 1 - i))) & 15;
             *byte = b"0123456789abcdef"[nibble] ^ MASK[(self.mask_at + i) % 4];
         }
-    }
-}
-
-/// A whole frame as a client must send it.
-pub fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x80 | opcode];
-    match payload.len() {
-        length @ 0..126 => frame.push(0x80 | length as u8),
-        length @ 126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
-/// Bytes of the longest head that a server's frame can have.
-pub const LONGEST_HEAD: usize = 10;
-
-/// The head of a frame from a server (which does not mask).
-pub struct Head {
-    pub opcode: u8,
-    pub last: bool,
-    pub size: usize,
-    pub length: usize,
-}
-
-impl Head {
-    /// `None` while the head is not there as a whole.
-    #[inline]
-    pub fn read(bytes: &[u8]) -> Option<Head> {
-        let (&first, rest) = bytes.split_first()?;
-        let (size, length) = match rest.first()? & 127 {
-            126 => (4, u16::from_be_bytes(rest.get(1..3)?.try_into().ok()?) as usize),
-            127 => (LONGEST_HEAD, u64::from_be_bytes(rest.get(1..9)?.try_into().ok()?) as usize),
-            short => (2, short as usize),
-        };
-        Some(Head { opcode: first & 15, last: first & 0x80 != 0, size, length })
-    }
-
-    /// Text, binary or a continuation; anything else is a control frame.
-    pub fn carries_data(&self) -> bool {
-        self.opcode < CLOSE
     }
 }
 

@@ -1,18 +1,6 @@
 //! The server or the line to it goes away and comes back: nothing is lost, nothing is there twice.
 
-use std::{net::SocketAddr, sync::Arc};
-
 use crate::{devtools::Browser, line::Line, support::*};
-
-/// A server at an address, on the file of one that is gone.
-#[track_caller]
-fn start_again(dir: Arc<Dir>, address: SocketAddr) -> Server {
-    let mut setup = Setup::bare();
-    setup.dir = dir;
-    let file = setup.dir.file();
-    let file = file.to_str().expect("a UTF-8 path");
-    setup.flags(&["--listen", &address.to_string(), "--file", file]).start()
-}
 
 #[test]
 fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
@@ -34,7 +22,7 @@ fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
     ann.holds_back(&["written while away", "and this"], "Waiting for the connection");
 
     // Where no page looks for it, so that they miss what is said there.
-    let elsewhere = start_again(dir.clone(), SocketAddr::from(([127, 0, 0, 1], 0)));
+    let elsewhere = Setup::at("127.0.0.1:0", dir.clone()).start();
     let mut carl = elsewhere.join();
     let missed = [r#"{"user":"Carl","content":"missed"}"#, r#"{"user":"Carl","content":"also"}"#];
     for message in missed {
@@ -42,7 +30,7 @@ fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
     }
     drop(elsewhere.kill());
 
-    let server = start_again(dir, address);
+    let server = Setup::at(address, dir).start();
     let all = ["before", "missed", "also", "written while away", "and this"];
     for page in [&mut ann, &mut bob] {
         page.is_connected();
@@ -76,7 +64,7 @@ fn a_message_that_the_server_never_read_arrives_once_it_is_back() {
     ann.says_its_state("Disconnected");
     ann.holds_back(&["into the void"], "Sent; will see whether it arrived");
 
-    let server = start_again(dir, address);
+    let server = Setup::at(address, dir).start();
     ann.shows_only(&["before", "into the void"]);
     ann.holds_back_nothing();
     assert_eq!(server.lines().len(), 2);
@@ -113,7 +101,7 @@ fn try_now_does_not_wait_for_the_next_attempt() {
     let dir = server.kill().dir;
     // Each wait is longer than the last, so by now there is time to press it.
     ann.counts_seconds();
-    let _server = start_again(dir, address);
+    let _server = Setup::at(address, dir).start();
     ann.clicks("#retry");
     ann.is_connected();
     ann.says("here again");

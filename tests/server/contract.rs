@@ -89,18 +89,12 @@ fn everyone_hears_everything_in_the_same_order() {
     let mut listener = server.join();
     let speakers: Vec<Client> = (0..4).map(|_| server.join()).collect();
     let heard: Vec<Vec<Heard>> = thread::scope(|scope| {
-        let speakers: Vec<_> = speakers
-            .into_iter()
-            .enumerate()
-            .map(|(who, mut client)| {
-                scope.spawn(move || {
-                    for number in 0..EACH {
-                        client.say(&format!(r#"{{"who":{who},"n":{number}}}"#));
-                    }
-                    (0..4 * EACH).map(|_| client.hears_one()).collect()
-                })
-            })
-            .collect();
+        let speakers = each_apart(scope, speakers, |who, mut client| {
+            for number in 0..EACH {
+                client.say(&format!(r#"{{"who":{who},"n":{number}}}"#));
+            }
+            (0..4 * EACH).map(|_| client.hears_one()).collect()
+        });
         speakers.into_iter().map(|speaker| speaker.join().expect("it heard all")).collect()
     });
     let expected: Vec<Heard> = (0..4 * EACH).map(|_| listener.hears_one()).collect();

@@ -49,13 +49,12 @@ fn check_kills(fsync: &str) {
         let server = setup.start();
         let mut listener = server.join();
         let history = listener.history.clone();
-        let served: BTreeMap<u64, &str> = history.messages().into_iter().collect();
+        let served = history.by_id();
         for (id, data) in &shown {
-            let served = served.get(id).copied();
-            assert_eq!(served, Some(data.as_str()), "message {id} after {round} kills");
+            assert_eq!(served.get(id), Some(data), "message {id} after {round} kills");
         }
         // The history was shown too.
-        shown.extend(served.into_iter().map(|(id, data)| (id, data.to_owned())));
+        shown.extend(served);
         if round == KILLS {
             break;
         }

@@ -122,9 +122,27 @@ fn a_huge_foreign_line_is_a_hole_and_costs_no_memory() {
     assert!(peak < 80, "{peak} MiB for one line");
 }
 
-/// What a listener heard: data by id.
-fn listens(mut client: Client, until: impl Fn(&str) -> bool) -> BTreeMap<u64, String> {
-    let mut all = BTreeMap::new();
+/// What was heard or stored, by id.
+type Messages = BTreeMap<u64, String>;
+
+/// Says things among others, and hears each of them.
+fn talks(mut client: Client, who: usize, count: usize) {
+    for number in 0..count {
+        client.says_among_others(&format!(r#"{{"ours":{who},"n":{number}}}"#));
+    }
+}
+
+/// Of what was heard, all of one author's is there and in order.
+#[track_caller]
+fn is_complete(heard: &Messages, author: &str, who: usize, count: usize) {
+    let start = format!(r#"{{"{author}":{who},"n":"#);
+    let own = heard.values().filter_map(|data| data.strip_prefix(&start));
+    assert!(own.eq((0..count).map(|number| format!("{number}}}"))), "{author} {who}");
+}
+
+/// What a listener heard.
+fn listens(mut client: Client, until: impl Fn(&str) -> bool) -> Messages {
+    let mut all = Messages::new();
     let mut last = 0;
     loop {
         let heard = client.hears_one();
@@ -148,53 +166,35 @@ fn check_race(fsync: &str) {
     let dir = &server.dir;
     let heard = thread::scope(|scope| {
         let listener = scope.spawn(|| listens(listener, |data| data == "\"the end\""));
-        let foreign: Vec<_> = (0..3)
-            .map(|who| {
-                scope.spawn(move || {
-                    for number in 0..EACH {
-                        let line = format!(r#"{{"foreign":{who},"n":{number}}}"#);
-                        // Now and then a line that is no message, or two lines at once.
-                        match number % 10 {
-                            3 => dir.append("no message\n"),
-                            6 => dir.append("\n\n"),
-                            _ => (),
-                        }
-                        dir.append(line + "\n");
-                    }
-                })
-            })
-            .collect();
-        let ours: Vec<_> = speakers
-            .into_iter()
-            .enumerate()
-            .map(|(who, mut client)| {
-                scope.spawn(move || {
-                    for number in 0..EACH {
-                        client.says_among_others(&format!(r#"{{"ours":{who},"n":{number}}}"#));
-                    }
-                })
-            })
-            .collect();
+        let foreign = each_apart(scope, 0..3, |_, who| {
+            for number in 0..EACH {
+                let line = format!(r#"{{"foreign":{who},"n":{number}}}"#);
+                // Now and then a line that is no message, or two lines at once.
+                match number % 10 {
+                    3 => dir.append("no message\n"),
+                    6 => dir.append("\n\n"),
+                    _ => (),
+                }
+                dir.append(line + "\n");
+            }
+        });
+        let ours = each_apart(scope, speakers, |who, client| talks(client, who, EACH));
         foreign.into_iter().chain(ours).for_each(|thread| thread.join().expect("all is said"));
         dir.append("\"the end\"\n");
         listener.join().expect("a listener hears all")
     });
-    let stored: BTreeMap<u64, String> =
+    let stored: Messages =
         (1..).zip(server.lines()).filter(|(_, line)| line.starts_with(['{', '"'])).collect();
     assert!(heard == stored, "what was heard is not what stands");
     assert_eq!(heard.len(), 6 * EACH + 1, "messages heard");
     for author in ["foreign", "ours"] {
         for who in 0..3 {
-            let start = format!(r#"{{"{author}":{who},"n":"#);
-            let own = heard.values().filter_map(|data| data.strip_prefix(&start));
-            assert!(own.eq((0..EACH).map(|number| format!("{number}}}"))), "{author} {who}");
+            is_complete(&heard, author, who, EACH);
         }
     }
     // The same to those who come later.
     let history = server.join().history;
-    let served: BTreeMap<u64, String> =
-        history.messages().into_iter().map(|(id, said)| (id, said.to_owned())).collect();
-    assert!(served == stored, "what is served is not what stands");
+    assert!(history.by_id() == stored, "what is served is not what stands");
     let server = server.restart();
     assert_eq!(server.join().history.frame, history.frame, "after a restart");
 }
@@ -222,17 +222,7 @@ fn half_written_foreign_lines_never_swallow_a_message() {
                 dir.append("1}\n");
             }
         });
-        let ours: Vec<_> = speakers
-            .into_iter()
-            .enumerate()
-            .map(|(who, mut client)| {
-                scope.spawn(move || {
-                    for number in 0..COUNT {
-                        client.says_among_others(&format!(r#"{{"ours":{who},"n":{number}}}"#));
-                    }
-                })
-            })
-            .collect();
+        let ours = each_apart(scope, speakers, |who, client| talks(client, who, COUNT));
         ours.into_iter().for_each(|thread| thread.join().expect("each is heard by its sender"));
         foreign.join().expect("it writes");
         dir.append("\"the end\"\n");
@@ -244,17 +234,10 @@ fn half_written_foreign_lines_never_swallow_a_message() {
         assert_eq!(&lines[*id as usize - 1], data, "line {id}");
     }
     for who in 0..2 {
-        let start = format!(r#"{{"ours":{who},"n":"#);
-        let own = heard.values().filter_map(|data| data.strip_prefix(&start));
-        assert!(
-            own.eq((0..COUNT).map(|number| format!("{number}}}"))),
-            "{who}'s are not all there"
-        );
+        is_complete(&heard, "ours", who, COUNT);
     }
     let history = server.join().history;
-    let served: BTreeMap<u64, String> =
-        history.messages().into_iter().map(|(id, said)| (id, said.to_owned())).collect();
-    assert!(served == heard, "what is served is not what was heard");
+    assert!(history.by_id() == heard, "what is served is not what was heard");
 }
 
 #[test]
@@ -291,9 +274,7 @@ fn who_slips_in_right_before_our_write_moves_it_and_costs_nothing() {
     let count = |text: &str| heard.values().filter(|data| data.contains(text)).count() as u64;
     assert_eq!((count("ours"), count("foreign")), (ROUNDS, 4 * ROUNDS / 3));
     let history = server.join().history;
-    let served: BTreeMap<u64, String> =
-        history.messages().into_iter().map(|(id, said)| (id, said.to_owned())).collect();
-    assert!(served == heard, "what is served is not what was heard");
+    assert!(history.by_id() == heard, "what is served is not what was heard");
 }
 
 #[test]

@@ -282,31 +282,25 @@ fn a_stop_under_load_loses_nothing_that_was_shown() {
         let shown: Vec<Heard> = thread::scope(|scope| {
             let _ends = EndsWithMe(&stopping);
             let stopping = &stopping;
-            let speakers: Vec<_> = speakers
-                .into_iter()
-                .enumerate()
-                .map(|(who, mut client)| {
-                    scope.spawn(move || {
-                        let mut shown = Vec::new();
-                        for number in 0.. {
-                            client.try_say(&format!(r#"{{"who":{who},"n":{number}}}"#));
-                            match client.next() {
-                                Frame::Message(heard) => shown.push(heard),
-                                Frame::Answer(answer) => {
-                                    assert_eq!(answer.code, "shutting_down");
-                                    assert!(stopping.load(Ordering::Relaxed));
-                                }
-                                Frame::Close(code, _) => {
-                                    assert_eq!(code, 1012);
-                                    break;
-                                }
-                                other => panic!("{other:?}"),
-                            }
+            let speakers = each_apart(scope, speakers, |who, mut client: Client| {
+                let mut shown = Vec::new();
+                for number in 0.. {
+                    client.try_say(&format!(r#"{{"who":{who},"n":{number}}}"#));
+                    match client.next() {
+                        Frame::Message(heard) => shown.push(heard),
+                        Frame::Answer(answer) => {
+                            assert_eq!(answer.code, "shutting_down");
+                            assert!(stopping.load(Ordering::Relaxed));
                         }
-                        shown
-                    })
-                })
-                .collect();
+                        Frame::Close(code, _) => {
+                            assert_eq!(code, 1012);
+                            break;
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                shown
+            });
             let mut shown: Vec<Heard> = (0..200).map(|_| listener.hears_one()).collect();
             stopping.store(true, Ordering::Relaxed);
             server.signal("TERM");

@@ -265,38 +265,33 @@ fn nothing_is_missing_or_doubled_between_history_and_live_whatever_the_load() {
                 }
             });
         }
-        let joiners: Vec<_> = (0..4)
-            .map(|who| {
-                let (server, epoch) = (&server, &epoch);
-                scope.spawn(move || {
-                    let mut seen: Vec<Heard> = Vec::new();
-                    for round in 0..JOINS {
-                        let last = seen.last().map_or(0, |heard| heard.id);
-                        let path = match (who + round) % 4 {
-                            0 => "/ws".into(),
-                            1 => "/ws?limit=0".into(),
-                            2 => format!("/ws?after={last}"),
-                            _ => format!("/ws?after={last}&epoch={epoch}"),
-                        };
-                        let mut client = server.join_at(&path);
-                        let history = &client.history;
-                        if path.contains("after") {
-                            assert_eq!(history.resumed, Some(true));
-                            assert_eq!(history.first_id, last + 1);
-                        }
-                        let start = history.last_id + 1;
-                        let past = history.messages().into_iter();
-                        seen.extend(past.map(|(id, data)| Heard { id, ts: 0, data: data.into() }));
-                        for id in start..start + 30 {
-                            let heard = client.hears_one();
-                            assert_eq!(heard.id, id, "the next message after {path}");
-                            seen.push(heard);
-                        }
-                    }
-                    seen
-                })
-            })
-            .collect();
+        let joiners = each_apart(scope, 0..4, |_, who| {
+            let mut seen: Vec<Heard> = Vec::new();
+            for round in 0..JOINS {
+                let last = seen.last().map_or(0, |heard| heard.id);
+                let path = match (who + round) % 4 {
+                    0 => "/ws".into(),
+                    1 => "/ws?limit=0".into(),
+                    2 => format!("/ws?after={last}"),
+                    _ => format!("/ws?after={last}&epoch={epoch}"),
+                };
+                let mut client = server.join_at(&path);
+                let history = &client.history;
+                if path.contains("after") {
+                    assert_eq!(history.resumed, Some(true));
+                    assert_eq!(history.first_id, last + 1);
+                }
+                let start = history.last_id + 1;
+                let past = history.messages().into_iter();
+                seen.extend(past.map(|(id, data)| Heard { id, ts: 0, data: data.into() }));
+                for id in start..start + 30 {
+                    let heard = client.hears_one();
+                    assert_eq!(heard.id, id, "the next message after {path}");
+                    seen.push(heard);
+                }
+            }
+            seen
+        });
         let seen: Vec<Vec<Heard>> =
             joiners.into_iter().map(|joiner| joiner.join().expect("no gap")).collect();
         let lines = server.lines();

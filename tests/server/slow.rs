@@ -12,9 +12,6 @@ use tungstenite::Message;
 
 use crate::support::*;
 
-/// Longer than any message may take on a busy machine, far shorter than any stall timeout here.
-const PROMPT: Duration = Duration::from_secs(5);
-
 /// One speaks, the other hears it at once.
 #[track_caller]
 fn promptly(ann: &mut Client, bob: &mut Client, text: &str) -> Heard {

@@ -72,33 +72,27 @@ fn many_senders_at_a_full_disk_are_all_answered() {
     let server = Setup::new().after("ulimit -f 64").flags(&["--fsync", "never"]).start();
     let speakers: Vec<Client> = (0..8).map(|_| server.join()).collect();
     let refused: usize = thread::scope(|scope| {
-        let speakers: Vec<_> = speakers
-            .into_iter()
-            .enumerate()
-            .map(|(who, mut client)| {
-                scope.spawn(move || {
-                    let mut refused = 0;
-                    for number in 0..60 {
-                        let text = padded(who * 100 + number, 700);
-                        client.say(&text);
-                        // Others are heard in between; one of these two is for this text.
-                        loop {
-                            match client.next() {
-                                Frame::Message(heard) if heard.data == text => break,
-                                Frame::Message(_) => (),
-                                Frame::Answer(answer) => {
-                                    assert_eq!(answer.code, "storage_full");
-                                    refused += 1;
-                                    break;
-                                }
-                                other => panic!("{other:?}"),
-                            }
+        let speakers = each_apart(scope, speakers, |who, mut client| {
+            let mut refused = 0;
+            for number in 0..60 {
+                let text = padded(who * 100 + number, 700);
+                client.say(&text);
+                // Others are heard in between; one of these two is for this text.
+                loop {
+                    match client.next() {
+                        Frame::Message(heard) if heard.data == text => break,
+                        Frame::Message(_) => (),
+                        Frame::Answer(answer) => {
+                            assert_eq!(answer.code, "storage_full");
+                            refused += 1;
+                            break;
                         }
+                        other => panic!("{other:?}"),
                     }
-                    refused
-                })
-            })
-            .collect();
+                }
+            }
+            refused
+        });
         speakers.into_iter().map(|speaker| speaker.join().expect("an answer to each")).sum()
     });
     let lines = server.lines();

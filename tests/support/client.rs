@@ -13,7 +13,7 @@ use tungstenite::{
 use super::{
     envelopes::{Answer, Heard, History},
     patience::{PATIENCE, is_timeout},
-    text::cut,
+    text::is_said,
 };
 
 /// A well-behaved client.
@@ -75,7 +75,7 @@ impl Client {
     #[track_caller]
     pub fn hears(&mut self, data: &str) -> Heard {
         let heard = self.hears_one();
-        assert!(heard.data == data, "heard {}\nnot   {}", cut(&heard.data), cut(data));
+        is_said(&heard.data, data);
         heard
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What somebody said is compared byte for byte, so it is cut out of its envelope, never parsed.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use serde_json::Value;
 
@@ -107,6 +107,12 @@ impl History {
             self.skipped
         );
         ids.into_iter().zip(messages).collect()
+    }
+
+    /// The messages by their ids.
+    #[track_caller]
+    pub fn by_id(&self) -> BTreeMap<u64, String> {
+        self.messages().into_iter().map(|(id, message)| (id, message.to_owned())).collect()
     }
 
     /// The messages without their ids.

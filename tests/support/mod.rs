@@ -13,6 +13,8 @@ mod server;
 
 mod output;
 
+mod settings;
+
 mod dir;
 
 mod client;
@@ -31,10 +33,12 @@ mod system;
 
 mod patience;
 
+mod threads;
+
 mod text;
 
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use self::{
     client::*, dir::*, envelopes::*, frames::*, http::*, meddling::*, patience::*, raw::*,
-    server::*, setup::*, system::*, text::*,
+    server::*, settings::*, setup::*, system::*, text::*, threads::*,
 };

@@ -10,10 +10,9 @@ use socket2::SockRef;
 
 use super::{
     envelopes::Heard,
-    frames::{CLOSE, TEXT},
-    http::Response,
-    patience::is_timeout,
-    text::cut,
+    frames::{CLOSE, FrameHead, TEXT},
+    patience::{PATIENCE, is_timeout},
+    text::{cut, is_said},
 };
 
 /// A TCP connection whose every byte is the test's own.
@@ -47,36 +46,6 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    #[track_caller]
-    pub fn response(&mut self) -> Response {
-        let end = loop {
-            match self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                Some(end) => break end + 4,
-                None => self.more("an HTTP answer"),
-            }
-        };
-        let head: Vec<u8> = self.unread.drain(..end).collect();
-        let head = String::from_utf8(head).expect("an ASCII head");
-        let mut lines = head.lines();
-        let status_line = lines.next().expect("a status line");
-        assert!(status_line.starts_with("HTTP/1.1 "), "{status_line}");
-        let status = status_line[9..12].parse().expect("a status");
-        let headers: Vec<(String, String)> = lines
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| (name.into(), value.trim().into()))
-            .collect();
-        let mut response = Response { status, headers, body: String::new() };
-        let length = response.header("Content-Length").and_then(|text| text.parse().ok());
-        if let Some(length) = length {
-            while self.unread.len() < length {
-                self.more("an HTTP body");
-            }
-            let body = self.unread.drain(..length).collect();
-            response.body = String::from_utf8(body).expect("a UTF-8 body");
-        }
-        response
-    }
-
     /// The next frame; a frame that breaks the protocol is a failure.
     #[track_caller]
     pub fn frame(&mut self) -> RawFrame {
@@ -90,20 +59,12 @@ impl Raw {
     /// None at the end of the connection.
     pub fn try_frame(&mut self) -> io::Result<Option<RawFrame>> {
         loop {
-            let (header, length) = match *self.unread.as_slice() {
-                [_, 127, a, b, c, d, e, f, g, h, ..] => {
-                    (10, u64::from_be_bytes([a, b, c, d, e, f, g, h]) as usize)
-                }
-                [_, 126, a, b, ..] => (4, u16::from_be_bytes([a, b]) as usize),
-                [_, 126 | 127, ..] | [_] | [] => (usize::MAX, 0),
-                [_, length @ 0..126, ..] => (2, length as usize),
-                [_, _, ..] => panic!("the server masks a frame"),
-            };
-            if header < usize::MAX && self.unread.len() >= header + length {
-                let first = self.unread[0];
+            if let Some(head) = FrameHead::read(&self.unread)
+                && self.unread.len() - head.size >= head.length
+            {
+                let first = head.first;
                 assert_eq!(first & 0x70, 0, "reserved bits of {first:#x}");
-                let payload = self.unread[header..header + length].to_vec();
-                self.unread.drain(..header + length);
+                let payload = self.takes(head.size + head.length).split_off(head.size);
                 return Ok(Some(RawFrame { first, payload }));
             }
             if self.read()? == 0 {
@@ -116,23 +77,35 @@ impl Raw {
     /// A whole text frame begins; its length is for those who want to read it bit by bit.
     #[track_caller]
     pub fn text_begins(&mut self) -> usize {
-        let [first, length] = self.takes(2)[..] else { unreachable!("two bytes") };
-        assert_eq!(first, TEXT, "a whole text frame");
-        let length = match length {
-            127 => self.takes(8),
-            126 => self.takes(2),
-            _ => vec![length],
+        let head = loop {
+            match FrameHead::read(&self.unread) {
+                Some(head) => break head,
+                None => self.more("a frame"),
+            }
         };
-        length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte))
+        assert_eq!(head.first, TEXT, "a whole text frame");
+        self.takes(head.size);
+        head.length
     }
 
     /// The next bytes.
     #[track_caller]
     pub fn takes(&mut self, count: usize) -> Vec<u8> {
         while self.unread.len() < count {
-            self.more("the rest of a frame");
+            self.more("the rest of what has begun");
         }
         self.unread.drain(..count).collect()
+    }
+
+    /// The next bytes up to these, with them.
+    #[track_caller]
+    pub fn takes_up_to(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.unread.windows(end.len()).position(|bytes| bytes == end) {
+                return self.takes(at + end.len());
+            }
+            self.more("an HTTP answer");
+        }
     }
 
     /// The next frame is a whole text.
@@ -148,7 +121,7 @@ impl Raw {
     pub fn hears(&mut self, data: &str) -> Heard {
         let text = self.text();
         let heard = Heard::parse(&text).unwrap_or_else(|| panic!("no message: {}", cut(&text)));
-        assert!(heard.data == data, "heard {}\nnot   {}", cut(&heard.data), cut(data));
+        is_said(&heard.data, data);
         heard
     }
 
@@ -189,6 +162,29 @@ impl Raw {
                 Err(error) if is_timeout(&error) => panic!("the connection stays"),
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Not a byte comes for a while.
+    #[track_caller]
+    pub fn is_quiet(&mut self) {
+        assert!(self.unread.is_empty(), "something came already");
+        // Nothing says that nothing comes; a server that had something to say would say it at once.
+        self.stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+        match self.stream.read(&mut [0]) {
+            Err(error) if is_timeout(&error) => (),
+            other => panic!("not quiet: {other:?}"),
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    }
+
+    /// The server ends the connection in order, with nothing more before.
+    #[track_caller]
+    pub fn is_over(&mut self) {
+        match self.try_frame() {
+            Ok(None) => (),
+            Ok(Some(_)) => panic!("there is more where the end was expected"),
+            Err(error) => panic!("no orderly end: {error}"),
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     client::Client,
     dir::Dir,
     envelopes::History,
-    http::Response,
+    http::{Response, ask},
     output::Lines,
     patience::{PATIENCE, until},
     raw::Raw,
@@ -147,13 +147,18 @@ impl Server {
         raw
     }
 
-    /// A raw socket that has asked to join and reads nothing; its receive buffer is small, so that
-    /// the server soon feels it.
+    /// A raw socket that has asked to join and reads nothing; it is narrow, too.
     #[track_caller]
     pub fn deaf_join(&self) -> Raw {
-        let mut raw = Raw::on(self.connect_narrow());
+        let mut raw = self.raw_narrow();
         raw.send(self.head("/ws", &[]));
         raw
+    }
+
+    /// A raw socket whose receive buffer is so small that the server soon feels it.
+    #[track_caller]
+    pub fn raw_narrow(&self) -> Raw {
+        Raw::on(self.connect_narrow())
     }
 
     /// A connection with a small receive buffer.
@@ -183,9 +188,13 @@ impl Server {
     /// The answer to a request, on a connection of its own.
     #[track_caller]
     pub fn asked(&self, request: impl AsRef<[u8]>) -> Response {
-        let mut raw = self.raw();
-        raw.send(request);
-        raw.response()
+        self.raw().asks(request)
+    }
+
+    /// The answer to a request without a body, as [`ask`] makes it.
+    #[track_caller]
+    pub fn asks(&self, line: &str, headers: &[&str]) -> Response {
+        self.asked(ask(line, headers))
     }
 
     /// Sends a signal by name, such as `TERM`.

@@ -1,6 +1,7 @@
 //! How a server is to be started: its directory, its flags, its environment.
 
 use std::{
+    fmt::Display,
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -9,6 +10,7 @@ use super::{
     dir::Dir,
     output::Lines,
     server::{Ended, Server},
+    settings::without_settings,
 };
 
 /// A server that is yet to be started.
@@ -23,15 +25,22 @@ pub struct Setup {
 impl Setup {
     /// A free port, the file in the directory, everything else as it is by default.
     pub fn new() -> Setup {
-        let setup = Setup::bare();
-        let file = setup.dir.file();
+        Setup::at("127.0.0.1:0", Arc::new(Dir::new()))
+    }
+
+    /// An address, and the file in a directory that may hold one already.
+    pub fn at(address: impl Display, dir: Arc<Dir>) -> Setup {
+        let file = dir.file();
         let file = file.to_str().expect("a UTF-8 path");
-        setup.flags(&["--listen", "127.0.0.1:0", "--file", file])
+        Setup::within(dir).flags(&["--listen", &address.to_string(), "--file", file])
     }
 
     /// Without any flag.
     pub fn bare() -> Setup {
-        let dir = Arc::new(Dir::new());
+        Setup::within(Arc::new(Dir::new()))
+    }
+
+    fn within(dir: Arc<Dir>) -> Setup {
         Setup { dir, flags: Vec::new(), variables: Vec::new(), shell: String::new() }
     }
 
@@ -92,12 +101,7 @@ impl Setup {
             command.args(["-c", &format!("{}exec \"$0\" \"$@\"", self.shell), binary]);
             command
         };
-        // Settings of whoever runs the tests must not reach the server.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("TXTCORD_")) {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command);
         let mut child = command
             .args(&self.flags)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))

@@ -13,6 +13,12 @@ pub fn cut(text: &str) -> String {
     }
 }
 
+/// What was heard is what was said.
+#[track_caller]
+pub fn is_said(heard: &str, said: &str) {
+    assert!(heard == said, "heard {}\nnot   {}", cut(heard), cut(said));
+}
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64

@@ -115,9 +115,8 @@ fn a_follower_that_stops_reading_delays_nobody_and_gets_everything_when_it_goes_
     const LENGTH: usize = 16 << 10;
     let server = Server::with(&["--stall-timeout", "60s", "--fsync", "never"]);
     let (mut ann, mut bob) = (server.join(), server.join());
-    let mut slow = Stream::over(Raw::narrow(&server), "/messages?follow=1", &[]);
-    let mut events =
-        Stream::over(Raw::narrow(&server), "/messages", &["Accept: text/event-stream"]);
+    let mut slow = Stream::over(server.raw_narrow(), "/messages?follow=1", &[]);
+    let mut events = Stream::over(server.raw_narrow(), "/messages", &["Accept: text/event-stream"]);
     let mut quick = server.follow("/messages?follow=1");
     let memory = server.status("VmHWM");
     for number in 1..=COUNT {
@@ -146,7 +145,7 @@ fn a_follower_that_takes_nothing_for_too_long_is_let_go() {
         .file(padded_lines(1000, 16 << 10))
         .flags(&["--stall-timeout", "300ms"])
         .start();
-    let mut follower = Raw::narrow(&server);
+    let mut follower = server.raw_narrow();
     follower.send(ask("GET /messages?follow=1", &[]));
     assert_eq!(follower.response().status, 200);
     // A reset, which leaves nothing behind in the server's kernel.

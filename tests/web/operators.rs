@@ -309,7 +309,7 @@ fn a_server_that_stops_is_alive_but_not_ready() {
     let mut raws: Vec<_> = (0..2).map(|_| server.raw()).collect();
     raws.iter_mut().for_each(|raw| assert_eq!(raw.asks(ask("GET /readyz", &[])).status, 200));
     // A reader in the middle of something long, which the stop waits for.
-    let mut slow = Raw::narrow(&server);
+    let mut slow = server.raw_narrow();
     slow.send(ask("GET /messages.txt", &[]));
     until("it is served", || slow.stream.peek(&mut [0]).is_ok_and(|count| count > 0));
     server.signal("TERM");

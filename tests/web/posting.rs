@@ -139,22 +139,17 @@ fn many_who_post_at_once_get_their_own_ids() {
     let server = Server::start();
     let mut ann = server.join();
     let ids: BTreeSet<u64> = thread::scope(|scope| {
-        let posters: Vec<_> = (0..8)
-            .map(|who| {
-                let server = &server;
-                scope.spawn(move || {
-                    let mut raw = server.raw();
-                    let post = |number| {
-                        let body = format!("{{\"who\":{who},\"n\":{number}}}");
-                        let answer = raw.asks(post(&body));
-                        assert_eq!(answer.status, 201, "{answer:?}");
-                        let answer: Value = serde_json::from_str(&answer.body).expect("JSON");
-                        (answer["id"].as_u64().expect("an id"), body)
-                    };
-                    (0..EACH).map(post).collect::<Vec<_>>()
-                })
-            })
-            .collect();
+        let posters = each_apart(scope, 0..8, |_, who| {
+            let mut raw = server.raw();
+            let post = |number| {
+                let body = format!("{{\"who\":{who},\"n\":{number}}}");
+                let answer = raw.asks(post(&body));
+                assert_eq!(answer.status, 201, "{answer:?}");
+                let answer: Value = serde_json::from_str(&answer.body).expect("JSON");
+                (answer["id"].as_u64().expect("an id"), body)
+            };
+            (0..EACH).map(post).collect::<Vec<_>>()
+        });
         let posts = posters.into_iter().flat_map(|poster| poster.join().expect("a poster"));
         posts
             .map(|(id, body)| {
@@ -379,7 +374,7 @@ fn a_server_that_stops_takes_no_message_and_says_so() {
     let mut raw = server.raw();
     assert_eq!(raw.asks(ask("GET /readyz", &[])).status, 200);
     // A reader in the middle of something long, which the stop waits for.
-    let mut slow = Raw::narrow(&server);
+    let mut slow = server.raw_narrow();
     slow.send(ask("GET /messages", &[]));
     assert_eq!(slow.response().status, 200);
     server.signal("TERM");

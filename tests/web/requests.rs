@@ -2,10 +2,6 @@
 
 use crate::{support::*, talk::*};
 
-/// Every path there is, but for `/ws`.
-const PATHS: [&str; 7] =
-    ["/", "/messages", "/messages/1", "/messages.txt", "/healthz", "/readyz", "/metrics"];
-
 #[test]
 fn a_connection_serves_one_request_after_the_other() {
     let server = Server::on(SEED);

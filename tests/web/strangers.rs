@@ -8,15 +8,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{support::*, talk::*};
 
-const READS: [&str; 7] =
-    ["/", "/messages", "/messages/1", "/messages.txt", "/healthz", "/readyz", "/metrics"];
-
-#[track_caller]
-fn asked_by(server: &Server, line: &str, fields: &[&str]) -> Response {
-    let mut raw = server.raw();
-    raw.asks(ask(line, fields))
-}
-
 #[test]
 fn a_name_that_dns_could_rebind_is_no_name_of_this_server() {
     let origins = "https://chat.example.org,http://other.example:8080";
@@ -45,8 +36,8 @@ fn a_name_that_dns_could_rebind_is_no_name_of_this_server() {
         ("localhost@evil.example", 403),
         ("", 403),
     ] {
-        for path in READS {
-            let answer = asked_by(&server, &format!("GET {path}"), &[&format!("Host: {host}")]);
+        for path in PATHS {
+            let answer = server.asks(&format!("GET {path}"), &[&format!("Host: {host}")]);
             assert_eq!(answer.status, status, "{host}: {path}");
         }
         let said = server.lines().len();
@@ -55,10 +46,10 @@ fn a_name_that_dns_could_rebind_is_no_name_of_this_server() {
         assert_eq!(answer.status, if status == 200 { 201 } else { status }, "{host}");
         assert_eq!(server.lines().len() - said, usize::from(status == 200), "{host}");
     }
-    let answer = asked_by(&server, "GET /messages", &["Host: evil.example"]);
+    let answer = server.asks("GET /messages", &["Host: evil.example"]);
     answer.refuses(403, &["--allow-origin", "evil.example"]);
     let open = Server::with(&["--allow-origin", "*"]);
-    assert_eq!(asked_by(&open, "GET /messages", &["Host: any.example"]).status, 200);
+    assert_eq!(open.asks("GET /messages", &["Host: any.example"]).status, 200);
 }
 
 #[test]
@@ -79,8 +70,8 @@ fn a_page_of_another_origin_reads_nothing_and_says_nothing() {
         "",
     ] {
         let field = format!("Origin: {origin}");
-        for path in READS {
-            let answer = asked_by(&server, &format!("GET {path}"), &[&field]);
+        for path in PATHS {
+            let answer = server.asks(&format!("GET {path}"), &[&field]);
             answer.refuses(403, &["--allow-origin"]);
             assert_eq!(answer.header("Access-Control-Allow-Origin"), None, "{origin}: {path}");
         }
@@ -92,12 +83,12 @@ fn a_page_of_another_origin_reads_nothing_and_says_nothing() {
             answer.refuses(403, &["--allow-origin"]);
         }
         let preflight = [&*field, "Access-Control-Request-Method: POST"];
-        let answer = asked_by(&server, "OPTIONS /messages", &preflight);
+        let answer = server.asks("OPTIONS /messages", &preflight);
         assert_eq!(answer.status, 403, "{origin}");
         assert_eq!(answer.header("Access-Control-Allow-Origin"), None, "{origin}");
     }
     let two = [&*format!("Origin: {same}"), "Origin: https://evil.example"];
-    asked_by(&server, "GET /messages", &two).refuses(403, &[]);
+    server.asks("GET /messages", &two).refuses(403, &[]);
     // Of all this, nobody heard a word.
     assert_eq!(ann.says("8").id, 8);
 }
@@ -117,10 +108,10 @@ fn a_page_that_may_gets_what_it_asks_for_and_the_words_its_browser_needs() {
         &same,
     ]
     .iter()
-    .flat_map(|origin| READS.map(|path| (*origin, path)))
+    .flat_map(|origin| PATHS.map(|path| (*origin, path)))
     {
         let field = format!("Origin: {origin}");
-        let answer = asked_by(&server, &format!("GET {path}"), &[&host, &field]);
+        let answer = server.asks(&format!("GET {path}"), &[&host, &field]);
         assert_eq!(answer.status, 200, "{origin}: {path}");
         assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(origin), "{path}");
         // Else a cache would give one page's leave to another.
@@ -129,18 +120,18 @@ fn a_page_that_may_gets_what_it_asks_for_and_the_words_its_browser_needs() {
     }
     // Refusals can be read, too, and the headers that a page needs.
     let field = "Origin: https://good.example";
-    let answer = asked_by(&server, "GET /messages/99", &[field]);
+    let answer = server.asks("GET /messages/99", &[field]);
     assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("https://good.example"));
-    let answer = asked_by(&server, "GET /messages.txt", &[field]);
+    let answer = server.asks("GET /messages.txt", &[field]);
     let exposed = answer.header("Access-Control-Expose-Headers").unwrap_or_default();
     for name in ["ETag", "Location", "Txtcord-Epoch"] {
         assert!(exposed.split(", ").any(|one| one.eq_ignore_ascii_case(name)), "{exposed}");
     }
     // A page without leave to read needs no leave to be asked for by hand.
-    let answer = asked_by(&server, "GET /messages", &[]);
+    let answer = server.asks("GET /messages", &[]);
     assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
     let open = Server::with(&["--allow-origin", "*"]);
-    let answer = asked_by(&open, "GET /messages", &["Origin: https://any.example"]);
+    let answer = open.asks("GET /messages", &["Origin: https://any.example"]);
     let allowed = answer.header("Access-Control-Allow-Origin");
     assert!(matches!(allowed, Some("*" | "https://any.example")), "{answer:?}");
 }
@@ -220,7 +211,7 @@ fn the_page_runs_its_own_script_and_style_and_nothing_else() {
 #[test]
 fn no_answer_can_be_taken_for_something_else() {
     let server = Server::on("\"<script>alert(1)</script>\"\n");
-    for path in READS.iter().chain(&["/messages?q=%3Cscript%3E", "/nothing", "/messages/99"]) {
+    for path in PATHS.iter().chain(&["/messages?q=%3Cscript%3E", "/nothing", "/messages/99"]) {
         let reply = server.get(path);
         assert_eq!(reply.header("X-Content-Type-Options"), Some("nosniff"), "{path}");
         let kind = reply.header("Content-Type").expect("a kind");

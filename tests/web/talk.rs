@@ -4,7 +4,6 @@
 use std::{
     collections::VecDeque,
     io::{self, BufRead, BufReader, Read},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -18,6 +17,10 @@ pub const EVENTS: &str = "text/event-stream";
 pub const WORDS: &str = "text/plain";
 /// What `curl -d` says a body is.
 pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Every path there is, but for `/ws`.
+pub const PATHS: [&str; 7] =
+    ["/", "/messages", "/messages/1", "/messages.txt", "/healthz", "/readyz", "/metrics"];
 
 // ---------------------------------------------------------------------------------------------
 // An ordinary HTTP client
@@ -247,117 +250,6 @@ pub fn as_ndjson(lines: &[&str]) -> String {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Requests by hand
-
-/// A request without a body: `GET /path`, and header fields as they are written. It is HTTP/1.1
-/// and has a good Host unless it says otherwise.
-pub fn ask(line: &str, headers: &[&str]) -> Vec<u8> {
-    let version = if line.contains(" HTTP/") { "" } else { " HTTP/1.1" };
-    let mut head = format!("{line}{version}\r\n");
-    if !headers.iter().any(|header| header.to_ascii_lowercase().starts_with("host:")) {
-        head += "Host: localhost\r\n";
-    }
-    for header in headers {
-        head += header;
-        head += "\r\n";
-    }
-    (head + "\r\n").into_bytes()
-}
-
-/// The same with a body and its length.
-pub fn ask_with(line: &str, headers: &[&str], body: &str) -> Vec<u8> {
-    let length = format!("Content-Length: {}", body.len());
-    let mut request = ask(line, &[headers, &[&length]].concat());
-    request.extend_from_slice(body.as_bytes());
-    request
-}
-
-/// A JSON message for `/messages`.
-pub fn post(body: &str) -> Vec<u8> {
-    ask_with("POST /messages", &["Content-Type: application/json"], body)
-}
-
-impl Raw {
-    /// The same with a receive buffer so small that the server soon feels it.
-    pub fn narrow(server: &Server) -> Raw {
-        let mut raw = server.raw();
-        raw.stream = server.connect_narrow();
-        raw
-    }
-
-    /// Sends a request and reads the whole answer.
-    #[track_caller]
-    pub fn asks(&mut self, request: impl AsRef<[u8]>) -> Response {
-        self.send(request);
-        self.whole()
-    }
-
-    /// The next answer with its body, be it in chunks.
-    #[track_caller]
-    pub fn whole(&mut self) -> Response {
-        let mut response = self.response();
-        if response.header("Transfer-Encoding") == Some("chunked") {
-            let mut body = Vec::new();
-            while let Some(chunk) = self.chunk() {
-                body.extend(chunk);
-            }
-            response.body = String::from_utf8(body).expect("a UTF-8 body");
-        }
-        response
-    }
-
-    /// The next answer, of which only the head comes whatever it says of a body.
-    #[track_caller]
-    pub fn head_alone(&mut self) -> Response {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            head.push(self.takes(1)[0].into());
-        }
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok());
-        let fields = lines.filter_map(|line| line.split_once(": "));
-        let headers = fields.map(|(name, value)| (name.into(), value.into())).collect();
-        Response { status: status.expect("a status"), headers, body: String::new() }
-    }
-
-    /// The next chunk of a body; none when it was the last.
-    #[track_caller]
-    pub fn chunk(&mut self) -> Option<Vec<u8>> {
-        let mut length = String::new();
-        while !length.ends_with("\r\n") {
-            length.push(self.takes(1)[0].into());
-        }
-        let length = usize::from_str_radix(length.trim_end(), 16).expect("a chunk has a length");
-        let mut chunk = self.takes(length + 2);
-        assert!(chunk.ends_with(b"\r\n"), "a chunk ends with its line");
-        chunk.truncate(length);
-        (length > 0).then_some(chunk)
-    }
-
-    /// Not a byte comes for a while.
-    #[track_caller]
-    pub fn is_quiet(&mut self) {
-        // Nothing says that nothing comes; a server that had something to say would say it at once.
-        self.stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
-        match self.stream.read(&mut [0]) {
-            Err(error) if is_timeout(&error) => (),
-            other => panic!("not quiet: {other:?}"),
-        }
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    }
-
-    /// The server ends the connection in order, with nothing more before.
-    #[track_caller]
-    pub fn is_over(&mut self) {
-        match self.try_frame() {
-            Ok(None) => (),
-            Ok(Some(_)) => panic!("there is more where the end was expected"),
-            Err(error) => panic!("no orderly end: {error}"),
-        }
-    }
-}
-
-// ---------------------------------------------------------------------------------------------
 // A stream
 
 /// An answer that goes on: NDJSON or events, over whatever brings its body.
@@ -449,7 +341,7 @@ impl Stream {
     #[track_caller]
     pub fn hears(&mut self, data: &str) -> Told {
         let told = self.hears_one();
-        assert!(told.data == data, "heard {}\nnot   {}", cut(&told.data), cut(data));
+        is_said(&told.data, data);
         told
     }
 
@@ -483,6 +375,3 @@ impl Stream {
         assert_eq!(self.line(), None, "the stream goes on");
     }
 }
-
-/// A time that nothing prompt reaches on a busy machine, far shorter than any stall timeout here.
-pub const PROMPT: Duration = Duration::from_secs(5);
