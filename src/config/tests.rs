@@ -1,9 +1,12 @@
-use clap::CommandFactory;
+use clap::{CommandFactory, FromArgMatches, builder::Resettable};
 
 use super::*;
 
+/// Parses flags as if no variable were set, whatever whoever runs the tests has set.
 fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
-    Config::try_parse_from(["txtcord"].iter().chain(flags))
+    let command = Config::command().mut_args(|flag| flag.env(Resettable::Reset));
+    let matches = command.try_get_matches_from(["txtcord"].iter().chain(flags))?;
+    Config::from_arg_matches(&matches)
 }
 
 #[test]

@@ -393,7 +393,7 @@ proptest! {
 
 #[test]
 fn the_original_history_is_one_frame_of_json() {
-    let seed = include_bytes!("../../messages.txt");
+    let seed = include_bytes!("../../tests/support/seed.txt");
     let history = History::load(crate::testing::file_of(seed), seed.len() as u64, LIMIT).unwrap();
     let frame = HistoryFrame::new(snapshot_of(&history, &Resume::default())).unwrap();
     let (frames, rest) = frames_in(&stream(frame));

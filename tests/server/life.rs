@@ -5,7 +5,6 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -137,8 +136,8 @@ fn a_line_of_the_log_is_one_write_so_that_the_lines_of_others_stay_whole() {
     // Each write is a datagram of its own.
     let (log, stderr) = UnixDatagram::pair().expect("a socket pair");
     log.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-    let mut server = Command::new(env!("CARGO_BIN_EXE_txtcord"));
-    let status = server.args(["--file", "/"]).stderr(OwnedFd::from(stderr)).status();
+    let setup = Setup::bare().flags(&["--file", "/"]);
+    let status = setup.command().stderr(OwnedFd::from(stderr)).status();
     assert_eq!(status.expect("the server runs").code(), Some(66));
     let mut line = [0; 1024];
     let len = log.recv(&mut line).expect("a line");

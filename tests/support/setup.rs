@@ -92,7 +92,9 @@ impl Setup {
         self.spawn().ends()
     }
 
-    fn spawn(&self) -> Server {
+    /// The program with its flags, in its directory and without the settings of whoever runs the
+    /// tests; where its output goes is the caller's to say.
+    pub fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_txtcord");
         let mut command = if self.shell.is_empty() {
             Command::new(binary)
@@ -102,11 +104,17 @@ impl Setup {
             command
         };
         without_settings(&mut command);
-        let mut child = command
+        command
             .args(&self.flags)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.dir.path())
-            .stdin(Stdio::null())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn spawn(&self) -> Server {
+        let mut child = self
+            .command()
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

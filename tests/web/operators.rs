@@ -4,7 +4,6 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{BufRead, BufReader, Write},
-    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -321,13 +320,13 @@ fn a_server_that_stops_is_alive_but_not_ready() {
     server.ends().with(0, &[]);
 }
 
-/// Runs the program to its end.
+/// Runs the program to its end; gives its exit code, its output and its errors.
+#[track_caller]
 fn program(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_txtcord"));
-    command.env_remove("TXTCORD_LISTEN").args(arguments).envs(variables.iter().copied());
-    let Output { status, stdout, stderr } = command.output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code().expect("an exit code"), text(stdout), text(stderr))
+    let setup = Setup::bare().flags(arguments);
+    let setup = variables.iter().fold(setup, |setup, (name, value)| setup.variable(name, *value));
+    let Ended { status, out, log } = setup.ends();
+    (status.code().expect("an exit code"), out, log)
 }
 
 #[test]
