@@ -4,7 +4,10 @@
 
 use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use log::LevelFilter;
 
 /// The settings of one server, checked.
@@ -20,8 +23,19 @@ use log::LevelFilter;
     disable_help_subcommand = true
 )]
 pub struct Config {
+    // A value may begin with a hyphen, so that `--max-clients -1` is answered by what the flag takes
+    // and not as an unknown flag of that name.
     /// Address and port to listen on
-    #[arg(long, global = true, env = "TXTCORD_LISTEN", hide_env = true, value_name = "ADDR", default_value = "127.0.0.1:8000", value_parser = address)]
+    #[arg(
+        long,
+        global = true,
+        env = "TXTCORD_LISTEN",
+        hide_env = true,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8000",
+        allow_hyphen_values = true,
+        value_parser = address
+    )]
     pub listen: SocketAddr,
 
     /// The text file: one message a line
@@ -30,7 +44,9 @@ pub struct Config {
         env = "TXTCORD_FILE",
         hide_env = true,
         value_name = "PATH",
-        default_value = "messages.txt"
+        default_value = "messages.txt",
+        allow_hyphen_values = true,
+        value_parser = PathBufValueParser::new().try_map(path)
     )]
     pub file: PathBuf,
 
@@ -41,12 +57,21 @@ pub struct Config {
         hide_env = true,
         value_name = "WHEN",
         default_value = "always",
-        hide_possible_values = true
+        hide_possible_values = true,
+        allow_hyphen_values = true
     )]
     pub fsync: Fsync,
 
     /// Longest message a client may send
-    #[arg(long, env = "TXTCORD_MAX_MESSAGE", hide_env = true, value_name = "SIZE", default_value = "1MiB", value_parser = message_size)]
+    #[arg(
+        long,
+        env = "TXTCORD_MAX_MESSAGE",
+        hide_env = true,
+        value_name = "SIZE",
+        default_value = "1MiB",
+        allow_hyphen_values = true,
+        value_parser = message_size
+    )]
     pub max_message: usize,
 
     /// Most clients at a time
@@ -55,20 +80,45 @@ pub struct Config {
         env = "TXTCORD_MAX_CLIENTS",
         hide_env = true,
         value_name = "N",
-        default_value_t = 10_000
+        default_value = "10000",
+        allow_hyphen_values = true,
+        value_parser = clients
     )]
     pub max_clients: usize,
 
     /// Ping a client after this long without a word from it; gone after twice as long
-    #[arg(long, env = "TXTCORD_PING_INTERVAL", hide_env = true, value_name = "TIME", default_value = "20s", value_parser = some_time)]
+    #[arg(
+        long,
+        env = "TXTCORD_PING_INTERVAL",
+        hide_env = true,
+        value_name = "TIME",
+        default_value = "20s",
+        allow_hyphen_values = true,
+        value_parser = some_time
+    )]
     pub ping_interval: Duration,
 
     /// Close a client that takes none of what is sent to it for this long
-    #[arg(long, env = "TXTCORD_STALL_TIMEOUT", hide_env = true, value_name = "TIME", default_value = "10s", value_parser = some_time)]
+    #[arg(
+        long,
+        env = "TXTCORD_STALL_TIMEOUT",
+        hide_env = true,
+        value_name = "TIME",
+        default_value = "10s",
+        allow_hyphen_values = true,
+        value_parser = some_time
+    )]
     pub stall_timeout: Duration,
 
     /// Most messages sent on connect [default: all of them]
-    #[arg(long, env = "TXTCORD_HISTORY_LIMIT", hide_env = true, value_name = "N")]
+    #[arg(
+        long,
+        env = "TXTCORD_HISTORY_LIMIT",
+        hide_env = true,
+        value_name = "N",
+        allow_hyphen_values = true,
+        value_parser = messages
+    )]
     pub history_limit: Option<u64>,
 
     /// Origin of web pages that may connect (scheme, host, port), or * for all; repeatable
@@ -77,7 +127,9 @@ pub struct Config {
         env = "TXTCORD_ALLOW_ORIGIN",
         hide_env = true,
         value_name = "ORIGIN",
-        value_delimiter = ','
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        value_parser = origin
     )]
     pub allow_origins: Vec<String>,
 
@@ -87,12 +139,21 @@ pub struct Config {
         env = "TXTCORD_LOG_LEVEL",
         hide_env = true,
         value_name = "LEVEL",
-        default_value = "info"
+        default_value = "info",
+        allow_hyphen_values = true,
+        value_parser = level
     )]
     pub log_level: LevelFilter,
 
     /// Log to this file instead of standard error
-    #[arg(long, env = "TXTCORD_LOG_FILE", hide_env = true, value_name = "PATH")]
+    #[arg(
+        long,
+        env = "TXTCORD_LOG_FILE",
+        hide_env = true,
+        value_name = "PATH",
+        allow_hyphen_values = true,
+        value_parser = PathBufValueParser::new().try_map(path)
+    )]
     pub log_file: Option<PathBuf>,
 
     /// What to do instead of serving
@@ -126,6 +187,10 @@ pub enum Fsync {
 /// The longest message that a flag may allow; a frame of it must fit in memory comfortably.
 const MAX_MESSAGE: u64 = 64 << 20;
 
+/// The most clients that a flag may allow. Each has a thread, and Linux numbers no more threads than
+/// this (PID_MAX_LIMIT).
+const MAX_CLIENTS: usize = 4 << 20;
+
 fn address(text: &str) -> Result<SocketAddr, String> {
     let wrong = || "invalid address; try 127.0.0.1:8000".to_string();
     text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
@@ -136,6 +201,39 @@ fn message_size(text: &str) -> Result<usize, String> {
         Ok(size) if (1..=MAX_MESSAGE).contains(&size.as_u64()) => Ok(size.as_u64() as usize),
         Ok(_) => Err("must be from 1B to 64MiB".into()),
         Err(_) => Err("invalid size; try 1MiB or 64KiB".into()),
+    }
+}
+
+fn clients(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=MAX_CLIENTS).contains(&count) => Ok(count),
+        _ => Err(format!("must be a whole number from 1 to {MAX_CLIENTS}")),
+    }
+}
+
+fn messages(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
+}
+
+/// What begins with a hyphen is most likely a flag whose value somebody forgot.
+fn path(path: PathBuf) -> Result<PathBuf, String> {
+    match path.as_os_str().as_encoded_bytes().starts_with(b"-") {
+        true => Err(format!(
+            "must be a path; one that begins with a hyphen is written ./{}",
+            path.display()
+        )),
+        false => Ok(path),
+    }
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    match text.starts_with('-') {
+        true => Err("must be an origin such as https://chat.example, null, or * for all".into()),
+        false => Ok(text.into()),
     }
 }
 

@@ -80,28 +80,66 @@ fn human_units_are_understood() {
 fn an_error_names_the_flag_the_value_and_a_way_out() {
     #[track_caller]
     fn check(flag: &str, value: &str, expected: &str) {
-        let error = parse(&[&format!("{flag}={value}")]).expect_err("it is no valid value");
-        assert_eq!(error.exit_code(), 2);
-        let said = error.to_string();
-        assert!(said.contains(flag) && said.contains(expected), "{said}");
-        assert!(said.contains(&format!("'{value}'")), "{said}");
+        for flags in [&[&*format!("{flag}={value}")][..], &[flag, value]] {
+            let error = parse(flags).expect_err("it is no valid value");
+            assert_eq!(error.exit_code(), 2);
+            let said = error.to_string();
+            assert!(said.contains(&format!("{flag} ")) && said.contains(expected), "{said}");
+            assert!(said.contains(&format!("'{value}'")), "{said}");
+        }
     }
     let address = "invalid address; try 127.0.0.1:8000";
     check("--listen", "x", address);
     check("--listen", "127.0.0.1", address);
     check("--listen", "127.0.0.1:65536", address);
     check("--listen", "", address);
+    check("--listen", "-1", address);
     let size = "invalid size; try 1MiB or 64KiB";
     check("--max-message", "big", size);
     check("--max-message", "-1", size);
+    check("--max-message", "-1MiB", size);
     check("--max-message", "0", "must be from 1B to 64MiB");
     check("--max-message", "64.1MiB", "must be from 1B to 64MiB");
     check("--max-message", "99999PiB", "must be from 1B to 64MiB");
     let time = "invalid time; try 20s or 1m";
     check("--ping-interval", "20", time);
     check("--ping-interval", "soon", time);
+    check("--ping-interval", "-5s", time);
+    check("--stall-timeout", "-1", time);
     check("--stall-timeout", "0s", "must be longer than 0s");
     check("--fsync", "sometimes", "possible values: always, 1s, never");
-    check("--log-level", "loud", "--log-level");
-    check("--history-limit", "all", "--history-limit");
+    check("--fsync", "-1", "possible values: always, 1s, never");
+    let level = "must be off, error, warn, info, debug or trace";
+    check("--log-level", "loud", level);
+    check("--log-level", "-1", level);
+    let clients = "must be a whole number from 1 to 4194304";
+    check("--max-clients", "-1", clients);
+    check("--max-clients", "0", clients);
+    check("--max-clients", "4194305", clients);
+    check("--max-clients", "many", clients);
+    check("--max-clients", "--fsync", clients);
+    let messages = "must be a whole number from 0 to 18446744073709551615";
+    check("--history-limit", "-5", messages);
+    check("--history-limit", "all", messages);
+    check("--history-limit", "18446744073709551616", messages);
+    check("--file", "-1", "must be a path; one that begins with a hyphen is written ./-1");
+    check(
+        "--log-file",
+        "--file",
+        "must be a path; one that begins with a hyphen is written ./--file",
+    );
+    check(
+        "--allow-origin",
+        "-1",
+        "must be an origin such as https://chat.example, null, or * for all",
+    );
+}
+
+#[test]
+fn a_negative_number_is_never_taken_for_an_unknown_flag() {
+    for flag in Config::command().get_arguments().filter(|flag| flag.get_action().takes_values()) {
+        let name = format!("--{}", flag.get_long().expect("a flag has a name"));
+        let said = parse(&[&name, "-1"]).expect_err("no flag takes it").to_string();
+        assert!(said.contains(&format!("invalid value '-1' for '{name} ")), "{said}");
+    }
 }

@@ -69,11 +69,15 @@ fn wrong_usage_is_2_with_a_way_out() {
     check(&["--fsync", "sometimes"], &["sometimes"]);
     check(&["--max-message", "big"], &["invalid size", "1MiB"]);
     check(&["--max-message", "0"], &["1B"]);
-    check(&["--max-clients", "-1"], &["-1"]);
+    check(&["--max-clients", "-1"], &["'-1' for '--max-clients <N>'", "from 1 to"]);
+    check(&["--max-clients", "0"], &["'0' for '--max-clients <N>'", "from 1 to"]);
     check(&["--max-clients", "many"], &["many"]);
     check(&["--ping-interval", "soon"], &["invalid time", "20s"]);
     check(&["--stall-timeout", "0s"], &["0s"]);
     check(&["--history-limit", "some"], &["some"]);
+    check(&["--history-limit", "-5"], &["'-5' for '--history-limit <N>'", "from 0 to"]);
+    check(&["--listen", "-1"], &["'-1' for '--listen <ADDR>'", "127.0.0.1:8000"]);
+    check(&["--file", "-1"], &["'-1' for '--file <PATH>'", "./-1"]);
     check(&["--log-level", "loud"], &["loud"]);
 }
 
