@@ -144,11 +144,12 @@ impl Server {
             .map(|address| address.as_socket().unwrap_or(config.listen))
             .map_err(other("the listener's address"))?;
         info!(
-            "txtcord {} serves {} from {} with {messages} messages; --fsync {}",
+            "txtcord {}: open http://{at}/ in a browser; WebSocket at ws://{at}/ws; {messages} \
+             messages in {}; --fsync {}",
             env!("CARGO_PKG_VERSION"),
-            url(address),
             config.file.display(),
             promise(config.fsync),
+            at = reachable(address),
         );
 
         let (ended, hub_ended) = bounded(1);
@@ -230,10 +231,6 @@ fn named<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     thread::Builder::new().name(name.to_owned()).spawn(run)
-}
-
-fn url(address: SocketAddr) -> String {
-    format!("ws://{}/ws", reachable(address))
 }
 
 /// The address as a client types it: one that means all addresses is no address to connect to.

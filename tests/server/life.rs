@@ -17,8 +17,9 @@ fn the_first_line_says_what_runs_and_what_it_promises() {
     let server = Server::on(SEED);
     let log = server.log();
     let first = log.lines().next().expect("a line");
-    let url = format!("ws://{}/ws", server.address());
-    for word in [env!("CARGO_PKG_VERSION"), &url, "messages.txt", "7 messages"] {
+    let page = format!("http://{}/ ", server.address());
+    let socket = format!("ws://{}/ws;", server.address());
+    for word in [env!("CARGO_PKG_VERSION"), &page, &socket, "messages.txt", "7 messages"] {
         assert!(first.contains(word), "{word:?} is not in {first:?}");
     }
     let promise = |mode: &str| {

@@ -54,7 +54,7 @@ impl Ended {
     pub fn with(&self, code: i32, words: &[&str]) -> &Ended {
         assert_eq!(self.status.code(), Some(code), "exit code; the log:\n{}", self.log);
         for word in words {
-            let mut lines = self.log.lines().filter(|line| !line.contains("/ws "));
+            let mut lines = self.log.lines().filter(|line| !line.contains("ws://"));
             assert!(lines.any(|line| line.contains(word)), "{word:?} is not in\n{}", self.log);
         }
         assert!(!self.log.contains("panicked"), "a panic:\n{}", self.log);
