@@ -1,8 +1,6 @@
 //! What must hold for any bytes: the properties of the fuzz targets (`tests/fuzz/`), on what they
 //! once found and on inputs made at random, so that a plain `cargo test` checks them too.
 
-#![forbid(unsafe_code)]
-
 #[path = "fuzz/properties/mod.rs"]
 mod properties;
 

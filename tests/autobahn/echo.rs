@@ -6,8 +6,6 @@
 //!
 //! Prints the address it listens on, on a free port of the loopback, and serves until it is killed.
 
-#![forbid(unsafe_code)]
-
 use std::{
     error::Error,
     fs::File,

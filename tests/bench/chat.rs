@@ -1,13 +1,12 @@
 //! `cargo bench --bench chat`: the server beside a simple one, on this machine, checked while measured.
 //!
 //! Arguments and the plan are here. `server` starts and ends what is measured, `load` makes the
-//! clients, `wire` knows the frames, `proc` reads what Linux counts, `baseline` is the simple server,
-//! `report` makes the tables, and `scenarios` says what is measured. Linux only: it reads /proc.
+//! clients, `frames` and `wire` know what goes over the wire, `proc` reads what Linux counts,
+//! `baseline` is the simple server, `report` makes the tables, and `scenarios` says what is measured.
+//! Linux only: it reads /proc.
 //!
 //! Every figure is a median of interleaved runs. Every delivery is checked; when a client missed a
 //! message or got one twice or out of order, the table is printed all the same and the exit code is 1.
-
-#![forbid(unsafe_code)]
 
 mod baseline;
 #[path = "../support/frames.rs"]

@@ -2,8 +2,6 @@
 //!
 //! What they cost in company, with sockets, a disk and threads, is what the `chat` benchmark tells.
 
-#![forbid(unsafe_code)]
-
 use std::env;
 use std::fs::{self, File};
 use std::hint::black_box;
