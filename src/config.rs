@@ -1,6 +1,7 @@
 //! What an operator may decide: flags, each also an environment variable, and their defaults.
 //!
-//! The defaults here are what README.md promises.
+//! The defaults here are what README.md promises. Everything that takes a setting imports it from
+//! here, so this module imports nothing of the crate.
 
 use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
 

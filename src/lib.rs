@@ -4,8 +4,6 @@
 //! Bytes become a message, a message a command, the hub writes it to the journal and sends it to
 //! every client as one buffer; who joins or falls behind reads the history.
 
-pub mod config;
-
 pub mod server;
 
 pub mod web;
@@ -41,6 +39,8 @@ pub mod metrics;
 pub mod tally;
 
 pub mod socket;
+
+pub mod config;
 
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
 /// The files under a folder of the repository whose names end in one of these, with their text.
 fn files(folder: &str, endings: &[&str]) -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -59,4 +61,179 @@ fn no_test_depends_on_the_file_that_using_the_program_changes() {
             }
         }
     }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The order of modules
+
+/// The modules that a source declares at its top, in its order.
+fn declared(source: &str) -> Vec<String> {
+    let tokens = tokens(source);
+    let pairs = tokens.windows(2);
+    let names = pairs.filter(|pair| is_word(&pair[0], "mod")).map(|pair| pair[1].to_string());
+    names.collect()
+}
+
+/// What a source names right below the crate's root: after `crate::`, or after as many `super::` as
+/// lead there from a module that lies `depth` below it. `*` stands for all that is there.
+fn named(source: &[TokenTree], depth: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = source;
+    while let [token, behind @ ..] = rest {
+        rest = behind;
+        match (token, behind) {
+            (TokenTree::Ident(word), [_, TokenTree::Group(inside), ..])
+                if word == "mod" && inside.delimiter() == Delimiter::Brace =>
+            {
+                names.extend(named(&all_of(inside.stream()), depth + 1));
+                rest = &behind[2..];
+            }
+            (TokenTree::Group(inside), _) => {
+                names.extend(named(&all_of(inside.stream()), depth));
+            }
+            (TokenTree::Ident(word), _) if word == "crate" => {
+                match behind {
+                    // Another name for the root, behind which anything may be.
+                    [next, ..] if is_word(next, "as") || is_word(next, "self") => {
+                        names.push("*".into());
+                    }
+                    _ => names.extend(behind_colons(behind).map(heads).unwrap_or_default()),
+                }
+            }
+            (TokenTree::Ident(word), _) if word == "super" => {
+                let mut ups = 1;
+                while let Some([next, further @ ..]) = behind_colons(rest)
+                    && is_word(next, "super")
+                {
+                    ups += 1;
+                    rest = further;
+                }
+                if ups == depth {
+                    names.extend(behind_colons(rest).map(heads).unwrap_or_default());
+                }
+            }
+            _ => (),
+        }
+    }
+    names
+}
+
+/// The first words of a path, or of each path in braces.
+fn heads(path: &[TokenTree]) -> Vec<String> {
+    match path {
+        [TokenTree::Group(inside), ..] => {
+            let paths = all_of(inside.stream());
+            let is_comma = |token: &TokenTree| token.to_string() == ",";
+            paths.split(is_comma).flat_map(heads).collect()
+        }
+        [first, ..] => vec![first.to_string()],
+        [] => Vec::new(),
+    }
+}
+
+fn behind_colons(tokens: &[TokenTree]) -> Option<&[TokenTree]> {
+    match tokens {
+        [TokenTree::Punct(one), TokenTree::Punct(two), rest @ ..]
+            if one.as_char() == ':' && two.as_char() == ':' =>
+        {
+            Some(rest)
+        }
+        _ => None,
+    }
+}
+
+fn is_word(token: &TokenTree, word: &str) -> bool {
+    matches!(token, TokenTree::Ident(ident) if ident == word)
+}
+
+fn tokens(source: &str) -> Vec<TokenTree> {
+    // Comments are no tokens, so what they mention does not count.
+    all_of(source.parse().expect("a source is Rust"))
+}
+
+fn all_of(stream: TokenStream) -> Vec<TokenTree> {
+    stream.into_iter().collect()
+}
+
+/// Says of each import of a file below `src` that goes upwards, or to where no order is known, what
+/// is wrong with it.
+fn complaints(order: &[String], path: &str, source: &str) -> Vec<String> {
+    let place = |name: &str| order.iter().position(|module| module == name);
+    let parts: Vec<&str> = path.trim_end_matches(".rs").split('/').collect();
+    let own = parts[0];
+    let Some(own_place) = place(own) else {
+        return vec![format!("src/{path} belongs to no module that src/lib.rs lists")];
+    };
+    let depth = parts.len() - usize::from(parts.ends_with(&["mod"]));
+    let complain = |name: String| match place(&name) {
+        Some(place) if place < own_place => Some(format!(
+            "src/{path} imports upwards: src/lib.rs lists {name} above {own}; what both need \
+             belongs below both"
+        )),
+        Some(_) => None,
+        None => Some(format!("src/{path} imports crate::{name}, which src/lib.rs does not list")),
+    };
+    named(&tokens(source), depth).into_iter().filter_map(complain).collect()
+}
+
+#[test]
+fn each_module_imports_only_from_those_below_it() {
+    let sources = files("src", &["rs"]);
+    let (_, lib) = sources.iter().find(|(path, _)| path == "src/lib.rs").expect("src/lib.rs");
+    let order = declared(lib);
+    let mut all = Vec::new();
+    for (path, source) in &sources {
+        let path = path.to_str().expect("a UTF-8 name").trim_start_matches("src/");
+        // The one lists the modules, the other stands above all of them.
+        if !["lib.rs", "main.rs"].contains(&path) {
+            all.extend(complaints(&order, path, source));
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn an_upward_import_is_found_however_it_is_written() {
+    const LIB: &str = "//! mod nothing;\npub mod top;\n#[cfg(test)]\npub(crate) mod mid;\nmod low;";
+    let order = declared(LIB);
+    assert_eq!(order, ["top", "mid", "low"]);
+    #[track_caller]
+    fn check(order: &[String], path: &str, source: &str, expected: &[&str]) {
+        let found = complaints(order, path, source);
+        assert_eq!(found.len(), expected.len(), "{source}: {found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{source}: {found}");
+        }
+    }
+    let up = ["lists top above mid"];
+    check(&order, "mid.rs", "use crate::top;", &up);
+    check(&order, "mid.rs", "pub use crate::top::{A, b::C as D};", &up);
+    check(
+        &order,
+        "mid.rs",
+        "use crate::{\n    low::{A, B},\n    top::{\n        C,\n    },\n};",
+        &up,
+    );
+    check(&order, "mid.rs", "use crate::{low, {top as other}};", &up);
+    check(&order, "mid.rs", "fn f(_: &crate::top::A) {}", &up);
+    check(&order, "mid.rs", "fn f() { println!(\"{}\", crate :: top :: a()) }", &up);
+    check(&order, "mid.rs", "use super::{low::A, top::B};", &up);
+    check(&order, "mid.rs", "mod a { use super::super::top::A; use super::low; }", &up);
+    check(&order, "mid/part.rs", "use super::super::top::A;", &up);
+    check(&order, "mid/part.rs", "use super::{top, *}; use crate::top;", &up);
+    check(&order, "mid/mod.rs", "use super::top;", &up);
+    check(&order, "mid/tests.rs", "use crate::{low, top};", &up);
+    check(&order, "low.rs", "use crate::{mid, top};", &["mid above low", "top above low"]);
+    // What cannot be judged is not let pass.
+    check(&order, "mid.rs", "use crate::*;", &["imports crate::*"]);
+    check(&order, "mid.rs", "use crate as root;", &["imports crate::*"]);
+    check(&order, "mid.rs", "use crate::{self as root, low};", &["imports crate::self"]);
+    check(&order, "mid.rs", "use crate::elsewhere;", &["imports crate::elsewhere"]);
+    check(&order, "new.rs", "use crate::low;", &["belongs to no module"]);
+    // Downwards, within, and what is no import.
+    check(&order, "top.rs", "use crate::{low::A, mid::{self, B}, top::C};", &[]);
+    check(&order, "mid/part.rs", "use super::*; use crate::mid::A; use super::super::low;", &[]);
+    check(&order, "mid.rs", "/// As [`crate::top`].\n// use crate::top;\npub(crate) mod a;", &[]);
+    check(&order, "mid.rs", "const A: &str = \"use crate::top;\"; pub(super) fn top() {}", &[]);
+    check(&order, "mid.rs", "extern crate alloc; use other::top; use self::top::A;", &[]);
 }
