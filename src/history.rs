@@ -4,14 +4,16 @@
 //! (lines that hold no message). The hub owns it. Others are given a [`Range`] of it, which reads the
 //! file itself.
 
-use std::{collections::VecDeque, fs::File, io, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use crate::lines::{Lines, read_at};
 
 mod load;
 mod range;
+mod times;
 
 pub use range::{Located, Messages, Range, Text};
+pub use times::Times;
 
 /// Distance in bytes of the file between two remembered line offsets: what has to be searched to
 /// find a line, against 16 bytes of memory. Ten million short lines take about two megabytes.
@@ -328,46 +330,6 @@ pub struct Snapshot {
     pub epoch: Arc<str>,
     /// Whether it goes on where `after` said, if that was said.
     pub resumed: Option<bool>,
-}
-
-/// When messages were accepted, as long as that is remembered.
-///
-/// The file has no times, so they are known for this run of the server only. Messages of one
-/// millisecond share an entry.
-#[derive(Clone, Debug, Default)]
-pub struct Times {
-    /// From which id on which time holds.
-    runs: VecDeque<(u64, u64)>,
-}
-
-/// How many different times are remembered: 1 MiB of memory, and 65 seconds of a server that is
-/// never idle for a millisecond, or months of one where people talk.
-const TIMES: usize = 1 << 16;
-
-impl Times {
-    /// Remembers that messages from `first_id` on were accepted at `ts`, in Unix milliseconds.
-    pub fn push(&mut self, first_id: u64, ts: u64) {
-        if self.runs.back().is_some_and(|&(_, last)| last == ts) {
-            return;
-        }
-        if self.runs.len() == TIMES {
-            self.runs.pop_front();
-        }
-        self.runs.push_back((first_id, ts));
-    }
-
-    /// When the message was accepted, if that is remembered.
-    pub fn of(&self, id: u64) -> Option<u64> {
-        let later = self.runs.partition_point(|&(first_id, _)| first_id <= id);
-        later.checked_sub(1).map(|at| self.runs[at].1)
-    }
-
-    /// The part that says something of a range.
-    pub fn within(&self, range: &Range) -> Times {
-        let from = self.runs.partition_point(|&(first_id, _)| first_id <= range.first_id);
-        let to = self.runs.partition_point(|&(first_id, _)| first_id <= range.last_id);
-        Times { runs: self.runs.range(from.saturating_sub(1)..to).copied().collect() }
-    }
 }
 
 #[cfg(test)]

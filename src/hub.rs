@@ -6,17 +6,14 @@
 //! Then it serves the clients in turn (`fanout.rs`), and takes the next batch in between.
 //! It waits for nobody but the disk.
 
-mod commit;
-mod placing;
-
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::HashSet,
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{error, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -32,6 +29,14 @@ use crate::{
     wire::ErrorAnswer,
 };
 
+mod commit;
+mod followers;
+mod keys;
+mod placing;
+
+use followers::Followers;
+use keys::Keys;
+
 /// Bytes of lines in one batch: what one write and one sync are for. More would delay the first of
 /// them, and what is written again at a start must cover a batch (`journal::REWRITE`).
 const BATCH_BYTES: usize = 1 << 20;
@@ -39,7 +44,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Commands in one batch.
 const BATCH_COMMANDS: usize = 4096;
 
-/// How often the hub looks at the file without being asked: what others append is taken in within a second.
+/// How often the hub looks at the file by itself: lines that others append are taken in within a second.
 const TICK: Duration = Duration::from_millis(500);
 
 /// What everybody is told when the server stops.
@@ -56,9 +61,7 @@ pub struct Hub {
     catch_up: CatchUp,
     /// What they ask for more with.
     handle: WeakHubHandle,
-    followers: Vec<Sender<()>>,
-    /// With more than these, a look at who is gone is due even when nobody says anything.
-    followers_at_most: usize,
+    followers: Followers,
     keys: Keys,
     metrics: Arc<Metrics>,
     stopping: bool,
@@ -90,8 +93,7 @@ impl Hub {
             times: Times::default(),
             catch_up,
             handle,
-            followers: Vec::new(),
-            followers_at_most: FOLLOWERS,
+            followers: Followers::new(),
             keys: Keys::default(),
             metrics,
             stopping: false,
@@ -101,8 +103,8 @@ impl Hub {
         }
     }
 
-    /// Serves commands until it was told to stop and the last client has left, or every handle is
-    /// gone, or the file fails; then everybody has been told.
+    /// Serves commands until it was told to stop and the last client has left, or the last handle is
+    /// dropped, or the file fails. Then everybody has been told.
     ///
     /// # Errors
     /// When the file fails.
@@ -110,7 +112,7 @@ impl Hub {
         let done = self.serve(commands);
         if let Err(fatal) = &done {
             error!("{}: {fatal}", self.journal.path().display());
-            // What one was shown, all are shown.
+            // What one client was shown, all are shown.
             self.fanout.retract();
             self.deliver(|| false);
             self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
@@ -124,8 +126,9 @@ impl Hub {
         loop {
             let first = match commands.recv_deadline(next_tick) {
                 Ok(first) => {
-                    // Whoever is about to ask gets to do it before the batch is taken: 1.1 times
-                    // the messages to 10 clients, the same to more, and no later for one alone.
+                    // Threads that are about to send a command get to do so before the batch is
+                    // taken: 1.1 times the messages to 10 clients, the same to more, and a single
+                    // client is not served later.
                     thread::yield_now();
                     Some(first)
                 }
@@ -143,18 +146,18 @@ impl Hub {
                 self.tick()?;
                 next_tick = now + TICK;
             }
-            // What waits meanwhile joins the round, but those who listen get no less of the hub's time
-            // than those who ask, however long the disk takes. The look at the clock and the queue
-            // costs a hundredth of a send.
+            // Commands that arrive meanwhile interrupt the round, and their messages join it. The round
+            // gets at least as much time as the step took, however long the disk needs. A look at the
+            // clock and the queue costs a hundredth of a send.
             let due = now + (now - begun);
             self.deliver(|| Instant::now() >= due && !commands.is_empty());
         }
     }
 
-    /// Takes what waits as one batch: first what is said, then everything else. Afterwards who spoke
-    /// has heard it; everybody else does with [`Hub::deliver`].
+    /// Takes the commands that wait as one batch: first the posts, then everything else. Afterwards the
+    /// speakers have been sent their messages; [`Hub::deliver`] serves everybody else.
     ///
-    /// A client's own commands keep their order where it matters: it joins before it posts, and
+    /// The commands of one client keep their order where it matters: it joins before it posts, and
     /// leaves afterwards.
     ///
     /// # Errors
@@ -189,7 +192,7 @@ impl Hub {
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
-                    // Who does not wait any more does not need to know.
+                    // A caller that has stopped waiting needs no answer.
                     let _ = reply.send(self.status());
                 }
                 Command::Post(post) => self.commit(vec![post])?,
@@ -200,7 +203,7 @@ impl Hub {
         Ok(())
     }
 
-    /// What is done from time to time: takes in what others appended, and keeps promises about time.
+    /// Takes in what others appended to the file, and syncs what is due. To be called twice a second.
     ///
     /// # Errors
     /// When the file fails.
@@ -215,8 +218,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Notes how far the numbering has come. Without it, the next start may take the numbering for
-    /// another and send whole histories; nothing that was said depends on it.
+    /// Notes in the lock file how far the numbering has come. Without that note, the next start may give
+    /// the numbering another name, so that clients start over; no message depends on it.
     fn remember(&mut self) {
         match self.journal.remember(&self.history) {
             Err(error) if !self.has_warned => {
@@ -234,7 +237,7 @@ impl Hub {
         }
         self.metrics.joined();
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
-        // A client that does not wait for the answer any more is about to leave.
+        // A client that has stopped waiting is about to leave.
         let _ = reply.send(Joined { client, snapshot });
     }
 
@@ -252,7 +255,7 @@ impl Hub {
                 Next::Live
             }
         };
-        // A client that does not wait for the answer any more is about to leave.
+        // A client that has stopped waiting is about to leave.
         let _ = reply.send(next);
     }
 
@@ -268,12 +271,8 @@ impl Hub {
 
     fn look(&mut self, window: &Window, follow: Option<Sender<()>>, reply: &Sender<View>) {
         // When the server stops, dropping it is the answer.
-        if !self.stopping {
-            self.followers.extend(follow);
-            if self.followers.len() > self.followers_at_most {
-                self.wake_followers();
-                self.followers_at_most = FOLLOWERS.max(self.followers.len() * 2);
-            }
+        if let Some(follower) = follow.filter(|_| !self.stopping) {
+            self.followers.add(follower);
         }
         let range = self.history.window(window);
         let view = View {
@@ -283,7 +282,7 @@ impl Hub {
             last_id: self.history.last_id(),
             end: self.history.end(),
         };
-        // Who does not wait for the answer any more does not need it.
+        // A caller that has stopped waiting needs no answer.
         let _ = reply.send(view);
     }
 
@@ -301,7 +300,7 @@ impl Hub {
 
     fn stop(&mut self) -> Result<(), Fatal> {
         self.stopping = true;
-        self.followers.clear();
+        self.followers.end();
         self.end()?;
         self.deliver(|| false);
         self.fanout.close_all(STOPPING.0, STOPPING.1);
@@ -316,8 +315,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Who speaks hears it first: who speaks again then does so while the others are served, and
-    /// that goes along with what they are sent.
+    /// Serves the speakers first. Their next message then arrives while the round is still running, and
+    /// joins it.
     fn serve_speakers(&mut self, posts: &[Post]) {
         let mut sent = 0;
         for post in posts {
@@ -328,7 +327,7 @@ impl Hub {
         self.metrics.delivered(sent);
     }
 
-    /// Serves everybody else in turn, until all have everything or it is enough for now; see
+    /// Serves the live clients in turn, until all have everything or it is enough for now; see
     /// [`Fanout::go_round`].
     pub fn deliver(&mut self, enough: impl Fn() -> bool) {
         let sent = self.fanout.go_round(enough);
@@ -340,12 +339,12 @@ impl Hub {
     fn is_known(&self, post: &Post) -> bool {
         let Speaker::Request { key: Some(key), reply } = &post.by else { return false };
         let Some(stored) = self.keys.get(key) else { return false };
-        // Who does not wait any more has what it wanted all the same.
+        // A caller that has stopped waiting has what it wanted all the same.
         let _ = reply.send(Ok(stored));
         true
     }
 
-    /// Syncs what was taken in, as far as the policy asks for it, and sends it to everybody live.
+    /// Syncs what was taken in, as far as `--fsync` asks for it. From here on it may be sent.
     fn show(&mut self) -> Result<(), Fatal> {
         if self.history.end() == self.shown {
             return Ok(());
@@ -356,16 +355,9 @@ impl Hub {
         let messages = self.fanout.publish();
         if messages > 0 {
             self.metrics.stored(messages);
-            self.wake_followers();
+            self.followers.wake();
         }
         Ok(())
-    }
-
-    /// Tells those who follow to look, and forgets those who are gone.
-    fn wake_followers(&mut self) {
-        // One that has been told and has not looked yet need not be told twice.
-        let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
-        self.followers.retain(|follower| is_there(follower.try_send(())));
     }
 
     fn refuse(&mut self, posts: Vec<Post>, why: ErrorAnswer) {
@@ -378,7 +370,7 @@ impl Hub {
                     (0..count).for_each(|_| self.fanout.control(client, &frame));
                 }
                 Speaker::Request { reply, .. } => {
-                    // Who does not wait any more does not need to know.
+                    // A caller that has stopped waiting needs no answer.
                     let _ = reply.send(Err(why));
                 }
             }
@@ -395,35 +387,6 @@ impl Hub {
 
 fn count_lines(lines: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', lines).count()
-}
-
-/// Followers that may be gone without anybody looking.
-const FOLLOWERS: usize = 64;
-
-/// How many posts with a key are remembered.
-const KEYS: usize = 4096;
-
-/// The ids of the latest posts that had a key, for as long as the server runs.
-#[derive(Debug, Default)]
-struct Keys {
-    stored: HashMap<String, Stored>,
-    order: VecDeque<String>,
-}
-
-impl Keys {
-    fn get(&self, key: &str) -> Option<Stored> {
-        self.stored.get(key).copied()
-    }
-
-    fn insert(&mut self, key: String, stored: Stored) {
-        if self.order.len() == KEYS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.stored.remove(&oldest);
-        }
-        self.order.push_back(key.clone());
-        self.stored.insert(key, stored);
-    }
 }
 
 #[cfg(test)]

@@ -596,7 +596,7 @@ fn the_same_key_stores_once_and_answers_alike() {
     };
     assert_eq!(ask(&["a", "b", "a"]), [1, 2, 1]);
     assert_eq!(ask(&["b", "c"]), [2, 3]);
-    let mut many: Vec<String> = (0..KEYS).map(|key| key.to_string()).collect();
+    let mut many: Vec<String> = (0..keys::KEYS).map(|key| key.to_string()).collect();
     many.push("c".to_owned());
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for keys in many.chunks(BATCH_COMMANDS) {

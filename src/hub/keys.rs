@@ -1,0 +1,31 @@
+//! Posts that are said once only: what was answered to the latest `Idempotency-Key`s.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::command::Stored;
+
+/// How many posts with a key are remembered.
+pub(super) const KEYS: usize = 4096;
+
+/// The ids of the latest posts that had a key, for as long as the server runs.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    stored: HashMap<String, Stored>,
+    order: VecDeque<String>,
+}
+
+impl Keys {
+    pub(super) fn get(&self, key: &str) -> Option<Stored> {
+        self.stored.get(key).copied()
+    }
+
+    pub(super) fn insert(&mut self, key: String, stored: Stored) {
+        if self.order.len() == KEYS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.stored.remove(&oldest);
+        }
+        self.order.push_back(key.clone());
+        self.stored.insert(key, stored);
+    }
+}
