@@ -7,35 +7,22 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod config;
-
 pub mod server;
-
+pub mod connection;
 pub mod web;
-
 pub mod handshake;
-
 pub mod client;
-
 pub mod catch_up;
-
 pub mod hub;
-
 pub mod fanout;
-
 pub mod outbox;
-
 pub mod journal;
-
 pub mod history;
-
 pub mod lines;
-
 pub mod message;
-
 pub mod metrics;
-
 pub mod socket;
+pub mod config;
 
 #[cfg(test)]
 mod testing;

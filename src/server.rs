@@ -8,30 +8,26 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use http::Method;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    catch_up::Reach,
-    client::{self, Limits, Wish},
     config::{Config, Fsync},
-    handshake::{self, Head, HeadError, Refused},
+    connection::{Admission, House, converse},
+    handshake::Refused,
     hub::{self, Hub, HubHandle},
     journal::{Fatal, Journal, OpenError},
     lines::line_limit,
-    metrics::Metrics,
     outbox::Outbox,
-    socket::linger,
-    web::{Then, Web},
 };
 
 /// Connections that the kernel holds for us; std's 128 drops bursts.
@@ -261,18 +257,6 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
     })
 }
 
-/// What every client's thread is given.
-#[derive(Clone, Debug)]
-struct House {
-    hub: HubHandle,
-    metrics: Arc<Metrics>,
-    /// Held by the accept loop and everybody who serves somebody.
-    alive: Weak<Sender<Infallible>>,
-    /// Connections that are open.
-    open: Arc<AtomicUsize>,
-    config: Arc<Config>,
-}
-
 /// Accepts until the listener is shut down.
 fn accept_loop(listener: &Socket, house: &House) {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -303,7 +287,7 @@ fn accept_loop(listener: &Socket, house: &House) {
         let outbox = Arc::new(Outbox::new(socket));
         let run = {
             let outbox = outbox.clone();
-            move || converse(&house, &seat, outbox, number)
+            move || converse(&house, seat.admission(), outbox, number)
         };
         let name = format!("client-{number}");
         if let Err(error) = thread::Builder::new().name(name).stack_size(STACK).spawn(run) {
@@ -334,92 +318,14 @@ impl Seat {
         let seat = Seat { open: house.open.clone(), is_extra };
         (before < house.config.max_clients + REFUSALS).then_some(seat)
     }
+
+    fn admission(&self) -> Admission {
+        if self.is_extra { Admission::TooMany } else { Admission::Client }
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// One connection: requests, until one of them makes it a chat or the last.
-fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
-    let mut received = Vec::new();
-    loop {
-        let head = match handshake::read_head(outbox.socket(), received) {
-            Ok(head) => head,
-            Err(HeadError::Gone | HeadError::Silent) => return,
-            Err(HeadError::Refused(refused)) => return refuse(&outbox, &Method::GET, &refused),
-        };
-        // From here to the answer, an orderly stop waits.
-        let Some(_alive) = house.alive.upgrade() else {
-            let refused = Refused::unavailable("the server is stopping; come back soon");
-            return refuse(&outbox, head.request.method(), &refused);
-        };
-        if head.request.uri().path() == "/ws" {
-            return chat(house, seat, outbox, head, number);
-        }
-        let (hub, metrics, config) = (&house.hub, &*house.metrics, &*house.config);
-        let web = Web { outbox: &outbox, hub, metrics, config };
-        match web.answer(&head.request, head.received) {
-            Then::Next(rest) => received = rest,
-            Then::Close => {
-                linger(outbox.socket());
-                return;
-            }
-            Then::Gone => return outbox.abort(),
-        }
-    }
-}
-
-/// One client of the chat.
-fn chat(house: &House, seat: &Seat, outbox: Arc<Outbox>, head: Head, number: u64) {
-    let Some((response, received, wish)) = admit(house, seat, &outbox, head) else { return };
-    let config = &house.config;
-    let limits = Limits { max_message: config.max_message, ping_interval: config.ping_interval };
-    let reach = Reach {
-        outbox: outbox.clone(),
-        hub: house.hub.clone(),
-        metrics: house.metrics.clone(),
-        stall_timeout: config.stall_timeout,
-        number,
-    };
-    if let Err(error) = client::serve(reach, response, received, wish, limits) {
-        debug!("client-{number}: {error}");
-        outbox.abort();
-    }
-}
-
-/// The answer that makes it a chat, what came behind the request, and what the client wishes; or
-/// none, with a refusal sent. What the request takes of memory ends here: a client may stay for
-/// days.
-fn admit(
-    house: &House,
-    seat: &Seat,
-    outbox: &Outbox,
-    head: Head,
-) -> Option<(Vec<u8>, Vec<u8>, Wish)> {
-    let answer = match seat.is_extra {
-        true => Err(Refused::unavailable("too many clients are connected; come back later")),
-        false => handshake::upgrade(&head.request, &house.config.allow_origins),
-    };
-    match answer {
-        Ok((response, mut wish)) => {
-            if let Some(cap) = house.config.history_limit {
-                wish.resume.limit = Some(wish.resume.limit.unwrap_or(cap).min(cap));
-            }
-            Some((response, head.received, wish))
-        }
-        Err(refused) => {
-            refuse(outbox, head.request.method(), &refused);
-            None
-        }
-    }
-}
-
-fn refuse(outbox: &Outbox, method: &Method, refused: &Refused) {
-    debug!("refused with {}", refused.status);
-    // A fresh socket has room for it; a peer that filled its own is past helping.
-    let _ = outbox.send_now(&refused.response(method));
-    linger(outbox.socket());
 }
