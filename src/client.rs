@@ -284,7 +284,7 @@ impl Write for Stream {
 
 /// What a client asked for when it connected.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct JoinRequest {
     /// What it wants of the history.
     pub resume: Resume,
     /// `as=NAME`: who types.
@@ -312,11 +312,11 @@ pub fn serve(
     reach: Reach,
     response: Vec<u8>,
     received: Vec<u8>,
-    wish: Wish,
+    join: JoinRequest,
     limits: Limits,
 ) -> io::Result<()> {
-    let name = wish.name;
-    let (connection, membership) = begin(reach, response, received, wish.resume, limits)?;
+    let name = join.name;
+    let (connection, membership) = begin(reach, response, received, join.resume, limits)?;
     chat(connection, &membership, name.as_deref());
     Ok(())
 }

@@ -14,13 +14,14 @@ use log::debug;
 
 use crate::{
     catch_up::Reach,
-    client::{self, Limits, Wish},
+    client::{self, JoinRequest, Limits},
     config::Config,
-    handshake::{self, Head, HeadError, Refused},
+    http::{Head, HeadError, HttpRefusal, head::read_head},
     hub::HubHandle,
     metrics::Metrics,
     outbox::Outbox,
     socket::linger,
+    upgrade::upgrade,
     web::{Then, Web},
 };
 
@@ -49,14 +50,14 @@ pub(crate) enum Admission {
 pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>, number: u64) {
     let mut received = Vec::new();
     loop {
-        let head = match handshake::read_head(outbox.socket(), received) {
+        let head = match read_head(outbox.socket(), received) {
             Ok(head) => head,
-            Err(HeadError::Gone | HeadError::Silent) => return,
+            Err(HeadError::PeerGone | HeadError::Silent) => return,
             Err(HeadError::Refused(refused)) => return refuse(&outbox, &Method::GET, &refused),
         };
         // From here to the answer, an orderly stop waits.
         let Some(_alive) = house.alive.upgrade() else {
-            let refused = Refused::unavailable("the server is stopping; come back soon");
+            let refused = HttpRefusal::unavailable("the server is stopping; come back soon");
             return refuse(&outbox, head.request.method(), &refused);
         };
         if head.request.uri().path() == "/ws" {
@@ -77,7 +78,7 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
 
 /// Serves one client of the chat.
 fn chat(house: &House, admission: Admission, outbox: Arc<Outbox>, head: Head, number: u64) {
-    let Some((response, received, wish)) = admit(house, admission, &outbox, head) else { return };
+    let Some((response, received, join)) = admit(house, admission, &outbox, head) else { return };
     let config = &house.config;
     let limits = Limits { max_message: config.max_message, ping_interval: config.ping_interval };
     let reach = Reach {
@@ -87,7 +88,7 @@ fn chat(house: &House, admission: Admission, outbox: Arc<Outbox>, head: Head, nu
         stall_timeout: config.stall_timeout,
         number,
     };
-    if let Err(error) = client::serve(reach, response, received, wish, limits) {
+    if let Err(error) = client::serve(reach, response, received, join, limits) {
         debug!("client-{number}: {error}");
         outbox.abort();
     }
@@ -101,19 +102,19 @@ fn admit(
     admission: Admission,
     outbox: &Outbox,
     head: Head,
-) -> Option<(Vec<u8>, Vec<u8>, Wish)> {
+) -> Option<(Vec<u8>, Vec<u8>, JoinRequest)> {
     let answer = match admission {
         Admission::TooMany => {
-            Err(Refused::unavailable("too many clients are connected; come back later"))
+            Err(HttpRefusal::unavailable("too many clients are connected; come back later"))
         }
-        Admission::Client => handshake::upgrade(&head.request, &house.config.allow_origins),
+        Admission::Client => upgrade(&head.request, &house.config.allow_origins),
     };
     match answer {
-        Ok((response, mut wish)) => {
+        Ok((response, mut join)) => {
             if let Some(cap) = house.config.history_limit {
-                wish.resume.limit = Some(wish.resume.limit.unwrap_or(cap).min(cap));
+                join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
             }
-            Some((response, head.received, wish))
+            Some((response, head.received, join))
         }
         Err(refused) => {
             refuse(outbox, head.request.method(), &refused);
@@ -122,7 +123,7 @@ fn admit(
     }
 }
 
-fn refuse(outbox: &Outbox, method: &Method, refused: &Refused) {
+fn refuse(outbox: &Outbox, method: &Method, refused: &HttpRefusal) {
     debug!("refused with {}", refused.status);
     // A fresh socket has room for it; a peer that filled its own is past helping.
     let _ = outbox.send_now(&refused.response(method));

@@ -9,13 +9,15 @@
 
 pub mod server;
 pub mod connection;
+pub mod upgrade;
 pub mod web;
-pub mod handshake;
 pub mod client;
 pub mod catch_up;
 pub mod hub;
 pub mod fanout;
 pub mod outbox;
+pub mod access;
+pub mod http;
 pub mod journal;
 pub mod history;
 pub mod lines;

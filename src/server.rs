@@ -23,7 +23,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     config::{Config, Fsync},
     connection::{Admission, House, converse},
-    handshake::Refused,
+    http::HttpRefusal,
     hub::{self, Hub, HubHandle},
     journal::{Fatal, Journal, OpenError},
     lines::line_limit,
@@ -296,7 +296,7 @@ fn accept_loop(listener: &Socket, house: &House) {
                 quiet_until = Instant::now() + Duration::from_secs(1);
             }
             // Best effort: there is no thread to wait for this peer.
-            let refused = Refused::unavailable("the server has no room now; come back later");
+            let refused = HttpRefusal::unavailable("the server has no room now; come back later");
             let _ = outbox.send_now(&refused.response(&Method::GET));
         }
     }

@@ -18,9 +18,13 @@ use log::error;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    access::{check_host_name, check_origin},
     config::Config,
-    handshake::{self, Refused, response_head},
     history::{BLOCK, Window},
+    http::{
+        HttpRefusal,
+        response::{TEXT, response_head},
+    },
     hub::{HubGone, HubHandle},
     lines::read_at,
     metrics::Metrics,
@@ -44,7 +48,6 @@ const HEALTH_TIME: Duration = Duration::from_secs(2);
 const PREFLIGHT_SECONDS: &str = "600";
 
 const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What one connection's requests are answered with.
 #[derive(Debug)]
@@ -76,12 +79,12 @@ struct Gone;
 
 /// Why a request has no answer of its own.
 enum Stop {
-    Refused(Refused),
+    Refused(HttpRefusal),
     Gone,
 }
 
-impl From<Refused> for Stop {
-    fn from(refused: Refused) -> Stop {
+impl From<HttpRefusal> for Stop {
+    fn from(refused: HttpRefusal) -> Stop {
         Stop::Refused(refused)
     }
 }
@@ -95,17 +98,20 @@ impl From<Gone> for Stop {
 impl From<io::Error> for Stop {
     fn from(why: io::Error) -> Stop {
         error!("reading the history failed: {why}");
-        Stop::Refused(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read"))
+        Stop::Refused(HttpRefusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the file cannot be read",
+        ))
     }
 }
 
 /// The hub is gone or about to be.
-fn stopping() -> Refused {
-    Refused::unavailable("the server is stopping; come back soon")
+fn stopping() -> HttpRefusal {
+    HttpRefusal::unavailable("the server is stopping; come back soon")
 }
 
-fn no_answer() -> Refused {
-    Refused::unavailable("the hub does not answer")
+fn no_answer() -> HttpRefusal {
+    HttpRefusal::unavailable("the hub does not answer")
 }
 
 impl Web<'_> {
@@ -170,15 +176,15 @@ type Headers = Vec<(HeaderName, String)>;
 impl Exchange<'_> {
     fn run(&mut self) -> Result<(), Stop> {
         let allowed = &self.web.config.allow_origins;
-        handshake::check_host_name(self.request.headers(), allowed)?;
-        let origin = handshake::check_origin(self.request.headers(), allowed)?;
+        check_host_name(self.request.headers(), allowed)?;
+        let origin = check_origin(self.request.headers(), allowed)?;
         self.origin = origin.map(str::to_owned);
         let path = self.request.uri().path().to_owned();
         let allow = match &*path {
             "/messages" => "GET, HEAD, POST, OPTIONS",
             "/" | "/messages.txt" | "/healthz" | "/readyz" | "/metrics" => "GET, HEAD, OPTIONS",
             _ if path.starts_with("/messages/") => "GET, HEAD, OPTIONS",
-            _ => return Err(Refused::not_found("the page is at /, the chat at /ws").into()),
+            _ => return Err(HttpRefusal::not_found("the page is at /, the chat at /ws").into()),
         };
         let is_post = match *self.request.method() {
             Method::GET | Method::HEAD => false,
@@ -186,7 +192,7 @@ impl Exchange<'_> {
             Method::OPTIONS => return self.options(allow),
             _ => {
                 let sentence = format!("{path} takes {allow}");
-                let refused = Refused::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
+                let refused = HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
                 return Err(refused.with(header::ALLOW, allow).into());
             }
         };
@@ -251,7 +257,7 @@ impl Exchange<'_> {
         match self.web.hub.status(HEALTH_TIME) {
             Ok(Some(status)) if status.is_stopping => Err(stopping().into()),
             Ok(Some(status)) if status.is_writable => self.well(),
-            Ok(Some(_)) => Err(Refused::unavailable("messages cannot be stored now").into()),
+            Ok(Some(_)) => Err(HttpRefusal::unavailable("messages cannot be stored now").into()),
             Ok(None) => Err(no_answer().into()),
             Err(HubGone) => Err(stopping().into()),
         }
@@ -345,12 +351,12 @@ impl Exchange<'_> {
                 0 => "this takes no body".to_owned(),
                 _ => format!("the body is longer than {limit} bytes"),
             };
-            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, sentence).into());
+            return Err(HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence).into());
         }
         if let Some(expect) = self.request.headers().get(header::EXPECT) {
             if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
                 let sentence = "only 100-continue can be expected";
-                return Err(Refused::new(StatusCode::EXPECTATION_FAILED, sentence).into());
+                return Err(HttpRefusal::new(StatusCode::EXPECTATION_FAILED, sentence).into());
             }
             let may_wait = self.request.version() != Version::HTTP_10;
             if may_wait && self.received.is_empty() && len > 0 {
@@ -364,14 +370,14 @@ impl Exchange<'_> {
         while filled < len {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
-                return Err(Refused::late().into());
+                return Err(HttpRefusal::late().into());
             }
             // As it comes, so that a stranger who announces much takes no more than it sends.
             self.received.resize((filled * 2).clamp(4096, len.max(4096)), 0);
             match read(socket, &mut self.received[filled..]) {
                 Ok(0) => return Err(Stop::Gone),
                 Ok(count) => filled += count,
-                Err(error) if would_block(&error) => return Err(Refused::late().into()),
+                Err(error) if would_block(&error) => return Err(HttpRefusal::late().into()),
                 Err(_) => return Err(Stop::Gone),
             }
         }
@@ -382,28 +388,28 @@ impl Exchange<'_> {
     }
 
     /// RFC 9112 section 6.3, without the transfer codings.
-    fn body_len(&self) -> Result<u64, Refused> {
+    fn body_len(&self) -> Result<u64, HttpRefusal> {
         let headers = self.request.headers();
         if headers.contains_key(header::TRANSFER_ENCODING) {
             let sentence = "send the body with a Content-Length";
-            return Err(Refused::new(StatusCode::LENGTH_REQUIRED, sentence));
+            return Err(HttpRefusal::new(StatusCode::LENGTH_REQUIRED, sentence));
         }
         let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(length) = lengths.next() else {
             if self.request.method() == Method::POST {
                 let sentence = "send the body with a Content-Length";
-                return Err(Refused::new(StatusCode::LENGTH_REQUIRED, sentence));
+                return Err(HttpRefusal::new(StatusCode::LENGTH_REQUIRED, sentence));
             }
             return Ok(0);
         };
         let digits = length.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()) {
             Some(length) if lengths.next().is_none() => Ok(length),
-            _ => Err(Refused::bad("malformed Content-Length")),
+            _ => Err(HttpRefusal::bad("malformed Content-Length")),
         }
     }
 
-    fn refuse(&mut self, refused: Refused) -> Result<(), Stop> {
+    fn refuse(&mut self, refused: HttpRefusal) -> Result<(), Stop> {
         // A body that was not read would be taken for the next request.
         self.is_last |= !self.has_body && !matches!(self.body_len(), Ok(0));
         let given = refused.headers.iter().map(|(name, value)| (name.clone(), value.to_string()));
@@ -444,6 +450,11 @@ impl Exchange<'_> {
         self.began = true;
         self.web.outbox.send_patiently(bytes, self.web.config.stall_timeout).map_err(|_| Gone)
     }
+}
+
+/// Names the numbering that the ids of a response belong to.
+fn response_epoch(epoch: &str) -> (HeaderName, String) {
+    (HeaderName::from_static("txtcord-epoch"), epoch.to_owned())
 }
 
 /// What of a file is wanted.

@@ -7,10 +7,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
-use super::{Exchange, Gone, Headers, JSON, Stop};
+use super::{Exchange, Gone, Headers, JSON, Stop, response_epoch};
 use crate::{
-    handshake::{Refused, number, response_epoch},
     history::{BLOCK, HistoryFrame, Range, Snapshot, Times, Window},
+    http::{HttpRefusal, query::number},
     hub::View,
     message::push_number,
 };
@@ -39,7 +39,7 @@ struct Query {
 }
 
 impl Query {
-    fn parse(query: &str) -> Result<Query, Refused> {
+    fn parse(query: &str) -> Result<Query, HttpRefusal> {
         let mut parsed = Query::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
@@ -51,7 +51,7 @@ impl Query {
                 "follow" => match &*value {
                     "" | "1" | "true" => parsed.follow = true,
                     "0" | "false" => parsed.follow = false,
-                    _ => return Err(Refused::bad("follow= is 1 or 0")),
+                    _ => return Err(HttpRefusal::bad("follow= is 1 or 0")),
                 },
                 _ => {}
             }
@@ -83,7 +83,7 @@ impl Exchange<'_> {
         }
         if query.follow && (form == Form::Array || query.window.before.is_some()) {
             let sentence = "follow=1 goes with NDJSON or events, and without before=";
-            return Err(Refused::bad(sentence).into());
+            return Err(HttpRefusal::bad(sentence).into());
         }
         let (wake, woken) = bounded(1);
         let mut view = self.look(query.window(), query.follow.then_some(wake))?;
@@ -100,7 +100,7 @@ impl Exchange<'_> {
     }
 
     pub(super) fn message(&mut self, id: &str) -> Result<(), Stop> {
-        let missing = || Refused::not_found("there is no such message; GET /messages has all");
+        let missing = || HttpRefusal::not_found("there is no such message; GET /messages has all");
         let id = number("id", id).map_err(|_| missing())?;
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
@@ -116,7 +116,7 @@ impl Exchange<'_> {
     }
 
     /// What the client would rather have, RFC 9110 section 12.5.1.
-    fn form(&self) -> Result<Form, Refused> {
+    fn form(&self) -> Result<Form, HttpRefusal> {
         let fields = self.request.headers().get_all(header::ACCEPT);
         let accept: Vec<_> = fields.iter().filter_map(|field| field.to_str().ok()).collect();
         if accept.is_empty() {
@@ -141,7 +141,7 @@ impl Exchange<'_> {
         best.map(|(_, form)| form).ok_or_else(|| {
             let sentence = "the history is application/x-ndjson, application/json or \
                             text/event-stream";
-            Refused::new(StatusCode::NOT_ACCEPTABLE, sentence)
+            HttpRefusal::new(StatusCode::NOT_ACCEPTABLE, sentence)
         })
     }
 

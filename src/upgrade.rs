@@ -1,0 +1,70 @@
+//! The upgrade of a connection to a WebSocket: a request becomes the response that accepts it, and
+//! what the client asks for.
+
+use http::{Method, Request, StatusCode, header};
+use tungstenite::{Error, error::ProtocolError, handshake::server};
+
+use crate::{
+    access::check_origin,
+    client::JoinRequest,
+    history::Resume,
+    http::{
+        HttpRefusal,
+        query::{number, speaker},
+    },
+};
+
+/// The response that accepts an upgrade, and what the client asks for.
+///
+/// # Errors
+/// When the request is no proper upgrade, comes from a page that may not ask, or has a malformed
+/// query.
+pub fn upgrade(
+    request: &Request<()>,
+    allowed: &[String],
+) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
+    if request.method() != Method::GET {
+        let sentence = "a WebSocket begins with GET";
+        let refusal = HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
+        return Err(refusal.with(header::ALLOW, "GET"));
+    }
+    let response = server::create_response(request).map_err(|error| not_an_upgrade(&error))?;
+    let join = join_request(request.uri().query().unwrap_or_default())?;
+    check_origin(request.headers(), allowed)?;
+    let mut bytes = Vec::with_capacity(256);
+    server::write_response(&mut bytes, &response)
+        .map_err(|_| HttpRefusal::bad("malformed request"))?;
+    Ok((bytes, join))
+}
+
+fn not_an_upgrade(error: &Error) -> HttpRefusal {
+    match error {
+        Error::Protocol(
+            ProtocolError::MissingSecWebSocketKey | ProtocolError::InvalidSecWebSocketKey,
+        ) => HttpRefusal::bad("Sec-WebSocket-Key must be 16 bytes in base64"),
+        _ => {
+            let sentence = "this is a WebSocket, version 13: connect with a WebSocket client, such \
+                            as websocat";
+            HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, sentence)
+                .with(header::UPGRADE, "websocket")
+                .with(header::SEC_WEBSOCKET_VERSION, "13")
+        }
+    }
+}
+
+/// The query parameters of `/ws`. Unknown ones are ignored.
+fn join_request(query: &str) -> Result<JoinRequest, HttpRefusal> {
+    let mut join = JoinRequest { resume: Resume::default(), name: speaker(query)? };
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "after" => join.resume.after = Some(number("after", &value)?),
+            "limit" => join.resume.limit = Some(number("limit", &value)?),
+            "epoch" => join.resume.epoch = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    Ok(join)
+}
+
+#[cfg(test)]
+mod tests;
