@@ -10,7 +10,7 @@ use crate::{
     history::Resume,
     http::{
         HttpRefusal,
-        query::{number, speaker},
+        query::{parameters, speaker},
     },
 };
 
@@ -55,11 +55,11 @@ fn not_an_upgrade(error: &Error) -> HttpRefusal {
 /// The query parameters of `/ws`. Unknown ones are ignored.
 fn join_request(query: &str) -> Result<JoinRequest, HttpRefusal> {
     let mut join = JoinRequest { resume: Resume::default(), name: speaker(query)? };
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*key {
-            "after" => join.resume.after = Some(number("after", &value)?),
-            "limit" => join.resume.limit = Some(number("limit", &value)?),
-            "epoch" => join.resume.epoch = Some(value.into_owned()),
+    for parameter in parameters(query) {
+        match &*parameter.name {
+            "after" => join.resume.after = Some(parameter.number()?),
+            "limit" => join.resume.limit = Some(parameter.number()?),
+            "epoch" => join.resume.epoch = Some(parameter.text()?),
             _ => {}
         }
     }

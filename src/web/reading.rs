@@ -10,7 +10,10 @@ use memchr::memmem::Finder;
 use super::{Exchange, Gone, Headers, JSON, Stop, response_epoch};
 use crate::{
     history::{BLOCK, HistoryFrame, Range, Snapshot, Times, Window},
-    http::{HttpRefusal, query::number},
+    http::{
+        HttpRefusal,
+        query::{number, parameters},
+    },
     hub::View,
     message::push_number,
 };
@@ -41,14 +44,14 @@ struct Query {
 impl Query {
     fn parse(query: &str) -> Result<Query, HttpRefusal> {
         let mut parsed = Query::default();
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*key {
-                "after" => parsed.window.after = Some(number("after", &value)?),
-                "before" => parsed.window.before = Some(number("before", &value)?),
-                "limit" => parsed.window.limit = Some(number("limit", &value)?),
-                "epoch" => parsed.epoch = Some(value.into_owned()),
-                "q" => parsed.text = Some(value.into_owned()).filter(|text| !text.is_empty()),
-                "follow" => match &*value {
+        for parameter in parameters(query) {
+            match &*parameter.name {
+                "after" => parsed.window.after = Some(parameter.number()?),
+                "before" => parsed.window.before = Some(parameter.number()?),
+                "limit" => parsed.window.limit = Some(parameter.number()?),
+                "epoch" => parsed.epoch = Some(parameter.text()?),
+                "q" => parsed.text = Some(parameter.text()?).filter(|text| !text.is_empty()),
+                "follow" => match &*parameter.text()? {
                     "" | "1" | "true" => parsed.follow = true,
                     "0" | "false" => parsed.follow = false,
                     _ => return Err(HttpRefusal::bad("follow= is 1 or 0")),
@@ -78,7 +81,8 @@ impl Exchange<'_> {
             query.follow = true;
             if let Some(id) = self.request.headers().get("last-event-id") {
                 let id = id.to_str().ok().filter(|id| !id.is_empty());
-                query.window.after = id.map(|id| number("Last-Event-ID", id)).transpose()?;
+                query.window.after =
+                    id.map(|id| number("Last-Event-ID", id.as_bytes())).transpose()?;
             }
         }
         if query.follow && (form == Form::Array || query.window.before.is_some()) {
@@ -101,7 +105,7 @@ impl Exchange<'_> {
 
     pub(super) fn message(&mut self, id: &str) -> Result<(), Stop> {
         let missing = || HttpRefusal::not_found("there is no such message; GET /messages has all");
-        let id = number("id", id).map_err(|_| missing())?;
+        let id = number("id", id.as_bytes()).map_err(|_| missing())?;
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
         let View { range, times, epoch, .. } =
