@@ -28,6 +28,7 @@ pub fn upgrade(
         let refusal = HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
         return Err(refusal.with(header::ALLOW, "GET"));
     }
+    check_key(request)?;
     let response = server::create_response(request).map_err(|error| not_an_upgrade(&error))?;
     let join = join_request(request.uri().query().unwrap_or_default())?;
     check_origin(request.headers(), allowed)?;
@@ -35,6 +36,14 @@ pub fn upgrade(
     server::write_response(&mut bytes, &response)
         .map_err(|_| HttpRefusal::bad("malformed request"))?;
     Ok((bytes, join))
+}
+
+/// RFC 6455 section 11.3.1: one key at most. tungstenite would answer the first and hide the second.
+fn check_key(request: &Request<()>) -> Result<(), HttpRefusal> {
+    match request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter().count() {
+        0 | 1 => Ok(()),
+        _ => Err(HttpRefusal::bad("Sec-WebSocket-Key must be given once")),
+    }
 }
 
 fn not_an_upgrade(error: &Error) -> HttpRefusal {

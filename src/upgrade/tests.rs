@@ -67,6 +67,8 @@ fn what_is_no_upgrade_is_told_what_to_do() {
     }
     check("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400, "16 bytes in base64");
     check("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400, "16 bytes in base64");
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    check(key, &key.repeat(2), 400, "given once");
     check("after=7", "after=-1", 400, "after= needs a whole number, such as after=42");
     check("Upgrade: w", "Origin: http://evil.example\r\nUpgrade: w", 403, "--allow-origin");
 }
