@@ -1,20 +1,47 @@
-//! Who asks: which web pages, and under which names, may use this server.
+//! Who sent a request: its [`Caller`], decided once, before the request goes to either door, the
+//! WebSocket's or HTTP's.
 //!
 //! A browser asks on behalf of any page that it shows. So a page is let in only when it is this
 //! server's own under a name that DNS cannot rebind, a page of this machine, or a listed one.
+//! A request that is answered at all has a caller.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::http::HttpRefusal;
+use crate::{http::HttpRefusal, route::Resource};
 
-/// Checks that the page that asks may: no page at all, a page of this very server under a name that
-/// DNS cannot rebind, a page of this machine, or a listed one. Returns the page's origin.
-///
-/// # Errors
-/// When the page may not.
-pub fn check_origin<'a>(
+/// Who sent a request, and may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The origin of the web page that asks, when it is a page that says so.
+    pub page: Option<String>,
+}
+
+impl Caller {
+    /// Who asks for a resource with these header fields; `allowed` are the origins that the operator
+    /// listed.
+    ///
+    /// # Errors
+    /// 403 when it is a page that may not ask, or a name that is not this server's.
+    pub fn of(
+        headers: &HeaderMap,
+        resource: Resource,
+        allowed: &[String],
+    ) -> Result<Caller, HttpRefusal> {
+        // A browser says with every WebSocket which page opens it, and with what a page asks of its
+        // own server by HTTP it does not: there, the name that the server was asked by must do.
+        if resource != Resource::WebSocket {
+            check_host_name(headers, allowed)?;
+        }
+        let page = check_origin(headers, allowed)?;
+        Ok(Caller { page: page.map(str::to_owned) })
+    }
+}
+
+/// Lets in no page at all, a page of this very server under a name that DNS cannot rebind, a page
+/// of this machine, and a listed one. Returns the page's origin.
+fn check_origin<'a>(
     headers: &'a HeaderMap,
     allowed: &[String],
 ) -> Result<Option<&'a str>, HttpRefusal> {
@@ -32,12 +59,8 @@ pub fn check_origin<'a>(
     ))
 }
 
-/// The same for what is no WebSocket, where browsers send no Origin with a page's own requests:
-/// the name the server was asked by must be one that DNS cannot rebind, or a listed origin's.
-///
-/// # Errors
-/// When it is neither.
-pub fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), HttpRefusal> {
+/// Takes a name that DNS cannot rebind, and that of a listed origin.
+fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), HttpRefusal> {
     // Without a Host it is HTTP/1.0, and no browser.
     let Some(host) = headers.get(header::HOST) else { return Ok(()) };
     let text = host.to_str().unwrap_or_default();

@@ -9,10 +9,11 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
-use http::Method;
+use http::{Method, Request};
 use log::debug;
 
 use crate::{
+    access::Caller,
     catch_up::Reach,
     client::{self, JoinRequest, Limits},
     config::Config,
@@ -20,6 +21,7 @@ use crate::{
     hub::HubHandle,
     metrics::Metrics,
     outbox::Outbox,
+    route::Resource,
     socket::linger,
     upgrade::upgrade,
     web::{Then, Web},
@@ -53,32 +55,54 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
         let head = match read_head(outbox.socket(), received) {
             Ok(head) => head,
             Err(HeadError::PeerGone | HeadError::Silent) => return,
-            Err(HeadError::Refused(refused)) => return refuse(&outbox, &Method::GET, &refused),
+            Err(HeadError::Refused(refusal)) => return refuse(&outbox, &Method::GET, &refusal),
         };
         // From here to the answer, an orderly stop waits.
         let Some(_alive) = house.alive.upgrade() else {
-            let refused = HttpRefusal::unavailable("the server is stopping; come back soon");
-            return refuse(&outbox, head.request.method(), &refused);
+            let refusal = HttpRefusal::unavailable("the server is stopping; come back soon");
+            return refuse(&outbox, head.request.method(), &refusal);
         };
-        if head.request.uri().path() == "/ws" {
-            return chat(house, admission, outbox, head, number);
+        let request = &head.request;
+        let resource = Resource::at(request.uri().path());
+        let caller = Caller::of(request.headers(), resource, &house.config.allow_origins);
+        if resource == Resource::WebSocket {
+            return chat(house, admission, outbox, head, caller, number);
         }
         let (hub, metrics, config) = (&house.hub, &*house.metrics, &*house.config);
         let web = Web { outbox: &outbox, hub, metrics, config };
-        match web.answer(&head.request, head.received) {
+        match web.answer(request, resource, caller, head.received) {
             Then::Next(rest) => received = rest,
             Then::Close => {
                 linger(outbox.socket());
                 return;
             }
-            Then::Gone => return outbox.abort(),
+            Then::PeerGone => return outbox.abort(),
         }
     }
 }
 
 /// Serves one client of the chat.
-fn chat(house: &House, admission: Admission, outbox: Arc<Outbox>, head: Head, number: u64) {
-    let Some((response, received, join)) = admit(house, admission, &outbox, head) else { return };
+fn chat(
+    house: &House,
+    admission: Admission,
+    outbox: Arc<Outbox>,
+    head: Head,
+    caller: Result<Caller, HttpRefusal>,
+    number: u64,
+) {
+    let admitted = match admission {
+        Admission::Client => caller.and_then(|_| admit(&head.request, &house.config)),
+        Admission::TooMany => {
+            Err(HttpRefusal::unavailable("too many clients are connected; come back later"))
+        }
+    };
+    let (response, join) = match admitted {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(&outbox, head.request.method(), &refusal),
+    };
+    let received = head.received;
+    // A client may stay for days, and its request takes more memory than everything else.
+    drop(head.request);
     let config = &house.config;
     let limits = Limits { max_message: config.max_message, ping_interval: config.ping_interval };
     let reach = Reach {
@@ -94,38 +118,19 @@ fn chat(house: &House, admission: Admission, outbox: Arc<Outbox>, head: Head, nu
     }
 }
 
-/// The answer that makes it a chat, the bytes received after the request, and what the client asks
-/// for; or none, with a refusal sent. The memory that the request takes is freed here, since a
-/// client may stay for days.
-fn admit(
-    house: &House,
-    admission: Admission,
-    outbox: &Outbox,
-    head: Head,
-) -> Option<(Vec<u8>, Vec<u8>, JoinRequest)> {
-    let answer = match admission {
-        Admission::TooMany => {
-            Err(HttpRefusal::unavailable("too many clients are connected; come back later"))
-        }
-        Admission::Client => upgrade(&head.request, &house.config.allow_origins),
-    };
-    match answer {
-        Ok((response, mut join)) => {
-            if let Some(cap) = house.config.history_limit {
-                join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
-            }
-            Some((response, head.received, join))
-        }
-        Err(refused) => {
-            refuse(outbox, head.request.method(), &refused);
-            None
-        }
+/// The response that makes it a chat, and what the client asks for, as far as the operator allows.
+fn admit(request: &Request<()>, config: &Config) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
+    Resource::WebSocket.check(request.method(), request.uri().path())?;
+    let (response, mut join) = upgrade(request)?;
+    if let Some(cap) = config.history_limit {
+        join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
     }
+    Ok((response, join))
 }
 
-fn refuse(outbox: &Outbox, method: &Method, refused: &HttpRefusal) {
-    debug!("refused with {}", refused.status);
+fn refuse(outbox: &Outbox, method: &Method, refusal: &HttpRefusal) {
+    debug!("refused with {}", refusal.status);
     // A fresh socket has room for it; a peer that filled its own is past helping.
-    let _ = outbox.send_now(&refused.response(method));
+    let _ = outbox.send_now(&refusal.response(method));
     linger(outbox.socket());
 }

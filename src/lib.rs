@@ -17,6 +17,7 @@ pub mod hub;
 pub mod fanout;
 pub mod outbox;
 pub mod access;
+pub mod route;
 pub mod http;
 pub mod journal;
 pub mod history;

@@ -1,11 +1,10 @@
 //! The upgrade of a connection to a WebSocket: a request becomes the response that accepts it, and
 //! what the client asks for.
 
-use http::{Method, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use tungstenite::{Error, error::ProtocolError, handshake::server};
 
 use crate::{
-    access::check_origin,
     client::JoinRequest,
     history::Resume,
     http::{
@@ -17,21 +16,11 @@ use crate::{
 /// The response that accepts an upgrade, and what the client asks for.
 ///
 /// # Errors
-/// When the request is no proper upgrade, comes from a page that may not ask, or has a malformed
-/// query.
-pub fn upgrade(
-    request: &Request<()>,
-    allowed: &[String],
-) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
-    if request.method() != Method::GET {
-        let sentence = "a WebSocket begins with GET";
-        let refusal = HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
-        return Err(refusal.with(header::ALLOW, "GET"));
-    }
+/// When the request is no proper upgrade, or has a malformed query.
+pub fn upgrade(request: &Request<()>) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
     check_key(request)?;
     let response = server::create_response(request).map_err(|error| not_an_upgrade(&error))?;
     let join = join_request(request.uri().query().unwrap_or_default())?;
-    check_origin(request.headers(), allowed)?;
     let mut bytes = Vec::with_capacity(256);
     server::write_response(&mut bytes, &response)
         .map_err(|_| HttpRefusal::bad("malformed request"))?;

@@ -18,7 +18,7 @@ use log::error;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    access::{check_host_name, check_origin},
+    access::Caller,
     config::Config,
     history::{BLOCK, Window},
     http::{
@@ -29,6 +29,7 @@ use crate::{
     lines::read_at,
     metrics::Metrics,
     outbox::{Outbox, SEND_SLICE},
+    route::Resource,
     socket::{read, would_block},
 };
 
@@ -70,17 +71,17 @@ pub enum Then {
     /// The answer was the last.
     Close,
     /// The peer is gone, or takes nothing.
-    Gone,
+    PeerGone,
 }
 
 /// The peer is gone, or takes nothing.
 #[derive(Debug)]
-struct Gone;
+struct PeerGone;
 
 /// Why a request has no answer of its own.
 enum Stop {
     Refused(HttpRefusal),
-    Gone,
+    PeerGone,
 }
 
 impl From<HttpRefusal> for Stop {
@@ -89,9 +90,9 @@ impl From<HttpRefusal> for Stop {
     }
 }
 
-impl From<Gone> for Stop {
-    fn from(Gone: Gone) -> Stop {
-        Stop::Gone
+impl From<PeerGone> for Stop {
+    fn from(PeerGone: PeerGone) -> Stop {
+        Stop::PeerGone
     }
 }
 
@@ -115,30 +116,43 @@ fn no_answer() -> HttpRefusal {
 }
 
 impl Web<'_> {
-    /// Answers one request; `received` is what came behind its head.
-    pub fn answer(&self, request: &Request<()>, received: Vec<u8>) -> Then {
+    /// Answers one request of a caller, or refuses one that has none; `received` are the bytes that
+    /// came after its head.
+    pub fn answer(
+        &self,
+        request: &Request<()>,
+        resource: Resource,
+        caller: Result<Caller, HttpRefusal>,
+        received: Vec<u8>,
+    ) -> Then {
         self.metrics.http_request();
         if self.outbox.socket().set_write_timeout(Some(SEND_SLICE)).is_err() {
-            return Then::Gone;
+            return Then::PeerGone;
         }
         let mut exchange = Exchange {
             web: self,
             request,
             received,
             is_last: !keeps_alive(request),
-            origin: None,
+            page: None,
             began: false,
             has_body: false,
         };
-        match exchange.run() {
+        let answered = match caller {
+            Ok(caller) => {
+                exchange.page = caller.page;
+                exchange.run(resource)
+            }
+            Err(refusal) => Err(refusal.into()),
+        };
+        let answered = match answered {
+            Err(Stop::Refused(refusal)) if !exchange.began => exchange.refuse(refusal),
+            answered => answered,
+        };
+        match answered {
             Ok(()) if exchange.is_last => Then::Close,
             Ok(()) => Then::Next(exchange.received),
-            Err(Stop::Refused(refused)) if !exchange.began => match exchange.refuse(refused) {
-                Ok(()) if exchange.is_last => Then::Close,
-                Ok(()) => Then::Next(exchange.received),
-                Err(_) => Then::Gone,
-            },
-            Err(_) => Then::Gone,
+            Err(_) => Then::PeerGone,
         }
     }
 }
@@ -163,8 +177,8 @@ struct Exchange<'a> {
     received: Vec<u8>,
     /// Whether the connection ends behind it.
     is_last: bool,
-    /// The web page that asks, when it may.
-    origin: Option<String>,
+    /// The origin of the web page that asks, if it is one and may.
+    page: Option<String>,
     /// Whether some of the answer is out.
     began: bool,
     /// Whether the body, if any, has been read.
@@ -174,48 +188,35 @@ struct Exchange<'a> {
 type Headers = Vec<(HeaderName, String)>;
 
 impl Exchange<'_> {
-    fn run(&mut self) -> Result<(), Stop> {
-        let allowed = &self.web.config.allow_origins;
-        check_host_name(self.request.headers(), allowed)?;
-        let origin = check_origin(self.request.headers(), allowed)?;
-        self.origin = origin.map(str::to_owned);
-        let path = self.request.uri().path().to_owned();
-        let allow = match &*path {
-            "/messages" => "GET, HEAD, POST, OPTIONS",
-            "/" | "/messages.txt" | "/healthz" | "/readyz" | "/metrics" => "GET, HEAD, OPTIONS",
-            _ if path.starts_with("/messages/") => "GET, HEAD, OPTIONS",
-            _ => return Err(HttpRefusal::not_found("the page is at /, the chat at /ws").into()),
-        };
-        let is_post = match *self.request.method() {
-            Method::GET | Method::HEAD => false,
-            Method::POST if path == "/messages" => true,
-            Method::OPTIONS => return self.options(allow),
-            _ => {
-                let sentence = format!("{path} takes {allow}");
-                let refused = HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
-                return Err(refused.with(header::ALLOW, allow).into());
-            }
-        };
+    fn run(&mut self, resource: Resource) -> Result<(), Stop> {
+        let method = self.request.method();
+        resource.check(method, self.request.uri().path())?;
+        let is_post = method == Method::POST;
         if !is_post {
-            // Nobody wants it, but it would be taken for the next request.
+            // Nobody wants a body, but it would be taken for the next request.
             self.body(0)?;
         }
-        match &*path {
-            "/" => self.page(),
-            "/messages" if is_post => self.post(),
-            "/messages" => self.messages(),
-            "/messages.txt" => self.file(),
-            "/healthz" => self.health(),
-            "/readyz" => self.readiness(),
-            "/metrics" => self.metrics(),
-            _ => self.message(&path["/messages/".len()..]),
+        if method == Method::OPTIONS {
+            return self.options(resource.methods());
+        }
+        match resource {
+            Resource::Page => self.page(),
+            Resource::Messages if is_post => self.post(),
+            Resource::Messages => self.messages(),
+            Resource::Message(id) => self.message(id),
+            Resource::TextFile => self.file(),
+            Resource::Health => self.health(),
+            Resource::Ready => self.readiness(),
+            Resource::Metrics => self.metrics(),
+            Resource::WebSocket | Resource::Nothing => {
+                unreachable!("the connection leads the one to the chat, check() refuses the other")
+            }
         }
     }
 
     /// What a browser asks before it lets a page of another origin ask, and what curl -X OPTIONS
     /// wants to know.
     fn options(&mut self, allow: &'static str) -> Result<(), Stop> {
-        self.body(0)?;
         let fields = "Content-Type, Idempotency-Key, Last-Event-ID";
         let headers = vec![
             (header::ALLOW, allow.to_owned()),
@@ -375,10 +376,10 @@ impl Exchange<'_> {
             // As it comes, so that a stranger who announces much takes no more than it sends.
             self.received.resize((filled * 2).clamp(4096, len.max(4096)), 0);
             match read(socket, &mut self.received[filled..]) {
-                Ok(0) => return Err(Stop::Gone),
+                Ok(0) => return Err(Stop::PeerGone),
                 Ok(count) => filled += count,
                 Err(error) if would_block(&error) => return Err(HttpRefusal::late().into()),
-                Err(_) => return Err(Stop::Gone),
+                Err(_) => return Err(Stop::PeerGone),
             }
         }
         self.received.truncate(filled);
@@ -431,7 +432,7 @@ impl Exchange<'_> {
     fn begin(&mut self, status: StatusCode, mut headers: Headers, body: &[u8]) -> Result<(), Stop> {
         headers.push((header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()));
         headers.push((header::VARY, "Origin, Accept".to_owned()));
-        if let Some(origin) = &self.origin {
+        if let Some(origin) = &self.page {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
             let exposed = "ETag, Location, Txtcord-Epoch";
             headers.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.to_owned()));
@@ -446,9 +447,9 @@ impl Exchange<'_> {
         Ok(self.send(&bytes)?)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+    fn send(&mut self, bytes: &[u8]) -> Result<(), PeerGone> {
         self.began = true;
-        self.web.outbox.send_patiently(bytes, self.web.config.stall_timeout).map_err(|_| Gone)
+        self.web.outbox.send_patiently(bytes, self.web.config.stall_timeout).map_err(|_| PeerGone)
     }
 }
 

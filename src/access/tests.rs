@@ -1,5 +1,30 @@
 use super::*;
 
+#[test]
+fn a_caller_is_decided_for_either_door() {
+    #[track_caller]
+    fn check(host: &str, origin: &str, web_socket: Option<&str>, http: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        if !origin.is_empty() {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        for (resource, expected) in [(Resource::WebSocket, web_socket), (Resource::Messages, http)]
+        {
+            let caller = Caller::of(&headers, resource, &[]).ok();
+            let page = caller.map(|caller| caller.page.unwrap_or_default());
+            assert_eq!(page.as_deref(), expected, "{origin} at {host}: {resource:?}");
+        }
+    }
+    let page = "http://localhost:3000";
+    check("localhost", "", Some(""), Some(""));
+    check("localhost", page, Some(page), Some(page));
+    check("localhost", "http://evil.example", None, None);
+    // Without an origin it is no page that opens a WebSocket, but may be one that asks by HTTP.
+    check("chat.example", "", Some(""), None);
+    check("chat.example", page, Some(page), None);
+}
+
 /// The status and sentence of a refusal.
 fn refusal<Answer: std::fmt::Debug>(answer: Result<Answer, HttpRefusal>) -> (u16, String) {
     let refused = answer.expect_err("it is refused");

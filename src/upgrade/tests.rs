@@ -29,12 +29,12 @@ fn an_upgrade_among_several_connection_fields_is_found() {
         REQUEST.replace("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade");
     let request = parsed(&head);
     assert_eq!(request.headers()["connection"], "keep-alive, Upgrade");
-    assert!(upgrade(&request, &[]).is_ok());
+    assert!(upgrade(&request).is_ok());
 }
 
 #[test]
 fn an_upgrade_is_accepted_as_the_rfc_has_it() {
-    let (response, join) = upgrade(&parsed(REQUEST), &[]).expect("a proper upgrade");
+    let (response, join) = upgrade(&parsed(REQUEST)).expect("a proper upgrade");
     let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
     assert!(response.starts_with("http/1.1 101 "));
     assert!(response.contains("\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"));
@@ -47,13 +47,11 @@ fn what_is_no_upgrade_is_told_what_to_do() {
     #[track_caller]
     fn check(from: &str, to: &str, status: u16, words: &str) -> HttpRefusal {
         assert!(REQUEST.contains(from));
-        let refused = upgrade(&parsed(&REQUEST.replace(from, to)), &[]).expect_err("refused");
+        let refused = upgrade(&parsed(&REQUEST.replace(from, to))).expect_err("refused");
         assert_eq!(refused.status.as_u16(), status, "{to}");
         assert!(refused.sentence.contains(words), "{}", refused.sentence);
         refused
     }
-    let refused = check("GET", "POST", 405, "begins with GET");
-    assert_eq!(refused.headers, [(header::ALLOW, "GET")]);
     let version = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
     for (from, to) in [
         ("Upgrade: websocket\r\n", ""),
@@ -70,7 +68,6 @@ fn what_is_no_upgrade_is_told_what_to_do() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     check(key, &key.repeat(2), 400, "given once");
     check("after=7", "after=-1", 400, "after= needs a whole number, such as after=42");
-    check("Upgrade: w", "Origin: http://evil.example\r\nUpgrade: w", 403, "--allow-origin");
 }
 
 #[test]
@@ -126,7 +123,7 @@ proptest! {
         head[at] = byte;
         if let Ok(Some((request, len))) = parse(&head) {
             prop_assert!(len <= head.len());
-            let _ = upgrade(&request, &[]);
+            let _ = upgrade(&request);
         }
     }
 }

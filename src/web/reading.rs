@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
-use super::{Exchange, Gone, Headers, JSON, Stop, response_epoch};
+use super::{Exchange, Headers, JSON, PeerGone, Stop, response_epoch};
 use crate::{
     history::{BLOCK, HistoryFrame, Range, Snapshot, Times, Window},
     http::{
@@ -103,9 +103,8 @@ impl Exchange<'_> {
         self.stream(form, &query, view, &woken)
     }
 
-    pub(super) fn message(&mut self, id: &str) -> Result<(), Stop> {
+    pub(super) fn message(&mut self, id: u64) -> Result<(), Stop> {
         let missing = || HttpRefusal::not_found("there is no such message; GET /messages has all");
-        let id = number("id", id.as_bytes()).map_err(|_| missing())?;
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
         let View { range, times, epoch, .. } =
@@ -210,7 +209,7 @@ impl Exchange<'_> {
                     after = view.range.last_id;
                     self.write_range(body, form, &rest, view.range, &view.times)?;
                 }
-                Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::Gone),
+                Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::PeerGone),
                 Err(RecvTimeoutError::Timeout) => {
                     // A comment, which tells proxies in between that this is alive.
                     if form == Form::Events {
@@ -328,7 +327,7 @@ impl Exchange<'_> {
 fn for_found(
     query: &Query,
     range: &Range,
-    mut each: impl FnMut(u64, &[u8]) -> Result<(), Gone>,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), PeerGone>,
 ) -> Result<(), Stop> {
     let finder = query.finder();
     let limit = query.window.limit.filter(|_| finder.is_some());
@@ -382,14 +381,14 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+    fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         if self.bytes.len() < BLOCK {
             return Ok(());
         }
         self.flush(exchange)
     }
 
-    fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+    fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         if self.bytes.is_empty() {
             return Ok(());
         }
@@ -402,7 +401,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+    fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         self.flush(exchange)?;
         match self.is_chunked {
             true => exchange.send(b"0\r\n\r\n"),

@@ -84,7 +84,7 @@ fn converse(outbox: Outbox) -> io::Result<()> {
 /// The answer that accepts the upgrade, and what was received behind the request.
 fn shake_hands(outbox: &Outbox) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
     let Head { request, received } = read_head(outbox.socket(), Vec::new())?;
-    let (response, _join) = upgrade(&request, &[]).map_err(HeadError::Refused)?;
+    let (response, _join) = upgrade(&request).map_err(HeadError::Refused)?;
     Ok((response, received))
 }
 

@@ -3,8 +3,10 @@
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 use tungstenite::handshake::derive_accept_key;
 use txtcord::{
+    access::Caller,
     client::JoinRequest,
     http::{HttpRefusal, head::parse},
+    route::Resource,
     upgrade::upgrade,
 };
 
@@ -47,8 +49,13 @@ pub fn check(bytes: &[u8]) {
 
 /// A whole request is upgraded or refused.
 fn asks(request: &Request<()>) {
-    let everybody = upgrade(request, &["*".to_owned()]);
-    match upgrade(request, &[]) {
+    let asked = |allowed: &[String]| {
+        let caller = Caller::of(request.headers(), Resource::WebSocket, allowed);
+        caller.and_then(|_| Resource::WebSocket.check(request.method(), "/ws"))?;
+        upgrade(request)
+    };
+    let everybody = asked(&["*".to_owned()]);
+    match asked(&[]) {
         Err(refused) => answers(&refused),
         Ok((response, join)) => {
             upgrades(request, &response);
