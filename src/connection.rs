@@ -44,7 +44,8 @@ pub(crate) struct House {
 pub(crate) enum Admission {
     /// To be served.
     Client,
-    /// To be told that there are too many clients.
+    /// To be told that there are too many clients, whatever it asks, but for whether the server is
+    /// well.
     TooMany,
 }
 
@@ -64,9 +65,13 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
         };
         let request = &head.request;
         let resource = Resource::at(request.uri().path());
+        if admission == Admission::TooMany && !is_for_operators(resource) {
+            let sentence = "too many clients are connected; come back later";
+            return refuse(&outbox, request.method(), &HttpRefusal::unavailable(sentence));
+        }
         let caller = Caller::of(request.headers(), resource, &house.config.allow_origins);
         if resource == Resource::WebSocket {
-            return chat(house, admission, outbox, head, caller, number);
+            return chat(house, outbox, head, caller, number);
         }
         let (hub, metrics, config) = (&house.hub, &*house.metrics, &*house.config);
         let web = Web { outbox: &outbox, hub, metrics, config };
@@ -81,22 +86,20 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
     }
 }
 
+/// Whether somebody watches the server by it, who must be answered however full it is.
+fn is_for_operators(resource: Resource) -> bool {
+    matches!(resource, Resource::Health | Resource::Ready)
+}
+
 /// Serves one client of the chat.
 fn chat(
     house: &House,
-    admission: Admission,
     outbox: Arc<Outbox>,
     head: Head,
     caller: Result<Caller, HttpRefusal>,
     number: u64,
 ) {
-    let admitted = match admission {
-        Admission::Client => caller.and_then(|_| admit(&head.request, &house.config)),
-        Admission::TooMany => {
-            Err(HttpRefusal::unavailable("too many clients are connected; come back later"))
-        }
-    };
-    let (response, join) = match admitted {
+    let (response, join) = match caller.and_then(|_| admit(&head.request, &house.config)) {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(&outbox, head.request.method(), &refusal),
     };
