@@ -1,7 +1,7 @@
 //! One connection: requests, answered one after the other, until one of them makes it a chat.
 //!
 //! A connection has a thread of its own, which ends with it. The thread waits for the peer, never
-//! the other way round, and nothing here is shared between two connections but [`House`].
+//! the other way round, and nothing here is shared between two connections but `House`.
 
 use std::{
     convert::Infallible,

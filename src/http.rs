@@ -7,6 +7,7 @@
 
 pub mod head;
 pub mod query;
+pub mod body;
 pub mod response;
 
 pub use head::{Head, HeadError};

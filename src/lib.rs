@@ -9,6 +9,7 @@
 
 pub mod server;
 pub mod connection;
+pub mod health;
 pub mod upgrade;
 pub mod web;
 pub mod client;

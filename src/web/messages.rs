@@ -1,9 +1,6 @@
-//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events, and
-//! the stream of what comes.
+//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events.
 
-use std::{io, time::Duration};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
@@ -23,7 +20,7 @@ const EVENTS: &str = "text/event-stream";
 
 /// How the history is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// One JSON object a line: NDJSON.
     Lines,
     /// One JSON object like the frame on connect.
@@ -34,7 +31,7 @@ enum Form {
 
 /// What a query asks for.
 #[derive(Debug, Default)]
-struct Query {
+pub(super) struct Query {
     window: Window,
     epoch: Option<String>,
     text: Option<String>,
@@ -66,6 +63,11 @@ impl Query {
     fn window(&self) -> Window {
         let limit = self.window.limit.filter(|_| self.text.is_none());
         Window { limit, ..self.window }
+    }
+
+    /// The same search of everything: what a follower asks when its window is over.
+    pub(super) fn rest(&self) -> Query {
+        Query { text: self.text.clone(), ..Query::default() }
     }
 
     fn finder(&self) -> Option<Finder<'_>> {
@@ -188,46 +190,6 @@ impl Exchange<'_> {
         Ok(body.finish(self)?)
     }
 
-    /// Streams what comes behind `after`, until the peer leaves or the server stops; what there is
-    /// up to `last_id`, which a limit may have left, comes at once.
-    fn follow(
-        &mut self,
-        body: &mut Chunks,
-        form: Form,
-        query: &Query,
-        mut after: u64,
-        last_id: u64,
-        woken: &Receiver<()>,
-    ) -> Result<(), Stop> {
-        let rest = Query { text: query.text.clone(), ..Query::default() };
-        let mut next = if after < last_id { Ok(()) } else { woken.recv_timeout(self.idle()) };
-        loop {
-            match next {
-                Ok(()) => {
-                    let window = Window { after: Some(after), ..Window::default() };
-                    let Ok(view) = self.web.hub.look(window, None) else { return Ok(()) };
-                    after = view.range.last_id;
-                    self.write_range(body, form, &rest, view.range, &view.times)?;
-                }
-                Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::PeerGone),
-                Err(RecvTimeoutError::Timeout) => {
-                    // A comment, which tells proxies in between that this is alive.
-                    if form == Form::Events {
-                        body.bytes.extend_from_slice(b":\n\n");
-                        body.flush(self)?;
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            next = woken.recv_timeout(self.idle());
-        }
-    }
-
-    /// After this long without a message, a stream looks whether anybody is there.
-    fn idle(&self) -> Duration {
-        self.web.config.ping_interval
-    }
-
     fn is_head(&self) -> bool {
         self.request.method() == Method::HEAD
     }
@@ -271,7 +233,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    fn write_range(
+    pub(super) fn write_range(
         &mut self,
         body: &mut Chunks,
         form: Form,
@@ -297,16 +259,6 @@ impl Exchange<'_> {
             body.flush_full(self)
         })?;
         Ok(body.flush(self)?)
-    }
-
-    /// Whether the peer of a stream is gone; it has nothing more to say while it listens.
-    fn peer_left(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        match self.web.outbox.socket().recv_with_flags(&mut byte, flags) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
     }
 
     /// A response whose length is not known beforehand, RFC 9112 section 7.1; for HTTP/1.0, its end
@@ -375,8 +327,8 @@ fn push_line(out: &mut Vec<u8>, id: u64, ts: Option<u64>, data: &[u8]) {
 }
 
 /// A body on its way, a block at a time.
-struct Chunks {
-    bytes: Vec<u8>,
+pub(super) struct Chunks {
+    pub(super) bytes: Vec<u8>,
     is_chunked: bool,
 }
 
@@ -388,7 +340,7 @@ impl Chunks {
         self.flush(exchange)
     }
 
-    fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
+    pub(super) fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         if self.bytes.is_empty() {
             return Ok(());
         }
