@@ -22,7 +22,7 @@ const POST_BYTES: usize = 64 << 10;
 
 /// What a client asked for when it connected.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct JoinRequest {
     /// What it wants of the history.
     pub resume: Resume,
     /// `as=NAME`: who types.
@@ -85,11 +85,11 @@ pub fn serve(
     outbox: Arc<Outbox>,
     response: Vec<u8>,
     received: Vec<u8>,
-    wish: Wish,
+    request: JoinRequest,
 ) -> io::Result<()> {
     let connection = Connection::new(outbox.clone(), received, services.limits)?;
-    let membership = join(services, outbox, response, wish.resume)?;
-    chat(connection, &membership, wish.name.as_deref());
+    let membership = join(services, outbox, response, request.resume)?;
+    chat(connection, &membership, request.name.as_deref());
     Ok(())
 }
 

@@ -5,42 +5,28 @@
 //! every client as one buffer; who joins or falls behind reads the history.
 
 pub mod server;
-
+pub mod connection;
+pub mod health;
 pub mod web;
-
-pub mod handshake;
-
+pub mod upgrade;
 pub mod client;
-
 pub mod websocket;
-
 pub mod hub;
-
 pub mod fanout;
-
 pub mod catch_up;
-
 pub mod command;
-
 pub mod outbox;
-
+pub mod access;
+pub mod route;
+pub mod http;
 pub mod journal;
-
 pub mod wire;
-
 pub mod history;
-
 pub mod lines;
-
 pub mod message;
-
 pub mod metrics;
-
 pub mod tally;
-
 pub mod socket;
-
 pub mod config;
-
 #[cfg(test)]
 mod testing;

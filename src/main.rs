@@ -20,9 +20,9 @@ use signal_hook::{
 use simplelog::{ConfigBuilder, WriteLogger};
 use txtcord::{
     config::{Config, Instead},
+    health,
     journal::{Fatal, OpenError},
     server::{self, Failure, Server, StartError},
-    web,
 };
 
 /// What a second signal exits with; the first is an orderly stop, and exits with 0.
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn health(config: &Config) -> ExitCode {
-    match web::ask_health(server::reachable(config.listen)) {
+    match health::ask(server::reachable(config.listen)) {
         Ok(()) => {
             println!("ok");
             ExitCode::SUCCESS

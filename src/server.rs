@@ -8,31 +8,30 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use http::Method;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     catch_up::CatchUp,
-    client::{self, Services, Wish},
+    client::Services,
     command::{self, HubHandle},
     config::{Config, Fsync},
-    handshake::{self, Head, HeadError, Refused},
+    connection::{Admission, House, converse},
+    http::HttpRefusal,
     hub::Hub,
     journal::{Fatal, Journal, OpenError},
     lines::line_limit,
     outbox::Outbox,
-    socket::linger,
     tally::Tally,
-    web::{Then, Web},
     websocket::Limits,
 };
 
@@ -177,11 +176,9 @@ impl Server {
                 },
             },
             alive: Arc::downgrade(&alive),
-            open: Arc::new(AtomicUsize::new(0)),
-            max_clients,
             config: Arc::new(config.clone()),
         };
-        let acceptor = Acceptor::new(listener.clone(), house);
+        let acceptor = Acceptor::new(listener.clone(), house, max_clients);
         let accept = named("accept", move || {
             let _alive = alive;
             acceptor.run();
@@ -277,23 +274,14 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
     })
 }
 
-/// What every client's thread is given.
-#[derive(Clone, Debug)]
-struct House {
-    services: Services,
-    /// Held by the accept loop and everybody who serves somebody.
-    alive: Weak<Sender<Infallible>>,
-    /// Connections that are open.
-    open: Arc<AtomicUsize>,
-    /// Most of them that are served.
-    max_clients: usize,
-    config: Arc<Config>,
-}
-
 /// Accepts until the listener is shut down.
 struct Acceptor {
     listener: Arc<Socket>,
     house: House,
+    /// Connections that are open.
+    open: Arc<AtomicUsize>,
+    /// Most of them that are served.
+    max_clients: usize,
     space: Space,
     tcp_memory: u64,
     /// What connections inherit; see [`notsent`].
@@ -305,10 +293,12 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn new(listener: Arc<Socket>, house: House) -> Acceptor {
+    fn new(listener: Arc<Socket>, house: House, max_clients: usize) -> Acceptor {
         Acceptor {
             listener,
             house,
+            open: Arc::default(),
+            max_clients,
             space: Space::of_this_process(),
             tcp_memory: tcp_memory(),
             notsent: NOTSENT,
@@ -344,14 +334,14 @@ impl Acceptor {
 
     /// Starts a thread for a connection, or tells the peer that there is no room.
     fn serve(&mut self, socket: Socket) {
-        let Some(seat) = Seat::take(&self.house) else { return };
+        let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
         self.share_tcp_memory();
         self.accepted += 1;
         let (house, number) = (self.house.clone(), self.accepted);
         let outbox = Arc::new(Outbox::new(socket));
         let run = {
             let outbox = outbox.clone();
-            move || converse(&house, &seat, outbox, number)
+            move || converse(&house, seat.admission(), outbox, number)
         };
         let thread = thread::Builder::new().name(format!("client-{number}")).stack_size(STACK);
         let started = match self.space.has_room() {
@@ -361,14 +351,14 @@ impl Acceptor {
         if let Err(error) = started {
             self.is_short_of(&format!("cannot start a thread for a client: {error}"));
             // Best effort: there is no thread to wait for this peer.
-            let refused = Refused::unavailable("the server has no room now; come back later");
-            let _ = outbox.send_now(&refused.response(&Method::GET));
+            let refusal = HttpRefusal::unavailable("the server has no room now; come back later");
+            let _ = outbox.send_now(&refusal.response(&Method::GET));
         }
     }
 
     /// The more clients there are, the less the kernel holds for each that does not read.
     fn share_tcp_memory(&mut self) {
-        let clients = self.house.open.load(Ordering::Relaxed) as u64;
+        let clients = self.open.load(Ordering::Relaxed) as u64;
         let notsent = notsent(clients, self.tcp_memory);
         // Inherited by what is accepted, so it costs a connection nothing.
         if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
@@ -393,11 +383,14 @@ struct Seat {
 
 impl Seat {
     /// None when there is not even room for a refusal.
-    fn take(house: &House) -> Option<Seat> {
-        let before = house.open.fetch_add(1, Ordering::Relaxed);
-        let is_extra = before >= house.max_clients;
-        let seat = Seat { open: house.open.clone(), is_extra };
-        (before < house.max_clients + REFUSALS).then_some(seat)
+    fn take(open: &Arc<AtomicUsize>, max_clients: usize) -> Option<Seat> {
+        let before = open.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { open: open.clone(), is_extra: before >= max_clients };
+        (before < max_clients + REFUSALS).then_some(seat)
+    }
+
+    fn admission(&self) -> Admission {
+        if self.is_extra { Admission::TooMany } else { Admission::Client }
     }
 }
 
@@ -405,79 +398,4 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// One connection: requests, until one of them makes it a chat or the last.
-fn converse(house: &House, seat: &Seat, outbox: Arc<Outbox>, number: u64) {
-    let mut received = Vec::new();
-    loop {
-        let head = match handshake::read_head(outbox.socket(), received) {
-            Ok(head) => head,
-            Err(HeadError::Gone | HeadError::Silent) => return,
-            Err(HeadError::Refused(refused)) => return refuse(&outbox, &Method::GET, &refused),
-        };
-        // From here to the answer, an orderly stop waits.
-        let Some(_alive) = house.alive.upgrade() else {
-            let refused = Refused::unavailable("the server is stopping; come back soon");
-            return refuse(&outbox, head.request.method(), &refused);
-        };
-        if head.request.uri().path() == "/ws" {
-            return chat(house, seat, outbox, head, number);
-        }
-        let Services { hub, metrics, .. } = &house.services;
-        let config = &*house.config;
-        let web = Web { outbox: &outbox, hub, metrics, config };
-        match web.answer(&head.request, head.received) {
-            Then::Next(rest) => received = rest,
-            Then::Close => {
-                linger(outbox.socket());
-                return;
-            }
-            Then::Gone => return outbox.abort(),
-        }
-    }
-}
-
-/// One client of the chat.
-fn chat(house: &House, seat: &Seat, outbox: Arc<Outbox>, head: Head, number: u64) {
-    let Some((response, received, wish)) = admit(house, seat, &outbox, head) else { return };
-    let services = house.services.clone();
-    if let Err(error) = client::serve(services, outbox.clone(), response, received, wish) {
-        debug!("client-{number}: {error}");
-        outbox.abort();
-    }
-}
-
-/// The answer that makes it a chat, what came behind the request, and what the client wishes; or
-/// none, with a refusal sent. What the request takes of memory ends here: a client may stay for
-/// days.
-fn admit(
-    house: &House,
-    seat: &Seat,
-    outbox: &Outbox,
-    head: Head,
-) -> Option<(Vec<u8>, Vec<u8>, Wish)> {
-    let answer = match seat.is_extra {
-        true => Err(Refused::unavailable("too many clients are connected; come back later")),
-        false => handshake::upgrade(&head.request, &house.config.allow_origins),
-    };
-    match answer {
-        Ok((response, mut wish)) => {
-            if let Some(cap) = house.config.history_limit {
-                wish.resume.limit = Some(wish.resume.limit.unwrap_or(cap).min(cap));
-            }
-            Some((response, head.received, wish))
-        }
-        Err(refused) => {
-            refuse(outbox, head.request.method(), &refused);
-            None
-        }
-    }
-}
-
-fn refuse(outbox: &Outbox, method: &Method, refused: &Refused) {
-    debug!("refused with {}", refused.status);
-    // A fresh socket has room for it; a peer that filled its own is past helping.
-    let _ = outbox.send_now(&refused.response(method));
-    linger(outbox.socket());
 }

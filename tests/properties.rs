@@ -239,6 +239,7 @@ fn request_head() -> impl Strategy<Value = Vec<u8>> {
         "Connection: close",
         "Sec-WebSocket-Version: 8",
         "Sec-WebSocket-Key: c2hvcnQ=",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
         "Cookie: \u{e9}=\t",
         "X-\u{1}: y",
         " folded",

@@ -5,7 +5,7 @@ use http::{StatusCode, header};
 use super::{Exchange, JSON, Stop, stopping};
 use crate::{
     command::Stored,
-    handshake::{Refused, speaker},
+    http::{HttpRefusal, query::speaker},
     message::{self, NotJson},
     wire::ErrorAnswer,
 };
@@ -42,10 +42,10 @@ impl Exchange<'_> {
         let limit = if kind == Kind::Many { MANY_BYTES.max(max_message) } else { max_message };
         let body = self.body(limit)?;
         let Ok(text) = std::str::from_utf8(&body) else {
-            return Err(Refused::bad("the body is not UTF-8").into());
+            return Err(HttpRefusal::bad("the body is not UTF-8").into());
         };
         if text.is_empty() && matches!(kind, Kind::Text | Kind::Form) {
-            return Err(Refused::bad("there is nothing in the body").into());
+            return Err(HttpRefusal::bad("there is nothing in the body").into());
         }
         let mut lines = Vec::with_capacity(text.len() + 1);
         let taken = match kind {
@@ -95,7 +95,7 @@ impl Exchange<'_> {
         self.whole(status, headers, &body)
     }
 
-    fn kind(&self) -> Result<Kind, Refused> {
+    fn kind(&self) -> Result<Kind, HttpRefusal> {
         let Some(given) = self.request.headers().get(header::CONTENT_TYPE) else {
             return Ok(Kind::Json);
         };
@@ -107,16 +107,16 @@ impl Exchange<'_> {
             "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Kind::Many),
             _ => {
                 let sentence = "send application/json, text/plain or application/x-ndjson";
-                Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence))
+                Err(HttpRefusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence))
             }
         }
     }
 
-    fn key(&self) -> Result<Option<String>, Refused> {
+    fn key(&self) -> Result<Option<String>, HttpRefusal> {
         let Some(key) = self.request.headers().get("idempotency-key") else { return Ok(None) };
         match key.to_str() {
             Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
-            _ => Err(Refused::bad("Idempotency-Key needs 1 to 255 visible characters")),
+            _ => Err(HttpRefusal::bad("Idempotency-Key needs 1 to 255 visible characters")),
         }
     }
 }
@@ -126,11 +126,11 @@ fn push_many(
     text: &str,
     max_message: usize,
     lines: &mut Vec<u8>,
-) -> Result<Result<(), String>, Refused> {
+) -> Result<Result<(), String>, HttpRefusal> {
     for (at, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         if line.len() > max_message {
             let sentence = format!("line {} is longer than {max_message} bytes", at + 1);
-            return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, sentence));
+            return Err(HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence));
         }
         let in_line = |why: NotJson| format!("line {} of the body: {why}", at + 1);
         if let Err(why) = message::push_line(line, lines).map_err(in_line) {

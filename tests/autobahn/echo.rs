@@ -25,9 +25,10 @@ use tungstenite::{
     },
 };
 use txtcord::{
-    handshake::{self, Head, HeadError, Refused},
+    http::{Head, HeadError, HttpRefusal, head::read_head},
     outbox::{Last, Outbox, SEND_SLICE, SendError},
     socket::linger,
+    upgrade::upgrade,
     websocket::{Connection, Limits, Received, Wait},
     wire::CutFrame,
 };
@@ -67,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn converse(outbox: Outbox) -> io::Result<()> {
     let (response, received) = match shake_hands(&outbox) {
         Ok(upgrade) => upgrade,
-        Err(HeadError::Gone | HeadError::Silent) => return Ok(()),
+        Err(HeadError::PeerGone | HeadError::Silent) => return Ok(()),
         Err(HeadError::Refused(refused)) => return refuse(&outbox, &refused),
     };
     outbox.socket().set_write_timeout(Some(SEND_SLICE))?;
@@ -81,12 +82,12 @@ fn converse(outbox: Outbox) -> io::Result<()> {
 
 /// The answer that accepts the upgrade, and what was received behind the request.
 fn shake_hands(outbox: &Outbox) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
-    let Head { request, received } = handshake::read_head(outbox.socket(), Vec::new())?;
-    let (response, _wish) = handshake::upgrade(&request, &[]).map_err(HeadError::Refused)?;
+    let Head { request, received } = read_head(outbox.socket(), Vec::new())?;
+    let (response, _join) = upgrade(&request).map_err(HeadError::Refused)?;
     Ok((response, received))
 }
 
-fn refuse(outbox: &Outbox, refused: &Refused) -> io::Result<()> {
+fn refuse(outbox: &Outbox, refused: &HttpRefusal) -> io::Result<()> {
     outbox.send_now(&refused.response(&tungstenite::http::Method::GET))?;
     linger(outbox.socket());
     Ok(())

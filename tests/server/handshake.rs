@@ -101,6 +101,7 @@ fn a_malformed_request_is_refused() {
     check(&server, spoiled("Host", ""));
     check(&server, spoiled("Host", "Host: localhost\r\nHost: localhost"));
     check(&server, spoiled("Sec-WebSocket-Key", ""));
+    check(&server, spoiled("Sec-WebSocket-Key", &format!("{}\r\n{}", GOOD[5], GOOD[5])));
     server.join();
 }
 

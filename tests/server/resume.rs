@@ -143,6 +143,10 @@ fn a_malformed_value_is_refused_before_the_upgrade() {
     check(&server, "limit=-1", "limit");
     check(&server, "limit=", "limit");
     check(&server, "limit=3&after=seven", "after");
+    // What is not UTF-8 is no name, and nothing is put in its place.
+    check(&server, "as=%ff", "as= is not UTF-8");
+    check(&server, "limit=3&as=ann%C3", "as= is not UTF-8");
+    check(&server, "after=3&epoch=%ff", "epoch= is not UTF-8");
 }
 
 #[test]

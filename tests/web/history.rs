@@ -145,6 +145,8 @@ fn a_question_that_makes_no_sense_is_refused_with_a_sentence() {
         ("limit=0x10", "limit="),
         ("limit=%20", "limit="),
         ("follow=maybe", "follow="),
+        ("q=%ff", "q="),
+        ("epoch=%C3", "epoch="),
         ("follow=1&before=5", "before="),
     ] {
         server.get(&format!("/messages?{query}")).refuses(400, &[word]);

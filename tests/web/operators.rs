@@ -379,18 +379,40 @@ fn the_health_command_is_not_taken_in_by_somebody_else() {
 // Seats
 
 #[test]
-fn operators_are_answered_when_every_seat_is_taken() {
+fn when_every_seat_is_taken_only_operators_are_answered_and_the_others_are_told_why() {
     let server = Setup::new().file(SEED).flags(&["--max-clients", "2"]).start();
-    let (mut ann, bob) = (server.join(), server.join());
-    for path in ["/healthz", "/readyz", "/metrics", "/messages", "/messages.txt", "/"] {
+    let (mut ann, mut bob) = (server.join(), server.raw());
+    // The second seat is held by a connection that is no client of the chat.
+    assert_eq!(bob.asks(ask("GET /messages?limit=1", &[])).status, 200);
+    for path in ["/healthz", "/readyz"] {
         server.get(path).has(200);
     }
-    assert_eq!(server.metric("txtcord_clients"), 2.0);
-    assert_eq!(server.stores("8"), 8);
-    ann.hears("8");
+    let paths =
+        ["/", "/messages", "/messages?follow=1", "/messages/1", "/messages.txt", "/metrics"];
+    for line in paths.map(|path| format!("GET {path}")).iter().chain(&[
+        "HEAD /messages".to_owned(),
+        "OPTIONS /messages".to_owned(),
+        "GET /nothing".to_owned(),
+    ]) {
+        let mut raw = server.raw();
+        raw.send(ask(line, &[]));
+        let answer = raw.head_alone();
+        assert_eq!(answer.status, 503, "{line}");
+        assert!(answer.header("Retry-After").is_some(), "{line}: {answer:?}");
+        if !line.starts_with("HEAD") {
+            let length = answer.header("Content-Length").expect("a length");
+            let sentence = raw.takes(length.parse().expect("digits"));
+            assert!(sentence.starts_with(b"too many clients"), "{line}");
+        }
+        raw.is_over();
+    }
+    server.asked(post("8")).refuses(503, &["too many clients"]);
     let answer = server.asked(server.head("/ws", &[]));
     answer.refuses(503, &["too many clients"]);
     assert!(answer.header("Retry-After").is_some());
-    bob.leave();
+    // Those who have a seat keep it and notice nothing.
+    assert_eq!(bob.asks(post("8")).body, "{\"id\":8}\n");
+    ann.hears("8");
+    drop(bob);
     until("there is a seat", || server.try_join().is_ok());
 }

@@ -3,8 +3,11 @@
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 use tungstenite::handshake::derive_accept_key;
 use txtcord::{
-    client::Wish,
-    handshake::{self, Refused},
+    access::Caller,
+    client::JoinRequest,
+    http::{HttpRefusal, head::parse},
+    route::Resource,
+    upgrade::upgrade,
 };
 
 /// The longest name that `as=` gives.
@@ -21,14 +24,14 @@ const REFUSALS: [StatusCode; 5] = [
 
 /// Checks what a peer sends first.
 pub fn check(bytes: &[u8]) {
-    let whole = handshake::parse(bytes);
+    let whole = parse(bytes);
     let len = match &whole {
         Ok(Some((_, len))) => Some(*len),
         _ => None,
     };
     // What came so far decides nothing that more could undo. Long inputs are cut in 500 places.
     for cut in (0..bytes.len()).step_by(bytes.len() / 500 + 1) {
-        match handshake::parse(&bytes[..cut]) {
+        match parse(&bytes[..cut]) {
             Ok(Some((_, early))) => assert_eq!(len, Some(early), "cut at {cut}"),
             Ok(None) => assert!(len.is_none_or(|len| cut < len), "cut at {cut}"),
             Err(_) => assert!(whole.is_err(), "cut at {cut}"),
@@ -46,12 +49,17 @@ pub fn check(bytes: &[u8]) {
 
 /// A whole request is upgraded or refused.
 fn asks(request: &Request<()>) {
-    let everybody = handshake::upgrade(request, &["*".to_owned()]);
-    match handshake::upgrade(request, &[]) {
+    let asked = |allowed: &[String]| {
+        let caller = Caller::of(request.headers(), Resource::WebSocket, allowed);
+        caller.and_then(|_| Resource::WebSocket.check(request.method(), "/ws"))?;
+        upgrade(request)
+    };
+    let everybody = asked(&["*".to_owned()]);
+    match asked(&[]) {
         Err(refused) => answers(&refused),
-        Ok((response, wish)) => {
+        Ok((response, join)) => {
             upgrades(request, &response);
-            wishes(request.uri().query().unwrap_or_default(), &wish);
+            asks_for(request.uri().query().unwrap_or_default(), &join);
             comes_from_here(request.headers());
             assert!(everybody.is_ok(), "--allow-origin * refuses what is allowed without");
         }
@@ -66,22 +74,24 @@ fn upgrades(request: &Request<()>, response: &[u8]) {
     let (head, body) = parsed(response);
     assert_eq!(head.status, 101);
     assert!(body.is_empty());
-    let key = request.headers()[header::SEC_WEBSOCKET_KEY].as_bytes();
+    let mut keys = request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else { panic!("not one key") };
+    let key = key.as_bytes();
     assert_eq!(head.field("sec-websocket-accept"), Some(&*derive_accept_key(key)));
     assert_eq!(head.field("upgrade"), Some("websocket"));
     assert_eq!(head.field("connection"), Some("Upgrade"));
 }
 
-/// The query says what the wish holds: of a parameter that is given twice, the last counts.
-fn wishes(query: &str, wish: &Wish) {
+/// The join request is what the query says: of a parameter that is given twice, the last counts.
+fn asks_for(query: &str, join: &JoinRequest) {
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     let last = |name| pairs.iter().rfind(|(key, _)| key == name).map(|(_, value)| &**value);
     let number = |name| last(name).map(|text| text.parse().unwrap_or(u64::MAX));
-    assert_eq!(wish.resume.after, number("after"));
-    assert_eq!(wish.resume.limit, number("limit"));
-    assert_eq!(wish.resume.epoch.as_deref(), last("epoch"));
-    assert_eq!(wish.name.as_deref(), last("as"));
-    assert!(wish.name.as_ref().is_none_or(|name| (1..=NAME_BYTES).contains(&name.len())));
+    assert_eq!(join.resume.after, number("after"));
+    assert_eq!(join.resume.limit, number("limit"));
+    assert_eq!(join.resume.epoch.as_deref(), last("epoch"));
+    assert_eq!(join.name.as_deref(), last("as"));
+    assert!(join.name.as_ref().is_none_or(|name| (1..=NAME_BYTES).contains(&name.len())));
 }
 
 /// Nobody is let in from a page that is not of this machine or of an address.
@@ -111,7 +121,7 @@ fn comes_from_here(headers: &HeaderMap) {
 }
 
 /// A refusal is a whole HTTP response whose body is one sentence.
-fn answers(refused: &Refused) {
+fn answers(refused: &HttpRefusal) {
     assert!(REFUSALS.contains(&refused.status), "{}", refused.status);
     let response = refused.response(&http::Method::GET);
     let (head, body) = parsed(&response);

@@ -1,17 +1,17 @@
-//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events, and
-//! the stream of what comes.
+//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events.
 
-use std::{io, time::Duration};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
-use super::{Exchange, Gone, Headers, JSON, Stop};
+use super::{Exchange, Headers, JSON, PeerGone, Stop, response_epoch};
 use crate::{
     command::View,
-    handshake::{Refused, number, response_epoch},
     history::{BLOCK, Located, Range, Snapshot, Times, Window},
+    http::{
+        HttpRefusal,
+        query::{number, parameters},
+    },
     wire::{HistoryFrame, push_number},
 };
 
@@ -20,7 +20,7 @@ const EVENTS: &str = "text/event-stream";
 
 /// How the history is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// One JSON object a line: NDJSON.
     Lines,
     /// One JSON object like the frame on connect.
@@ -31,7 +31,7 @@ enum Form {
 
 /// What a query asks for.
 #[derive(Debug, Default)]
-struct Query {
+pub(super) struct Query {
     window: Window,
     epoch: Option<String>,
     text: Option<String>,
@@ -39,19 +39,19 @@ struct Query {
 }
 
 impl Query {
-    fn parse(query: &str) -> Result<Query, Refused> {
+    fn parse(query: &str) -> Result<Query, HttpRefusal> {
         let mut parsed = Query::default();
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*key {
-                "after" => parsed.window.after = Some(number("after", &value)?),
-                "before" => parsed.window.before = Some(number("before", &value)?),
-                "limit" => parsed.window.limit = Some(number("limit", &value)?),
-                "epoch" => parsed.epoch = Some(value.into_owned()),
-                "q" => parsed.text = Some(value.into_owned()).filter(|text| !text.is_empty()),
-                "follow" => match &*value {
+        for parameter in parameters(query) {
+            match &*parameter.name {
+                "after" => parsed.window.after = Some(parameter.number()?),
+                "before" => parsed.window.before = Some(parameter.number()?),
+                "limit" => parsed.window.limit = Some(parameter.number()?),
+                "epoch" => parsed.epoch = Some(parameter.text()?),
+                "q" => parsed.text = Some(parameter.text()?).filter(|text| !text.is_empty()),
+                "follow" => match &*parameter.text()? {
                     "" | "1" | "true" => parsed.follow = true,
                     "0" | "false" => parsed.follow = false,
-                    _ => return Err(Refused::bad("follow= is 1 or 0")),
+                    _ => return Err(HttpRefusal::bad("follow= is 1 or 0")),
                 },
                 _ => {}
             }
@@ -63,6 +63,11 @@ impl Query {
     fn window(&self) -> Window {
         let limit = self.window.limit.filter(|_| self.text.is_none());
         Window { limit, ..self.window }
+    }
+
+    /// The same search of everything: what a follower asks when its window is over.
+    pub(super) fn rest(&self) -> Query {
+        Query { text: self.text.clone(), ..Query::default() }
     }
 
     fn finder(&self) -> Option<Finder<'_>> {
@@ -78,12 +83,13 @@ impl Exchange<'_> {
             query.follow = true;
             if let Some(id) = self.request.headers().get("last-event-id") {
                 let id = id.to_str().ok().filter(|id| !id.is_empty());
-                query.window.after = id.map(|id| number("Last-Event-ID", id)).transpose()?;
+                query.window.after =
+                    id.map(|id| number("Last-Event-ID", id.as_bytes())).transpose()?;
             }
         }
         if query.follow && (form == Form::Array || query.window.before.is_some()) {
             let sentence = "follow=1 goes with NDJSON or events, and without before=";
-            return Err(Refused::bad(sentence).into());
+            return Err(HttpRefusal::bad(sentence).into());
         }
         let (wake, woken) = bounded(1);
         let mut view = self.look(query.window(), query.follow.then_some(wake))?;
@@ -99,9 +105,8 @@ impl Exchange<'_> {
         self.stream(form, &query, view, &woken)
     }
 
-    pub(super) fn message(&mut self, id: &str) -> Result<(), Stop> {
-        let missing = || Refused::not_found("there is no such message; GET /messages has all");
-        let id = number("id", id).map_err(|_| missing())?;
+    pub(super) fn message(&mut self, id: u64) -> Result<(), Stop> {
+        let missing = || HttpRefusal::not_found("there is no such message; GET /messages has all");
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
         let View { range, times, epoch, .. } =
@@ -118,7 +123,7 @@ impl Exchange<'_> {
     }
 
     /// What the client would rather have, RFC 9110 section 12.5.1.
-    fn form(&self) -> Result<Form, Refused> {
+    fn form(&self) -> Result<Form, HttpRefusal> {
         let fields = self.request.headers().get_all(header::ACCEPT);
         let accept: Vec<_> = fields.iter().filter_map(|field| field.to_str().ok()).collect();
         if accept.is_empty() {
@@ -143,7 +148,7 @@ impl Exchange<'_> {
         best.map(|(_, form)| form).ok_or_else(|| {
             let sentence = "the history is application/x-ndjson, application/json or \
                             text/event-stream";
-            Refused::new(StatusCode::NOT_ACCEPTABLE, sentence)
+            HttpRefusal::new(StatusCode::NOT_ACCEPTABLE, sentence)
         })
     }
 
@@ -185,46 +190,6 @@ impl Exchange<'_> {
             self.follow(&mut body, form, query, after, last_id, woken)?;
         }
         Ok(body.finish(self)?)
-    }
-
-    /// Streams what comes behind `after`, until the peer leaves or the server stops; what there is
-    /// up to `last_id`, which a limit may have left, comes at once.
-    fn follow(
-        &mut self,
-        body: &mut Chunks,
-        form: Form,
-        query: &Query,
-        mut after: u64,
-        last_id: u64,
-        woken: &Receiver<()>,
-    ) -> Result<(), Stop> {
-        let rest = Query { text: query.text.clone(), ..Query::default() };
-        let mut next = if after < last_id { Ok(()) } else { woken.recv_timeout(self.idle()) };
-        loop {
-            match next {
-                Ok(()) => {
-                    let window = Window { after: Some(after), ..Window::default() };
-                    let Ok(view) = self.web.hub.look(window, None) else { return Ok(()) };
-                    after = view.range.last_id;
-                    self.write_range(body, form, &rest, view.range, &view.times)?;
-                }
-                Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::Gone),
-                Err(RecvTimeoutError::Timeout) => {
-                    // A comment, which tells proxies in between that this is alive.
-                    if form == Form::Events {
-                        body.bytes.extend_from_slice(b":\n\n");
-                        body.flush(self)?;
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            next = woken.recv_timeout(self.idle());
-        }
-    }
-
-    /// After this long without a message, a stream looks whether anybody is there.
-    fn idle(&self) -> Duration {
-        self.web.config.ping_interval
     }
 
     fn is_head(&self) -> bool {
@@ -272,7 +237,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    fn write_range(
+    pub(super) fn write_range(
         &mut self,
         body: &mut Chunks,
         form: Form,
@@ -300,16 +265,6 @@ impl Exchange<'_> {
         Ok(body.flush(self)?)
     }
 
-    /// Whether the peer of a stream is gone; it has nothing more to say while it listens.
-    fn peer_left(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        match self.web.outbox.socket().recv_with_flags(&mut byte, flags) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
-    }
-
     /// A response whose length is not known beforehand, RFC 9112 section 7.1; for HTTP/1.0, its end
     /// is the connection's.
     fn begin_chunks(&mut self, mut headers: Headers) -> Result<Chunks, Stop> {
@@ -328,7 +283,7 @@ impl Exchange<'_> {
 fn for_found(
     query: &Query,
     range: &Range,
-    mut each: impl FnMut(u64, &[u8]) -> Result<(), Gone>,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), PeerGone>,
 ) -> Result<(), Stop> {
     let finder = query.finder();
     let limit = query.window.limit.filter(|_| finder.is_some());
@@ -376,20 +331,20 @@ fn push_line(out: &mut Vec<u8>, id: u64, ts: Option<u64>, data: &[u8]) {
 }
 
 /// A body on its way, a block at a time.
-struct Chunks {
-    bytes: Vec<u8>,
+pub(super) struct Chunks {
+    pub(super) bytes: Vec<u8>,
     is_chunked: bool,
 }
 
 impl Chunks {
-    fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+    fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         if self.bytes.len() < BLOCK {
             return Ok(());
         }
         self.flush(exchange)
     }
 
-    fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+    pub(super) fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         if self.bytes.is_empty() {
             return Ok(());
         }
@@ -402,7 +357,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), Gone> {
+    fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         self.flush(exchange)?;
         match self.is_chunked {
             true => exchange.send(b"0\r\n\r\n"),

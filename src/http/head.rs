@@ -1,0 +1,171 @@
+//! The head of a request: read with a deadline and within limits, and parsed.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
+use socket2::Socket;
+
+use super::HttpRefusal;
+use crate::socket::{read, would_block};
+
+/// From the first byte to the last of a head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// The longest head: cookies of a whole domain fit, and no more is held for a stranger.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// What is read at first. glibc keeps blocks of up to 1 KiB that a thread frees for that thread's
+/// life, so what is needed for a head alone is allocated in larger ones: 3 KB less for an idle
+/// client.
+const HEAD_BLOCK: usize = 2 << 10;
+
+/// Space for header fields at first; it makes the block of memory a large one, as above.
+const HEADERS_AT_FIRST: usize = 16;
+
+/// The most header fields of a head.
+const HEADERS: usize = 64;
+
+/// A parsed request, and the bytes that were received after its head.
+#[derive(Debug)]
+pub struct Head {
+    /// The request line and the header fields.
+    pub request: Request<()>,
+    /// The first bytes after the head. They belong to the body, to the next request or to the first
+    /// frame.
+    pub received: Vec<u8>,
+}
+
+/// Why there is no request to answer.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The peer left, or the socket failed.
+    PeerGone,
+    /// Not a byte came in time.
+    Silent,
+    /// What came deserves this answer.
+    Refused(HttpRefusal),
+}
+
+/// Reads and parses the head of a request. It begins with the bytes `received` already.
+///
+/// # Errors
+/// When it does not come in time, is too large or malformed, or the peer leaves.
+pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> {
+    let deadline = Instant::now() + HEAD_TIME;
+    let mut bytes = received;
+    loop {
+        match parse(&bytes) {
+            Ok(Some((request, len))) if len <= HEAD_BYTES => {
+                return Ok(Head { request, received: bytes.split_off(len) });
+            }
+            Ok(None) if bytes.len() <= HEAD_BYTES => {}
+            Ok(_) => return Err(HeadError::Refused(too_long(&bytes))),
+            Err(refusal) => return Err(HeadError::Refused(refusal)),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let late = left.is_zero() || socket.set_read_timeout(Some(left)).is_err();
+        let from = bytes.len();
+        bytes.resize((from * 2).clamp(HEAD_BLOCK, HEAD_BYTES + 1), 0);
+        let count = match if late { Ok(0) } else { read(socket, &mut bytes[from..]) } {
+            Ok(0) if !late => return Err(HeadError::PeerGone),
+            Ok(count) if !late => count,
+            Err(error) if !would_block(&error) => return Err(HeadError::PeerGone),
+            _ if from == 0 => return Err(HeadError::Silent),
+            _ => {
+                let sentence = "the request was not finished within 10 seconds; send it at once";
+                return Err(HeadError::Refused(HttpRefusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    sentence,
+                )));
+            }
+        };
+        bytes.truncate(from + count);
+    }
+}
+
+/// The answer to a head above the limit. A question about messages can be too long by itself, and
+/// has an answer of its own.
+fn too_long(head: &[u8]) -> HttpRefusal {
+    let target = head.splitn(2, |&byte| byte == b' ').nth(1).unwrap_or_default();
+    if target.starts_with(b"/messages") && memchr::memchr(b'\n', head).is_none() {
+        let sentence = "the request line is above 8 KiB; ask for less in it";
+        return HttpRefusal::new(StatusCode::URI_TOO_LONG, sentence);
+    }
+    too_large("the request head is above 8 KiB")
+}
+
+fn too_large(what: &str) -> HttpRefusal {
+    let sentence = format!("{what}; send fewer or shorter header fields");
+    HttpRefusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, sentence)
+}
+
+/// A whole head and its length, or nothing yet.
+///
+/// # Errors
+/// When the bytes can never become a request.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> {
+    let mut fields = vec![httparse::EMPTY_HEADER; HEADERS];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let len = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(too_large("the request has more than 64 header fields"));
+        }
+        Err(error) => return Err(HttpRefusal::bad(format!("malformed request: {error}"))),
+    };
+    let malformed = |_| HttpRefusal::bad("malformed request: not HTTP/1.1 as RFC 9112 has it");
+    let mut request = Request::builder()
+        .method(parsed.method.unwrap_or_default())
+        .uri(parsed.path.unwrap_or_default())
+        // A request that is built by hand is 1.1 unless told.
+        .version(match parsed.version {
+            Some(0) => Version::HTTP_10,
+            _ => Version::HTTP_11,
+        })
+        .body(())
+        .map_err(malformed)?;
+    let headers = request.headers_mut();
+    headers.reserve(HEADERS_AT_FIRST);
+    for field in parsed.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_bytes(field.value);
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return Err(HttpRefusal::bad(format!(
+                "malformed header field {}",
+                field.name.escape_default()
+            )));
+        };
+        headers.append(name, value);
+    }
+    check_host(&request)?;
+    join_connection(request.headers_mut());
+    Ok(Some((request, len)))
+}
+
+/// RFC 9112 section 3.2: exactly one Host in HTTP/1.1.
+fn check_host(request: &Request<()>) -> Result<(), HttpRefusal> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(HttpRefusal::bad("the request needs exactly one Host header field"));
+    }
+    Ok(())
+}
+
+/// Makes one field of several Connection fields: tungstenite looks at the first one alone, and
+/// takes no tab in it.
+fn join_connection(headers: &mut HeaderMap) {
+    let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().collect();
+    if fields.len() < 2 && fields.iter().all(|field| !field.as_bytes().contains(&b'\t')) {
+        return;
+    }
+    let mut joined =
+        fields.iter().map(|field| field.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+    joined.iter_mut().filter(|byte| **byte == b'\t').for_each(|byte| *byte = b' ');
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::CONNECTION, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests;

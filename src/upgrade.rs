@@ -1,0 +1,68 @@
+//! The upgrade of a connection to a WebSocket: a request becomes the response that accepts it, and
+//! what the client asks for.
+
+use http::{Request, StatusCode, header};
+use tungstenite::{Error, error::ProtocolError, handshake::server};
+
+use crate::{
+    client::JoinRequest,
+    history::Resume,
+    http::{
+        HttpRefusal,
+        query::{parameters, speaker},
+    },
+};
+
+/// The response that accepts an upgrade, and what the client asks for.
+///
+/// # Errors
+/// When the request is no proper upgrade, or has a malformed query.
+pub fn upgrade(request: &Request<()>) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
+    check_key(request)?;
+    let response = server::create_response(request).map_err(|error| not_an_upgrade(&error))?;
+    let join = join_request(request.uri().query().unwrap_or_default())?;
+    let mut bytes = Vec::with_capacity(256);
+    server::write_response(&mut bytes, &response)
+        .map_err(|_| HttpRefusal::bad("malformed request"))?;
+    Ok((bytes, join))
+}
+
+/// RFC 6455 section 11.3.1: one key at most. tungstenite would answer the first and hide the second.
+fn check_key(request: &Request<()>) -> Result<(), HttpRefusal> {
+    match request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter().count() {
+        0 | 1 => Ok(()),
+        _ => Err(HttpRefusal::bad("Sec-WebSocket-Key must be given once")),
+    }
+}
+
+fn not_an_upgrade(error: &Error) -> HttpRefusal {
+    match error {
+        Error::Protocol(
+            ProtocolError::MissingSecWebSocketKey | ProtocolError::InvalidSecWebSocketKey,
+        ) => HttpRefusal::bad("Sec-WebSocket-Key must be 16 bytes in base64"),
+        _ => {
+            let sentence = "this is a WebSocket, version 13: connect with a WebSocket client, such \
+                            as websocat";
+            HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, sentence)
+                .with(header::UPGRADE, "websocket")
+                .with(header::SEC_WEBSOCKET_VERSION, "13")
+        }
+    }
+}
+
+/// The query parameters of `/ws`. Unknown ones are ignored.
+fn join_request(query: &str) -> Result<JoinRequest, HttpRefusal> {
+    let mut join = JoinRequest { resume: Resume::default(), name: speaker(query)? };
+    for parameter in parameters(query) {
+        match &*parameter.name {
+            "after" => join.resume.after = Some(parameter.number()?),
+            "limit" => join.resume.limit = Some(parameter.number()?),
+            "epoch" => join.resume.epoch = Some(parameter.text()?),
+            _ => {}
+        }
+    }
+    Ok(join)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! `GET /healthz`, `/readyz` and `/metrics`: what operators ask.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+
+use super::{Exchange, Stop, stopping};
+use crate::{
+    command::HubGone,
+    http::{HttpRefusal, response::TEXT},
+};
+
+/// How long an answer of the hub is waited for before the server counts as not well.
+pub const HUB_TIME: Duration = Duration::from_secs(2);
+
+impl Exchange<'_> {
+    /// Whether the process answers and its hub does: no more, since a restart is what follows.
+    pub(super) fn health(&mut self) -> Result<(), Stop> {
+        match self.web.hub.status(HUB_TIME) {
+            Ok(None) => Err(no_answer().into()),
+            // A server that stops is well.
+            Ok(Some(_)) | Err(HubGone) => self.well(),
+        }
+    }
+
+    /// Whether messages can be stored, and will be in a moment.
+    pub(super) fn readiness(&mut self) -> Result<(), Stop> {
+        match self.web.hub.status(HUB_TIME) {
+            Ok(Some(status)) if status.is_stopping => Err(stopping().into()),
+            Ok(Some(status)) if status.is_writable => self.well(),
+            Ok(Some(_)) => Err(HttpRefusal::unavailable("messages cannot be stored now").into()),
+            Ok(None) => Err(no_answer().into()),
+            Err(HubGone) => Err(stopping().into()),
+        }
+    }
+
+    fn well(&mut self) -> Result<(), Stop> {
+        let headers = vec![
+            (header::CONTENT_TYPE, TEXT.to_owned()),
+            (header::CACHE_CONTROL, "no-store".to_owned()),
+        ];
+        self.whole(StatusCode::OK, headers, b"ok\n")
+    }
+
+    pub(super) fn metrics(&mut self) -> Result<(), Stop> {
+        let status = self.web.hub.status(HUB_TIME).map_err(|HubGone| stopping())?;
+        let status = status.ok_or_else(no_answer)?;
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        let headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
+        self.whole(StatusCode::OK, headers, self.web.metrics.render(&status).as_bytes())
+    }
+}
+
+fn no_answer() -> HttpRefusal {
+    HttpRefusal::unavailable("the hub does not answer")
+}
