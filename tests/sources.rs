@@ -66,22 +66,49 @@ fn no_test_depends_on_the_file_that_using_the_program_changes() {
 // ---------------------------------------------------------------------------------------------
 // The order of modules
 
+/// A module that `src/lib.rs` lists.
+#[derive(Debug, PartialEq, Eq)]
+struct Module {
+    name: String,
+    /// It is there for tests alone: they may use whatever they are to test.
+    is_test: bool,
+}
+
 /// The modules that a source declares at its top, in its order.
-fn declared(source: &str) -> Vec<String> {
-    let tokens = tokens(source);
-    let pairs = tokens.windows(2);
-    let names = pairs.filter(|pair| is_word(&pair[0], "mod")).map(|pair| pair[1].to_string());
-    names.collect()
+fn declared(source: &str) -> Vec<Module> {
+    let mut modules = Vec::new();
+    let mut is_test = false;
+    for pair in tokens(source).windows(2) {
+        match &pair[0] {
+            TokenTree::Ident(word) if word == "mod" => {
+                modules.push(Module { name: pair[1].to_string(), is_test });
+            }
+            TokenTree::Punct(mark) if mark.as_char() == ';' => is_test = false,
+            mark => is_test |= is_cfg_test(mark, &pair[1]),
+        }
+    }
+    modules
+}
+
+/// Whether an attribute begins here that keeps what follows for tests.
+fn is_cfg_test(mark: &TokenTree, attribute: &TokenTree) -> bool {
+    mark.to_string() == "#" && attribute.to_string().replace(' ', "") == "[cfg(test)]"
 }
 
 /// What a source names right below the crate's root: after `crate::`, or after as many `super::` as
-/// lead there from a module that lies `depth` below it. `*` stands for all that is there.
+/// lead there from a module that lies `depth` below it. `*` stands for all that is there. A module
+/// within it that is there for tests alone does not count.
 fn named(source: &[TokenTree], depth: usize) -> Vec<String> {
     let mut names = Vec::new();
     let mut rest = source;
     while let [token, behind @ ..] = rest {
         rest = behind;
         match (token, behind) {
+            (mark, [attribute, word, _, TokenTree::Group(_), further @ ..])
+                if is_cfg_test(mark, attribute) && is_word(word, "mod") =>
+            {
+                rest = further;
+            }
             (TokenTree::Ident(word), [_, TokenTree::Group(inside), ..])
                 if word == "mod" && inside.delimiter() == Delimiter::Brace =>
             {
@@ -157,13 +184,16 @@ fn all_of(stream: TokenStream) -> Vec<TokenTree> {
 
 /// Says of each import of a file below `src` that goes upwards, or to where no order is known, what
 /// is wrong with it.
-fn complaints(order: &[String], path: &str, source: &str) -> Vec<String> {
-    let place = |name: &str| order.iter().position(|module| module == name);
+fn complaints(order: &[Module], path: &str, source: &str) -> Vec<String> {
+    let place = |name: &str| order.iter().position(|module| module.name == name);
     let parts: Vec<&str> = path.trim_end_matches(".rs").split('/').collect();
     let own = parts[0];
     let Some(own_place) = place(own) else {
         return vec![format!("src/{path} belongs to no module that src/lib.rs lists")];
     };
+    if order[own_place].is_test || parts.ends_with(&["tests"]) {
+        return Vec::new();
+    }
     let depth = parts.len() - usize::from(parts.ends_with(&["mod"]));
     let complain = |name: String| match place(&name) {
         Some(place) if place < own_place => Some(format!(
@@ -197,11 +227,13 @@ fn each_module_imports_only_from_those_below_it() {
 
 #[test]
 fn an_upward_import_is_found_however_it_is_written() {
-    const LIB: &str = "//! mod nothing;\npub mod top;\n#[cfg(test)]\npub(crate) mod mid;\nmod low;";
+    const LIB: &str = "//! mod nothing;\npub mod top;\npub(crate) mod mid;\n#[cfg(unix)]\nmod low;\n\
+                       #[cfg(test)]\nmod aids;\n";
     let order = declared(LIB);
-    assert_eq!(order, ["top", "mid", "low"]);
+    let listed: Vec<_> = order.iter().map(|module| (&*module.name, module.is_test)).collect();
+    assert_eq!(listed, [("top", false), ("mid", false), ("low", false), ("aids", true)]);
     #[track_caller]
-    fn check(order: &[String], path: &str, source: &str, expected: &[&str]) {
+    fn check(order: &[Module], path: &str, source: &str, expected: &[&str]) {
         let found = complaints(order, path, source);
         assert_eq!(found.len(), expected.len(), "{source}: {found:?}");
         for (found, expected) in found.iter().zip(expected) {
@@ -225,7 +257,8 @@ fn an_upward_import_is_found_however_it_is_written() {
     check(&order, "mid/part.rs", "use super::super::top::A;", &up);
     check(&order, "mid/part.rs", "use super::{top, *}; use crate::top;", &up);
     check(&order, "mid/mod.rs", "use super::top;", &up);
-    check(&order, "mid/tests.rs", "use crate::{low, top};", &up);
+    check(&order, "mid.rs", "#[cfg(test)] mod tests; use crate::top;", &up);
+    check(&order, "mid.rs", "#[cfg(test)] mod tests {} mod part { use crate::top; }", &up);
     check(&order, "low.rs", "use crate::{mid, top};", &["mid above low", "top above low"]);
     // What cannot be judged is not let pass.
     check(&order, "mid.rs", "use crate::*;", &["imports crate::*"]);
@@ -233,6 +266,11 @@ fn an_upward_import_is_found_however_it_is_written() {
     check(&order, "mid.rs", "use crate::{self as root, low};", &["imports crate::self"]);
     check(&order, "mid.rs", "use crate::elsewhere;", &["imports crate::elsewhere"]);
     check(&order, "new.rs", "use crate::low;", &["belongs to no module"]);
+    // Tests use whatever they are to test.
+    check(&order, "mid/tests.rs", "use crate::{low, top};", &[]);
+    check(&order, "mid/part/tests.rs", "use crate::top;", &[]);
+    check(&order, "mid.rs", "#[cfg(test)]\nmod tests { use crate::top; }", &[]);
+    check(&order, "aids.rs", "use crate::top;", &[]);
     // Downwards, within, and what is no import.
     check(&order, "top.rs", "use crate::{low::A, mid::{self, B}, top::C};", &[]);
     check(&order, "mid/part.rs", "use super::*; use crate::mid::A; use super::super::low;", &[]);
