@@ -10,7 +10,9 @@ use crate::{
     catch_up::{Behind, CatchUp},
     command::{ClientId, HubGone, HubHandle, Joined, Next},
     history::{BLOCK, Resume},
-    message,
+    http::query::NAME_BYTES,
+    lines::BESIDE_TEXT,
+    message::{self, AROUND_WORDS},
     metrics::{Metrics, Reason},
     outbox::Outbox,
     websocket::{Connection, Limits, Received, Wait},
@@ -19,6 +21,11 @@ use crate::{
 
 /// Lines that one command brings to the hub at the most, in bytes; a single message may be longer.
 const POST_BYTES: usize = 64 << 10;
+
+// The longest post of a client: what was collected, and a message more whose name, like its text, may
+// be all control characters, six bytes each in JSON. The journal counts on it that no post is longer
+// than a line may be.
+const _: () = assert!(POST_BYTES + 6 * NAME_BYTES + AROUND_WORDS <= BESIDE_TEXT);
 
 /// What a client asked for when it connected.
 #[derive(Clone, Debug, Default)]

@@ -19,7 +19,7 @@ use crate::{
 
 /// Commands that may wait; a sender of one more waits for the hub. Each may bring a message of
 /// `--max-message`, so this also bounds the memory that a crowd of speakers can take.
-const QUEUE: usize = 256;
+pub(crate) const QUEUE: usize = 256;
 
 /// Names a client to the hub, in the order of joining.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -28,10 +28,10 @@ use crate::{
 };
 
 /// Bytes of frames at which a round is ended before more is taken in: about what the kernel holds for
-/// a client at the most (`server::NOTSENT`), so that nobody falls behind because its turn came late.
+/// a client at the most (`server::capacity::NOTSENT`), so that nobody falls behind because its turn came late.
 /// Half of it brings 0.9 times the deliveries to 1,000 clients, twice as much none more, but some
 /// fall behind.
-const WINDOW: usize = 128 << 10;
+pub(crate) const WINDOW: usize = 128 << 10;
 
 /// Sends after which others get the processor, should they wait for it: the readers of what was just
 /// sent, on this machine (a proxy, as a rule), and those who ask the hub something. On one processor

@@ -25,6 +25,9 @@ pub const BLOCK: usize = 128 << 10;
 /// What a client that is behind is given at a time, in bytes of the file.
 const STRETCH: u64 = 512 << 10;
 
+// What is asked for at a time fills a block, and is found without reading more than it.
+const _: () = assert!(STRIDE < BLOCK as u64 && BLOCK as u64 <= STRETCH);
+
 /// The byte order mark that some editors put before line 1.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 

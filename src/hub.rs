@@ -19,7 +19,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
     catch_up::{Behind, CatchUp},
-    command::{ClientId, Command, Joined, Next, Post, Speaker, Stored, View, WeakHubHandle},
+    command::{ClientId, Command, Joined, Next, Post, QUEUE, Speaker, Stored, View, WeakHubHandle},
     fanout::{Fallen, Fanout, Standing},
     history::{History, Resume, Times, Window},
     journal::{Fatal, Journal},
@@ -43,6 +43,9 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Commands in one batch.
 const BATCH_COMMANDS: usize = 4096;
+
+// One batch takes all that waits.
+const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 
 /// How often the hub looks at the file by itself: lines that others append are taken in within a second.
 const TICK: Duration = Duration::from_millis(500);

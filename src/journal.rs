@@ -37,6 +37,9 @@ const FULL_AGE: Duration = Duration::from_secs(10);
 /// How often a disk that stays full is logged.
 const FULL_LOG: Duration = Duration::from_secs(30);
 
+// Between two tries the disk still counts as full.
+const _: () = assert!(RETRY.as_millis() < FULL_AGE.as_millis());
+
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
 /// ms (`hub::TICK`), so this keeps the promise of a second.
 pub const SYNC_EVERY: Duration = Duration::from_millis(500);

@@ -7,7 +7,7 @@ use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 /// The longest line that can be a message, whatever `--max-message` says: what the original program
 /// and other writers left in the file stays readable when the flag is lowered.
-const LINE_LIMIT: usize = 16 << 20;
+pub(crate) const LINE_LIMIT: usize = 16 << 20;
 
 /// How much longer than the text that was sent a line can be: `as=NAME` escapes a control character
 /// as six bytes, and the name and keys come on top.
@@ -17,6 +17,10 @@ const ESCAPED: usize = 8;
 pub fn line_limit(max_message: usize) -> usize {
     LINE_LIMIT.max(max_message * ESCAPED)
 }
+
+/// What the line limit leaves at the least beside the longest text, whatever `--max-message` says,
+/// when the text is all control characters: it is least where the two limits meet.
+pub(crate) const BESIDE_TEXT: usize = LINE_LIMIT - 6 * (LINE_LIMIT / ESCAPED);
 
 /// One line, as long as it is looked at.
 #[derive(Debug, PartialEq, Eq)]

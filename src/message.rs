@@ -35,6 +35,9 @@ pub fn push_line_as(name: &str, text: &str, lines: &mut Vec<u8>) {
     push_words(name, text, lines);
 }
 
+/// Bytes of a line of words beside the name and the words themselves.
+pub(crate) const AROUND_WORDS: usize = "{\"user\":\"\",\"content\":\"\"}\n".len();
+
 /// Appends somebody's words as the `content` of an object, without the end of the line they typed.
 pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
     let text = text.strip_suffix('\n').unwrap_or(text);

@@ -25,6 +25,9 @@ use crate::wire::{CutFrame, Frames, close_frame};
 /// that ask and never read hold 40 MB with this.
 const CONTROL_LIMIT: usize = 4 << 10;
 
+// Where nothing waits yet, the answer to the longest ping fits.
+const _: () = assert!(2 + 125 <= CONTROL_LIMIT);
+
 /// How long one blocking send may take. The kernel wakes a sender only when a third of the socket's
 /// buffer is free; a try of our own sees every byte of progress.
 pub const SEND_SLICE: Duration = Duration::from_millis(500);

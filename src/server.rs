@@ -31,7 +31,9 @@ use crate::{
     journal::{Fatal, Journal, OpenError},
     lines::line_limit,
     outbox::Outbox,
+    socket::LINGER,
     tally::Tally,
+    websocket::CLOSE_WAIT,
     websocket::Limits,
 };
 
@@ -60,6 +62,10 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// How long clients have to take note when the storage failed.
 const FAILED_TIME: Duration = Duration::from_secs(1);
+
+// A client that is slow to go is still waited for, or the process would end in the middle of it.
+const _: () = assert!(CLOSE_WAIT.as_millis() + LINGER.as_millis() <= STOP_TIME.as_millis());
+const _: () = assert!(FAILED_TIME.as_millis() < STOP_TIME.as_millis());
 
 /// Between attempts to accept when the system is out of something: doubling from the first to the
 /// last.

@@ -10,7 +10,7 @@ use socket2::Socket;
 
 /// How long, and how much, is still read after a close of ours: a socket closed with unread bytes
 /// resets the connection, and the reset would eat the close frame on its way.
-const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 
 /// A read that a signal does not end.

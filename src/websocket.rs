@@ -29,8 +29,11 @@ use crate::{
 /// slower.
 const READ_BUFFER: usize = 2 << 10;
 
+// Head, mask and payload of the longest control frame: none makes tungstenite allocate.
+const _: () = assert!(2 + 4 + 125 <= READ_BUFFER);
+
 /// How long a peer may take to answer a close, or to take what goes before one.
-const CLOSE_WAIT: Duration = Duration::from_secs(3);
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// What every connection keeps to.
 #[derive(Clone, Copy, Debug)]

@@ -21,6 +21,9 @@ const TRY: usize = 4 << 10;
 /// see progress, and so much that the wait for events in between does not count.
 const TURN: usize = 2 * BLOCK;
 
+// A try is a small part of a block, and a turn gets a client a whole one.
+const _: () = assert!(TRY < BLOCK && BLOCK <= TURN);
+
 /// One client's way from behind to live.
 pub(super) struct Cursor {
     behind: Behind,

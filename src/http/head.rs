@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use socket2::Socket;
 
-use super::HttpRefusal;
+use super::{HttpRefusal, query::NAME_BYTES};
 use crate::socket::{read, would_block};
 
 /// From the first byte to the last of a head.
@@ -24,6 +24,16 @@ const HEADERS_AT_FIRST: usize = 16;
 
 /// The most header fields of a head.
 const HEADERS: usize = 64;
+
+// The buffer grows from the one to the other, and the allocations for a head are above glibc's 1 KiB.
+const _: () = assert!(1 << 10 < HEAD_BLOCK && HEAD_BLOCK <= HEAD_BYTES);
+const _: () = assert!(1 << 10 < HEADERS * size_of::<httparse::Header>());
+const _: () =
+    assert!(1 << 10 < HEADERS_AT_FIRST * (size_of::<HeaderName>() + size_of::<HeaderValue>()));
+const _: () = assert!(HEADERS_AT_FIRST <= HEADERS);
+
+// The longest name fits in a head even with a percent sign and two digits for each byte.
+const _: () = assert!(3 * NAME_BYTES < HEAD_BYTES);
 
 /// A parsed request, and the bytes that were received after its head.
 #[derive(Debug)]

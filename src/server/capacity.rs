@@ -9,6 +9,7 @@ use std::{fmt, fs};
 use rlimit::Resource;
 
 use super::{OTHER_FILES, OTHER_THREADS, REFUSALS, STACK};
+use crate::fanout::WINDOW;
 
 /// Memory maps of a client's thread: its stack, the stack for signals, and a guard page for each.
 const MAPS: u64 = 4;
@@ -30,6 +31,10 @@ pub(super) const NOTSENT: u64 = 128 << 10;
 /// What the kernel may hold so for one of very many clients. A client that reads is not slower with
 /// it: what it has room for does not wait here.
 const LEAST_NOTSENT: u64 = 16 << 10;
+
+// A round that goes on as long as the hub lets it must not make a client fall behind that reads.
+const _: () = assert!(WINDOW as u64 <= NOTSENT);
+const _: () = assert!(LEAST_NOTSENT < NOTSENT);
 
 /// The share of the kernel's memory for TCP that may be filled so, of what it likes to use for all
 /// connections of the machine (`tcp_mem`): clients that read nothing would otherwise slow all others

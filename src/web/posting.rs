@@ -6,6 +6,7 @@ use super::{Exchange, JSON, Stop, stopping};
 use crate::{
     command::Stored,
     http::{HttpRefusal, query::speaker},
+    lines::LINE_LIMIT,
     message::{self, NotJson},
     wire::ErrorAnswer,
 };
@@ -15,6 +16,9 @@ const ANONYMOUS: &str = "anonymous";
 
 /// The longest body of many messages, in bytes; each of them keeps to `--max-message`.
 const MANY_BYTES: usize = 8 << 20;
+
+// With the end of its last line it is no longer than a line may be; the journal counts on that.
+const _: () = assert!(MANY_BYTES < LINE_LIMIT);
 
 /// The longest `Idempotency-Key`, in bytes.
 const KEY_BYTES: usize = 255;
