@@ -2,7 +2,7 @@
 //!
 //! A few threads do it for everybody. Each waits until one of its sockets takes more (epoll), sends
 //! what the client lacks from the history, and asks the hub for more, until the hub has made the client
-//! live. Nothing is kept for a client but its [`Cursor`]: what the socket did not take is read again
+//! live. Nothing is kept for a client but its `Cursor`: what the socket did not take is read again
 //! from the file. So ten thousand clients that are behind cost a few megabytes and no thread.
 
 use std::{

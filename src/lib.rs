@@ -1,8 +1,68 @@
 //! txtcord: a chat server whose database is a text file.
 //!
-//! Modules in reading order, from the door inwards; each imports only from those after it.
-//! Bytes become a message, a message a command, the hub writes it to the journal and sends it to
-//! every client as one buffer; who joins or falls behind reads the history.
+//! # The walk of one message
+//!
+//! A client's thread reads bytes, and tungstenite makes a text of them (`websocket`). `message`
+//! checks that the text is one JSON value and makes it one line. `client` sends the line to the hub
+//! as a `Post`, through the bounded queue of `command`. The hub takes all commands that wait as one
+//! batch and *proposes* the posts to the journal, which appends them to the text file with one
+//! write (`hub::commit`). Where each line stands is decided by the file, since others append to it,
+//! too (`hub::placing`). The hub *applies* the lines: `history` gives each its number, `wire` makes
+//! each one frame for everybody. The journal syncs as `--fsync` says, and only then may anybody be
+//! sent the frames. `fanout` goes round the live clients, the speakers first, and `outbox` sends
+//! each all that it lacks without waiting. A client whose socket is full falls behind, and
+//! `catch_up` sends it what it lacks from the file. When nothing is missing any more, the hub makes
+//! it live again.
+//!
+//! # Words
+//!
+//! | word | means |
+//! |---|---|
+//! | message | what somebody said: one JSON value, kept as its bytes |
+//! | line, hole | a line of the text file; one that holds no message |
+//! | id | the number of a message's line, from 1 |
+//! | epoch | the name of a file's numbering; it changes when the file is another |
+//! | journal, history | the writing of the text file; the reading of it |
+//! | committed end | the length of the file up to which all lines are decided and may be read |
+//! | lock file | `messages.txt.lock`: it holds the lock and the epoch |
+//! | hub | the thread that owns the journal, the history and the list of clients |
+//! | command, batch | what the hub is asked; the commands that it takes at once |
+//! | post | one or more messages of one speaker |
+//! | frame | a WebSocket frame |
+//! | connection, client | a TCP connection; one that is a WebSocket and has joined the hub |
+//! | outbox | the sending side of a client |
+//! | live, behind | a client that is sent messages as they come; one that lacks some |
+//! | cursor | where a client that is behind stands |
+//! | round, turn | one pass of the hub over the live clients; one client's part of it |
+//! | window, stretch | the part of the history that is asked for; a part that is read in one go |
+//! | caller, resource | who sent a request; what its path names |
+//! | follower | a request that streams messages as they come |
+//! | queue | a crossbeam channel; *channel* alone would be one of the chat |
+//!
+//! # Threads
+//!
+//! | thread | runs | ends when |
+//! |---|---|---|
+//! | `main` | the start, then waits for the end | the process ends |
+//! | `accept` | takes connections from the listener | the listener is shut down |
+//! | `client-N` | the requests of connection N, then the reading of its WebSocket | the peer leaves, breaks a rule or is silent; the server stops |
+//! | `hub` | batches of commands | the last handle is dropped, or the file fails |
+//! | `catch-up-N` | sends to its share of the clients that are behind | the hub and its last such client are gone |
+//! | `signals` | waits for SIGTERM and SIGINT | the process ends |
+//!
+//! # What always holds
+//!
+//! 1. The hub alone has the journal, the history and the list of clients; there is no lock around
+//!    them.
+//! 2. Waits point one way: the others wait for the hub, and the hub waits for the disk alone.
+//! 3. The file comes first: what anybody has been shown is in the file, and is read back from
+//!    nowhere else.
+//! 4. One thread at a time writes to a socket, and every byte that leaves is part of a whole frame.
+//! 5. Letting go means to drop a handle or to shut a socket down; each ending causes the next.
+//! 6. The committed end never goes back, and nothing before it is changed or cut off.
+//! 7. Whatever clients do costs a bounded number of threads and a bounded amount of memory.
+//!
+//! Modules stand in reading order, from the door inwards; each imports only from those below it.
 
 pub mod server;
 pub mod connection;
