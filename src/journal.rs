@@ -238,12 +238,12 @@ impl Journal {
     /// the file is believed: a call may claim what it did not do.
     fn find(&mut self, lines: &[u8]) -> io::Result<Option<u64>> {
         let len = lines.len() as u64;
-        let size = self.file.metadata()?.len();
         let position = self.system.position(&self.file)?;
-        // Nobody else wrote.
-        if position == size && size == self.committed_end + len {
+        // Nobody else wrote. The descriptor would not have moved if the write had not been done.
+        if position == self.committed_end + len {
             return Ok(Some(self.committed_end));
         }
+        let size = self.file.metadata()?.len();
         for start in [position, size].iter().filter_map(|end| end.checked_sub(len)) {
             if self.holds(start, lines)? {
                 return Ok(Some(start));
