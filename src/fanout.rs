@@ -27,7 +27,8 @@ use crate::{
     wire::{CutFrame, Frames},
 };
 
-/// Bytes of frames at which a round is ended before more is taken in: about what the kernel holds for
+/// Bytes of frames that were added since a client's last turn, at which the round goes on before more
+/// is taken in: about what the kernel holds for
 /// a client at the most (`server::capacity::NOTSENT`), so that nobody falls behind because its turn came late.
 /// Half of it brings 0.9 times the deliveries to 1,000 clients, twice as much none more, but some
 /// fall behind.
@@ -40,11 +41,18 @@ pub(crate) const WINDOW: usize = 128 << 10;
 /// times, and deliveries are the same.
 const YIELD_EVERY: usize = 16;
 
+/// Bytes of frames that are forgotten at a time: moving the rest to the front then costs less than a
+/// send.
+const FORGOTTEN: usize = 64 << 10;
+
 /// One client as the hub knows it.
 struct Client {
     outbox: Arc<Outbox>,
     /// The first message that it has not been sent; for a client that is behind, when it fell behind.
     next_id: u64,
+    /// The first message that was not there at its last turn. Along the round, from the client whose
+    /// turn is next, these never go back; what a client was sent as a speaker does not count.
+    since: u64,
 }
 
 /// A client whose socket was found full, to be handed to those who catch clients up.
@@ -126,7 +134,7 @@ impl Fanout {
     pub fn join(&mut self, outbox: Arc<Outbox>, next_id: u64) -> ClientId {
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        self.behind.insert(id, Client { outbox, next_id });
+        self.behind.insert(id, Client { outbox, next_id, since: next_id });
         id
     }
 
@@ -155,6 +163,8 @@ impl Fanout {
         // message would come while it is sent that: it would never be live on a busy server.
         let Served { messages, is_live } = client.serve(id, &self.frames, &mut self.fallen);
         if is_live {
+            // The clients after it in the round may lack what it has.
+            client.since = self.first_id;
             self.live.insert(id, client);
             // It may stand before clients whose turn in this round is still to come.
             self.turns += usize::from(self.turns > 0);
@@ -204,9 +214,9 @@ impl Fanout {
         messages
     }
 
-    /// Serves the live clients in turn, until all have everything, or it is enough for now and there is
-    /// room for more to join the round; how many messages they got. At least one turn is taken, so that
-    /// the round goes on whatever else the hub is asked.
+    /// Serves the live clients in turn, until all have everything, or it is enough for now and nobody
+    /// lacks too much; how many messages they got. At least one turn is taken, so that the round goes
+    /// on whatever else the hub is asked. Frames that all clients have are forgotten on the way.
     pub fn go_round(&mut self, enough: impl Fn() -> bool) -> u64 {
         let mut sent = 0;
         let mut sends = 0;
@@ -222,6 +232,14 @@ impl Fanout {
                 };
                 self.served = id;
                 self.turns -= 1;
+                // All others have had a turn since this client had one.
+                let forgotten = self.frames.forget_before(client.since, FORGOTTEN);
+                if forgotten > 0 {
+                    self.published -= forgotten;
+                    self.first_id = client.since;
+                }
+                let lag = self.frames.bytes().len() - self.frames.start_of(client.since);
+                client.since = self.frames.next_id().max(client.since);
                 let Served { messages, is_live } = client.serve(id, &self.frames, &mut self.fallen);
                 if !is_live {
                     gone.push(id);
@@ -233,7 +251,7 @@ impl Fanout {
                         thread::yield_now();
                     }
                 }
-                is_enough = self.frames.bytes().len() < WINDOW && enough();
+                is_enough = lag < WINDOW && enough();
             }
             gone.drain(..).for_each(|id| self.leave_round(id));
             if self.live.is_empty() {

@@ -108,6 +108,23 @@ impl Frames {
         self.bytes.truncate(self.marks.last().map_or(0, |mark| mark.end));
     }
 
+    /// Forgets the messages before `id`, if that is at least `least` bytes; returns how many that were.
+    pub fn forget_before(&mut self, id: u64, least: usize) -> usize {
+        let count = self.marks.partition_point(|mark| mark.id < id);
+        let bytes = if count == 0 { 0 } else { self.marks[count - 1].end };
+        if bytes < least {
+            return 0;
+        }
+        self.bytes.drain(..bytes);
+        self.marks.drain(..count);
+        for mark in &mut self.marks {
+            mark.data -= bytes;
+            mark.data_end -= bytes;
+            mark.end -= bytes;
+        }
+        count
+    }
+
     /// Forgets the frames, keeps the memory but for what a rare huge batch took.
     pub fn clear(&mut self) {
         self.bytes.clear();

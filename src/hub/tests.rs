@@ -225,7 +225,7 @@ fn who_comes_or_goes_during_a_round_takes_nobodys_turn() {
 }
 
 #[test]
-fn a_round_to_which_much_was_said_is_ended_before_more_is() {
+fn a_client_that_lacks_much_is_served_before_more_is_taken_in() {
     const ROUND: usize = 128 << 10;
     let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
     for (bytes, is_ended) in [(ROUND * 3 / 4, false), (ROUND, true)] {
@@ -242,6 +242,35 @@ fn a_round_to_which_much_was_said_is_ended_before_more_is() {
         house.turn();
         house.say_to(1, &bob, "1\n");
         assert!(house.hub.fanout.bytes() < 100);
+    }
+}
+
+#[test]
+fn what_all_have_is_forgotten_while_the_round_goes_on() {
+    const COUNT: u64 = 1000;
+    let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
+    let mut house = House::new("");
+    let mut guests = [house.live(), house.live(), house.live()];
+    let mut heard = [0; 3];
+    for said in 0..COUNT {
+        // Always one turn short of everybody having everything.
+        house.say_to(1, &guests[0], &line);
+        assert!(house.hub.fanout.bytes() < 80 << 10, "after {said}");
+        // One comes and goes, at any place of the round.
+        if said % 7 == 0 {
+            let passing = house.live();
+            house.handle.leave(passing.id);
+        }
+        for (guest, heard) in guests.iter_mut().zip(&mut heard) {
+            for (id, _) in guest.hears() {
+                *heard += 1;
+                assert_eq!(id, *heard);
+            }
+        }
+    }
+    house.turn();
+    for (guest, heard) in guests.iter_mut().zip(heard) {
+        assert_eq!(guest.hears().len() as u64 + heard, COUNT);
     }
 }
 
