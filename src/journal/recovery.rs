@@ -67,7 +67,7 @@ impl fmt::Display for OpenError {
 impl Journal {
     /// Takes the lock, creates or repairs the file, reads and validates all of it.
     ///
-    /// Afterwards every line in it is whole and on disk.
+    /// Afterwards every line in it is whole and, unless `fsync` is `never`, on disk.
     ///
     /// # Errors
     /// When another server uses the file, or the file is unusable: then nothing in it was changed.
@@ -91,7 +91,11 @@ impl Journal {
         let file = Arc::new(open_or_create(path).map_err(unusable)?);
         // Without a record no server wrote to this file.
         let synced = record.as_ref().map_or(u64::MAX, Record::bytes);
-        let end = recover(path, &file, synced, line_limit(max_message)).map_err(failed)?;
+        let end = recover(path, &file, line_limit(max_message)).map_err(failed)?;
+        if fsync != Fsync::Never {
+            let perhaps = perhaps_unsynced(synced, end, line_limit(max_message));
+            bring_to_disk(path, &file, perhaps).map_err(failed)?;
+        }
         let history = History::load(file.clone(), end, line_limit(max_message)).map_err(failed)?;
         if let Some((holes, first_id)) = history.holes() {
             warn!("line {first_id} holds no message and is skipped; {holes} such lines in all");
@@ -158,25 +162,27 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the file end with a whole line that is on disk; returns its length. `synced` is how far
-/// the lock file says that a server came.
-fn recover(path: &Path, file: &File, synced: u64, line_limit: usize) -> io::Result<u64> {
+/// Makes the file end with a whole line; returns its length.
+fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let whole = end_of_whole_lines(file, size)?;
-    let end = if whole == size { size } else { mend_tail(path, file, whole, size, line_limit)? };
-    match rewrite(path, file, perhaps_unsynced(synced, end, line_limit)) {
+    if whole == size { Ok(size) } else { mend_tail(path, file, whole, size, line_limit) }
+}
+
+/// Syncs the file, after the part of it that an earlier sync may have missed was written again.
+fn bring_to_disk(path: &Path, file: &File, perhaps_unsynced: Range<u64>) -> io::Result<()> {
+    match rewrite(path, file, perhaps_unsynced) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
             warn!("{}: {error}; could not write the end of the file again", path.display());
         }
         result => result?,
     }
-    file.sync_data()?;
-    Ok(end)
+    file.sync_data()
 }
 
 /// The part of the file that may be readable in memory and yet not on disk, after a sync that
-/// failed: what came after the lock file was written, at most one batch of the hub. No post is
-/// longer than a line may be.
+/// failed: what came after the length that the lock file names as `synced`, at most one batch of the
+/// hub. No post is longer than a line may be.
 fn perhaps_unsynced(synced: u64, end: u64, line_limit: usize) -> Range<u64> {
     let batch = REWRITE + line_limit as u64;
     synced.clamp(end.saturating_sub(batch), end.saturating_sub(REWRITE))..end
