@@ -24,8 +24,9 @@ use crate::{
 // A start writes a whole batch again.
 const _: () = assert!(BATCH_BYTES as u64 <= REWRITE);
 
-// The promise of `--fsync 1s`: a write that just missed being due waits for one more look.
-const _: () = assert!(SYNC_EVERY.as_millis() + TICK.as_millis() <= 1000);
+// The promise of `--fsync 1s`: a write that just missed being due waits for one more look, and the
+// sync itself takes time, too.
+const _: () = assert!(SYNC_EVERY.as_millis() + TICK.as_millis() <= 900);
 
 impl Hub {
     /// Stores what is said, together with what others appended to the file meanwhile, and shows it.
