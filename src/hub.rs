@@ -180,6 +180,11 @@ impl Hub {
                         break;
                     }
                 }
+                // Nothing that is posted after the stop is taken.
+                Command::Stop => {
+                    others.push(command);
+                    break;
+                }
                 other => others.push(other),
             }
         }

@@ -538,9 +538,10 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
 fn a_server_that_stops_takes_nothing_more_and_says_so() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
-    // What waits with the stop is still taken.
-    house.handle.stop();
+    // A post that came before the stop is taken, and one that came after it is not.
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
+    house.handle.stop();
+    house.handle.post(ann.id, b"\"late\"\n".to_vec()).unwrap();
     house.turn();
     let come_back = 1012_u16.to_be_bytes();
     for guest in [&mut ann, &mut bob] {
@@ -549,6 +550,7 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
         assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
         assert_eq!(frames[1].payload[..2], come_back);
     }
+    house.turn();
     house.say(&bob, "2\n");
     assert_eq!(house.dir.read(), b"1\n");
     // Who joins now gets the history and a close.
