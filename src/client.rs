@@ -109,8 +109,8 @@ fn join(
 ) -> io::Result<Membership> {
     let gone = |HubGone| io::Error::other("the hub is gone");
     let Joined { client, snapshot } = services.hub.join(outbox.clone(), resume).map_err(gone)?;
-    let file = snapshot.range.file().clone();
-    let next_id = Some(snapshot.range.last_id + 1);
+    let file = snapshot.stretch.file().clone();
+    let next_id = Some(snapshot.stretch.last_id + 1);
     let membership = Membership { services, outbox, file, client };
     let mut history = HistoryFrame::new(snapshot)?;
     let head = response.len();

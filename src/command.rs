@@ -11,7 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
 use crate::{
-    history::{Range, Resume, Snapshot, Times, Window},
+    history::{Resume, Snapshot, Stretch, Times, Window},
     metrics::Status,
     outbox::Outbox,
     wire::ErrorAnswer,
@@ -111,7 +111,7 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct View {
     /// The lines.
-    pub range: Range,
+    pub stretch: Stretch,
     /// When they were accepted.
     pub times: Times,
     /// The name of the numbering.
@@ -135,7 +135,7 @@ pub struct Joined {
 #[derive(Debug)]
 pub enum Next {
     /// Send these, and ask again.
-    Stretch(Range, Times),
+    Stretch(Stretch, Times),
     /// Send what waits between frames, and ask again.
     Control,
     /// Nothing: it has everything, and the hub sends to it from now on.

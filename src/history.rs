@@ -1,7 +1,7 @@
 //! The text file as history: which lines are messages and where they stand.
 //!
 //! Memory holds only what finds things in the file: a sparse list of line offsets and the holes
-//! (lines that hold no message). The hub owns it. Others are given a [`Range`] of it, which reads the
+//! (lines that hold no message). The hub owns it. Others are given a [`Stretch`] of it, which reads the
 //! file itself.
 
 use std::{fs::File, io, sync::Arc};
@@ -9,10 +9,10 @@ use std::{fs::File, io, sync::Arc};
 use crate::lines::{Lines, read_at};
 
 mod load;
-mod range;
+mod stretch;
 mod times;
 
-pub use range::{Located, Messages, Range, Text};
+pub use stretch::{LocatedMessage, MessageText, Messages, Stretch};
 pub use times::Times;
 
 /// Distance in bytes of the file between two remembered line offsets: what has to be searched to
@@ -23,10 +23,10 @@ const STRIDE: u64 = 8 << 10;
 pub const BLOCK: usize = 128 << 10;
 
 /// What a client that is behind is given at a time, in bytes of the file.
-const STRETCH: u64 = 512 << 10;
+const STRETCH_BYTES: u64 = 512 << 10;
 
 // What is asked for at a time fills a block, and is found without reading more than it.
-const _: () = assert!(STRIDE < BLOCK as u64 && BLOCK as u64 <= STRETCH);
+const _: () = assert!(STRIDE < BLOCK as u64 && BLOCK as u64 <= STRETCH_BYTES);
 
 /// The byte order mark that some editors put before line 1.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -223,29 +223,29 @@ impl History {
             }
             Some(_) => (limited, Some(false)),
         };
-        Snapshot { range: self.range(first_id, last_id), epoch: epoch.clone(), resumed }
+        Snapshot { stretch: self.lines(first_id, last_id), epoch: epoch.clone(), resumed }
     }
 
     /// What somebody who reads the history wants of it, as far as it is there.
-    pub fn window(&self, window: &Window) -> Range {
+    pub fn window(&self, window: &Window) -> Stretch {
         let before = window.before.unwrap_or(u64::MAX).min(self.last_id() + 1).max(1);
         match (window.after, window.limit) {
-            (None, None) => self.range(1, before - 1),
-            (None, Some(limit)) => self.range(self.first_of_last(limit, before), before - 1),
+            (None, None) => self.lines(1, before - 1),
+            (None, Some(limit)) => self.lines(self.first_of_last(limit, before), before - 1),
             (Some(after), limit) => {
                 let first_id = after.saturating_add(1).min(before);
                 let last_id = match limit {
                     None => before - 1,
                     Some(limit) => self.last_of_first(limit, first_id).min(before - 1),
                 };
-                self.range(first_id, last_id)
+                self.lines(first_id, last_id)
             }
         }
     }
 
     /// The lines `first_id..=last_id`, which the history must have.
-    fn range(&self, first_id: u64, last_id: u64) -> Range {
-        Range {
+    fn lines(&self, first_id: u64, last_id: u64) -> Stretch {
+        Stretch {
             file: self.file.clone(),
             line_limit: self.line_limit,
             first_id,
@@ -270,13 +270,13 @@ impl History {
     }
 
     /// The next lines for somebody who has everything before `first_id`: about as many as fit in a stretch.
-    pub fn stretch(&self, first_id: u64) -> Range {
+    pub fn stretch(&self, first_id: u64) -> Stretch {
         let marks = &self.index.marks;
         let near = self.near(first_id);
-        let far = marks.partition_point(|mark| mark.offset < near.offset + STRETCH);
+        let far = marks.partition_point(|mark| mark.offset < near.offset + STRETCH_BYTES);
         match marks.get(far) {
-            Some(mark) if mark.id > first_id => self.range(first_id, mark.id - 1),
-            _ => self.range(first_id, self.last_id()),
+            Some(mark) if mark.id > first_id => self.lines(first_id, mark.id - 1),
+            _ => self.lines(first_id, self.last_id()),
         }
     }
 
@@ -328,7 +328,7 @@ impl History {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The lines in it.
-    pub range: Range,
+    pub stretch: Stretch,
     /// The name of the numbering.
     pub epoch: Arc<str>,
     /// Whether it goes on where `after` said, if that was said.

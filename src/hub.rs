@@ -253,9 +253,9 @@ impl Hub {
         let Some(standing) = self.fanout.catch_up(client, next_id) else { return };
         let next = match standing {
             Standing::Lacks(next_id) => {
-                let range = self.history.stretch(next_id);
-                let times = self.times.within(&range);
-                Next::Stretch(range, times)
+                let stretch = self.history.stretch(next_id);
+                let times = self.times.within(&stretch);
+                Next::Stretch(stretch, times)
             }
             Standing::Waits => Next::Control,
             Standing::Live(sent) => {
@@ -282,10 +282,10 @@ impl Hub {
         if let Some(follower) = follow.filter(|_| !self.stopping) {
             self.followers.add(follower);
         }
-        let range = self.history.window(window);
+        let stretch = self.history.window(window);
         let view = View {
-            times: self.times.within(&range),
-            range,
+            times: self.times.within(&stretch),
+            stretch,
             epoch: self.journal.epoch().clone(),
             last_id: self.history.last_id(),
             end: self.history.end(),

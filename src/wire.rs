@@ -16,7 +16,7 @@ use tungstenite::protocol::frame::{
 };
 
 use crate::{
-    history::{Located, Messages, Range, Snapshot, Text, Times},
+    history::{LocatedMessage, MessageText, Messages, Snapshot, Stretch, Times},
     lines::read_at,
     message::push_json_string,
 };
@@ -167,8 +167,8 @@ impl LiveFrames {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn new(range: Range, times: Times) -> io::Result<LiveFrames> {
-        Ok(LiveFrames { messages: range.messages()?, times })
+    pub fn new(stretch: Stretch, times: Times) -> io::Result<LiveFrames> {
+        Ok(LiveFrames { messages: stretch.messages()?, times })
     }
 
     /// Makes `frames` those that come next, whole, of `least` bytes or a little more; none at the end.
@@ -178,7 +178,7 @@ impl LiveFrames {
     pub fn fill(&mut self, frames: &mut Frames, least: usize) -> io::Result<()> {
         frames.clear();
         while frames.bytes().len() < least
-            && let Some(Located { id, offset, data }) = self.messages.next()?
+            && let Some(LocatedMessage { id, offset, data }) = self.messages.next()?
         {
             frames.push(data, offset, id, self.times.of(id));
         }
@@ -260,16 +260,16 @@ impl CutFrame {
 }
 
 /// A `message_history` frame that is read from the file as it is sent: one frame, whose header has the
-/// length, known from the range and its holes, and whose array is the file with each `\n` made a `,`.
+/// length, known from the stretch and its holes, and whose array is the file with each `\n` made a `,`.
 #[derive(Clone, Debug)]
 pub struct HistoryFrame {
-    range: Range,
+    stretch: Stretch,
     epoch: Arc<str>,
     resumed: Option<bool>,
     part: Part,
     /// How many bytes of the part are out, but for those of the array.
     within: usize,
-    array: Text,
+    array: MessageText,
     /// The next id that may have to be named as skipped.
     hole: u64,
 }
@@ -293,10 +293,10 @@ impl HistoryFrame {
     /// # Errors
     /// When the file cannot be read.
     pub fn new(snapshot: Snapshot) -> io::Result<HistoryFrame> {
-        let Snapshot { range, epoch, resumed } = snapshot;
-        let array = range.clone().text()?;
-        let hole = range.first_id;
-        Ok(HistoryFrame { range, epoch, resumed, part: Part::Header, within: 0, array, hole })
+        let Snapshot { stretch, epoch, resumed } = snapshot;
+        let array = stretch.clone().text()?;
+        let hole = stretch.first_id;
+        Ok(HistoryFrame { stretch, epoch, resumed, part: Part::Header, within: 0, array, hole })
     }
 
     /// Leaves the frame's header out: for those who are sent the payload by other means.
@@ -312,7 +312,7 @@ impl HistoryFrame {
 
     /// The length of the payload, before any of it has been taken.
     pub fn payload_len(&self) -> u64 {
-        let skipped: u64 = self.range.holes_from(self.hole).map(|id| digits(id) as u64 + 1).sum();
+        let skipped: u64 = self.stretch.holes_from(self.hole).map(|id| digits(id) as u64 + 1).sum();
         // Each id brings a comma but for the first, whose place the closing bracket takes.
         let skipped = if skipped == 0 { 0 } else { SKIPPED.len() as u64 + skipped };
         let rest = HISTORY.len() + self.ids().len() + self.end().len();
@@ -369,7 +369,7 @@ impl HistoryFrame {
             Part::Array => return None,
             Part::Ids => words = self.ids(),
             Part::Skipped => {
-                let is_first = self.hole == self.range.first_id;
+                let is_first = self.hole == self.stretch.first_id;
                 words.extend_from_slice(if is_first { SKIPPED } else { b"," });
                 push_number(self.next_hole()?, &mut words);
             }
@@ -380,14 +380,14 @@ impl HistoryFrame {
     }
 
     fn next_hole(&self) -> Option<u64> {
-        self.range.holes_from(self.hole).next()
+        self.stretch.holes_from(self.hole).next()
     }
 
     fn ids(&self) -> Vec<u8> {
         let mut words = br#"],"first_id":"#.to_vec();
-        push_number(self.range.first_id, &mut words);
+        push_number(self.stretch.first_id, &mut words);
         words.extend_from_slice(br#","last_id":"#);
-        push_number(self.range.last_id, &mut words);
+        push_number(self.stretch.last_id, &mut words);
         words
     }
 

@@ -106,7 +106,7 @@ impl Cursor {
             return Ok(Sent::All);
         }
         let mut step = Step { sent: 0 };
-        let mut stretch = None;
+        let mut unsent = None;
         while step.sent < buffers.turn {
             if !self.finish_frame(&mut step, buffers)? {
                 return Ok(step.end());
@@ -116,14 +116,14 @@ impl Cursor {
                 Some(Last::No) => {}
                 None => return Ok(step.end()),
             }
-            match &mut stretch {
+            match &mut unsent {
                 None => match self.behind.hub.catch_up(self.behind.client, self.behind.next_id) {
                     Ok(Next::Live) => return Ok(Sent::All),
                     Ok(Next::Control) => {}
-                    Ok(Next::Stretch(range, times)) => {
-                        let after = range.last_id + 1;
-                        let frames = LiveFrames::new(range, times).inspect_err(unreadable)?;
-                        stretch = Some((frames, after));
+                    Ok(Next::Stretch(stretch, times)) => {
+                        let after = stretch.last_id + 1;
+                        let frames = LiveFrames::new(stretch, times).inspect_err(unreadable)?;
+                        unsent = Some((frames, after));
                     }
                     // Its goodbye waits to be sent, if there is one.
                     Err(_) if !self.hub_is_gone => self.hub_is_gone = true,
@@ -134,7 +134,7 @@ impl Cursor {
                     if buffers.frames.is_empty() {
                         // Holes may stand at its end.
                         self.behind.next_id = Some(*after);
-                        stretch = None;
+                        unsent = None;
                         continue;
                     }
                     if !self.send_frames(&mut step, buffers)? {

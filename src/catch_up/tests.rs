@@ -250,7 +250,7 @@ impl Chat {
         let join = Command::Join { outbox: outbox.clone(), resume, reply };
         self.hub.step(iter::once(join)).expect("the file is fine");
         let Joined { client, snapshot } = answer.recv().expect("an answer");
-        let history = (snapshot.range.first_id, snapshot.range.last_id);
+        let history = (snapshot.stretch.first_id, snapshot.stretch.last_id);
         let frame = HistoryFrame::new(snapshot).expect("the file can be read");
         let cursor = Cursor::new(Behind {
             cut: CutFrame::of(b"HTTP/1.1 101 \r\n\r\n", 0),

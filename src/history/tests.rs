@@ -201,9 +201,9 @@ fn snapshot_of(history: &History, resume: &Resume) -> Snapshot {
     history.snapshot(resume, &Arc::from(EPOCH))
 }
 
-fn read(range: Range) -> Vec<(u64, Vec<u8>)> {
-    let file = range.file().clone();
-    let mut messages = range.messages().expect("the file can be read");
+fn read(stretch: Stretch) -> Vec<(u64, Vec<u8>)> {
+    let file = stretch.file().clone();
+    let mut messages = stretch.messages().expect("the file can be read");
     let mut all = Vec::new();
     while let Some(message) = messages.next().expect("the file can be read") {
         let mut stored = vec![0; message.data.len()];
@@ -233,7 +233,7 @@ fn check_snapshot(history: &History, model: &Model, resume: &Resume) {
     let (first_id, resumed) = model.resumed(resume);
     let snapshot = snapshot_of(history, resume);
     assert_eq!(
-        (snapshot.range.first_id, snapshot.range.last_id, snapshot.resumed),
+        (snapshot.stretch.first_id, snapshot.stretch.last_id, snapshot.resumed),
         (first_id, model.last_id(), resumed),
         "{resume:?}"
     );
@@ -269,7 +269,7 @@ fn check_messages(history: &History, model: &Model, first_id: u64, last_id: u64)
         .into_iter()
         .map(|id| (id, message::trim(model.text(id)).to_vec()))
         .collect();
-    assert!(read(history.range(first_id, last_id)) == expected, "lines {first_id} to {last_id}");
+    assert!(read(history.lines(first_id, last_id)) == expected, "lines {first_id} to {last_id}");
 }
 
 proptest! {
@@ -329,8 +329,8 @@ proptest! {
     ) {
         let history = model.load();
         for (after, before, limit) in asked {
-            let range = history.window(&Window { after, before, limit });
-            let (first_id, last_id) = (range.first_id, range.last_id);
+            let stretch = history.window(&Window { after, before, limit });
+            let (first_id, last_id) = (stretch.first_id, stretch.last_id);
             prop_assert!(first_id >= 1 && last_id <= model.last_id() && first_id <= last_id + 1);
             let end = before.map_or(model.last_id(), |before| before.saturating_sub(1));
             let mut expected = model.messages(after.unwrap_or(0) + 1, end.min(model.last_id()));
@@ -341,9 +341,9 @@ proptest! {
                     None => drop(expected.drain(..from)),
                 }
             }
-            let ids: Vec<_> = read(range.clone()).into_iter().map(|(id, _)| id).collect();
+            let ids: Vec<_> = read(stretch.clone()).into_iter().map(|(id, _)| id).collect();
             prop_assert_eq!(&ids, &expected, "after {:?} before {:?} limit {:?}", after, before, limit);
-            let snapshot = Snapshot { range, epoch: EPOCH.into(), resumed: None };
+            let snapshot = Snapshot { stretch, epoch: EPOCH.into(), resumed: None };
             let frame = HistoryFrame::new(snapshot).expect("the file can be read");
             let payload = model.payload(first_id, last_id, None);
             prop_assert_eq!(frame.payload_len(), payload.len() as u64);
@@ -365,8 +365,8 @@ proptest! {
         for id in model.messages(4, last_id) {
             times.push(id, 1_000 + id / step);
         }
-        let range = history.range(first_id, last_id);
-        let mut live = LiveFrames::new(range.clone(), times.within(&range)).unwrap();
+        let stretch = history.lines(first_id, last_id);
+        let mut live = LiveFrames::new(stretch.clone(), times.within(&stretch)).unwrap();
         let mut sent = Vec::new();
         let mut frames = Frames::default();
         loop {
@@ -479,7 +479,7 @@ fn a_part_in_the_middle_of_a_long_line_is_not_read_beyond_its_own_end() {
 #[test]
 fn stretches_go_on_without_a_gap_and_none_is_much_longer_than_it_should() {
     let line = format!("{:>1000}\n", 7);
-    let count = 3 * STRETCH / line.len() as u64;
+    let count = 3 * STRETCH_BYTES / line.len() as u64;
     let file = crate::testing::file_of(line.repeat(count as usize).as_bytes());
     let history = History::load(file, count * line.len() as u64, LIMIT).unwrap();
     let mut next_id = 5;
@@ -489,7 +489,7 @@ fn stretches_go_on_without_a_gap_and_none_is_much_longer_than_it_should() {
         assert_eq!(stretch.first_id, next_id);
         assert!(stretch.last_id >= next_id && stretch.last_id <= history.last_id());
         let bytes = (stretch.last_id - next_id + 1) * line.len() as u64;
-        assert!(bytes <= STRETCH + 2 * STRIDE, "{bytes} bytes");
+        assert!(bytes <= STRETCH_BYTES + 2 * STRIDE, "{bytes} bytes");
         stretches += 1;
         next_id = stretch.last_id + 1;
     }
@@ -499,10 +499,10 @@ fn stretches_go_on_without_a_gap_and_none_is_much_longer_than_it_should() {
 
 #[test]
 fn a_stretch_has_at_least_one_line_however_long() {
-    let long = format!("{}1\n", " ".repeat(STRETCH as usize + 100));
+    let long = format!("{}1\n", " ".repeat(STRETCH_BYTES as usize + 100));
     let text = format!("1\n{long}2\n");
     let file = crate::testing::file_of(text.as_bytes());
-    let history = History::load(file, text.len() as u64, 2 * STRETCH as usize).unwrap();
+    let history = History::load(file, text.len() as u64, 2 * STRETCH_BYTES as usize).unwrap();
     assert_eq!(history.holes(), None);
     for id in 1..=3 {
         assert!(history.stretch(id).last_id >= id);
@@ -521,11 +521,11 @@ fn memory_is_a_mark_for_every_stretch_of_the_file() {
 }
 
 #[test]
-fn a_range_stays_true_while_the_file_grows() {
+fn a_stretch_stays_true_while_the_file_grows() {
     let made = [Made::Message(10), Made::Blank, Made::Message(20), Made::Blank];
     let model = Model::new(b"", &made);
     let mut history = model.load_lines(2);
-    let before = history.clone_range();
+    let before = history.whole();
     history.push_line(model.lines[2].0.len() as u64 + 1);
     history.push_hole(1);
     assert_eq!(read(before).into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [1]);
@@ -533,8 +533,8 @@ fn a_range_stays_true_while_the_file_grows() {
 }
 
 impl History {
-    fn clone_range(&self) -> Range {
-        self.range(1, self.last_id())
+    fn whole(&self) -> Stretch {
+        self.lines(1, self.last_id())
     }
 }
 
@@ -544,7 +544,7 @@ fn a_line_that_changed_under_the_reader_is_an_error_and_no_message() {
     let mut history = History::load(file, 4, LIMIT).unwrap();
     // The history is told of a line that is not in the file.
     history.push_line(2);
-    let mut messages = history.range(1, 3).messages().unwrap();
+    let mut messages = history.lines(1, 3).messages().unwrap();
     assert_eq!(messages.next().unwrap().map(|message| message.id), Some(1));
     assert_eq!(messages.next().unwrap().map(|message| message.id), Some(2));
     assert!(messages.next().is_err());

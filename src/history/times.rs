@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Range;
+use super::Stretch;
 
 /// When messages were accepted, as long as that is remembered.
 ///
@@ -36,10 +36,10 @@ impl Times {
         later.checked_sub(1).map(|at| self.runs[at].1)
     }
 
-    /// The part that says something of a range.
-    pub fn within(&self, range: &Range) -> Times {
-        let from = self.runs.partition_point(|&(first_id, _)| first_id <= range.first_id);
-        let to = self.runs.partition_point(|&(first_id, _)| first_id <= range.last_id);
+    /// The part that says something of a stretch.
+    pub fn within(&self, stretch: &Stretch) -> Times {
+        let from = self.runs.partition_point(|&(first_id, _)| first_id <= stretch.first_id);
+        let to = self.runs.partition_point(|&(first_id, _)| first_id <= stretch.last_id);
         Times { runs: self.runs.range(from.saturating_sub(1)..to).copied().collect() }
     }
 }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_times_of_a_range_are_those_of_its_lines() {
+    fn the_times_of_a_stretch_are_those_of_its_lines() {
         let text = "1\n".repeat(30);
         let history = History::load(file_of(text.as_bytes()), text.len() as u64, 100).unwrap();
         let mut times = Times::default();
@@ -83,7 +83,7 @@ mod tests {
         }
         for first_id in 1..=31 {
             for last_id in first_id - 1..=30 {
-                let some = times.within(&history.range(first_id, last_id));
+                let some = times.within(&history.lines(first_id, last_id));
                 assert!(some.runs.len() as u64 <= last_id + 1 - first_id + 1);
                 for id in first_id..=last_id {
                     assert_eq!(some.of(id), times.of(id), "{id} of {first_id} to {last_id}");

@@ -298,13 +298,15 @@ fn who_joins_has_everything_in_the_history_or_live_and_nothing_twice() {
     // In one turn with what is said.
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
     let (mut bob, snapshot) = house.join_in_a_turn();
-    assert_eq!(snapshot.range.last_id, 1);
+    assert_eq!(snapshot.stretch.last_id, 1);
     // While the history is on its way.
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
     assert_eq!(bob.hears(), []);
-    let Next::Stretch(range, times) = house.catch_up(&bob) else { panic!("message 2 is missing") };
-    assert_eq!((range.first_id, range.last_id), (2, 3));
+    let Next::Stretch(stretch, times) = house.catch_up(&bob) else {
+        panic!("message 2 is missing")
+    };
+    assert_eq!((stretch.first_id, stretch.last_id), (2, 3));
     assert!(times.of(2).is_some());
     assert!(matches!(house.catch_up_from(&bob, Some(4)), Next::Live));
     house.say(&ann, "4\n");
@@ -338,8 +340,10 @@ fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cu
     assert_eq!((fallen[0].next_id, fallen[0].history.is_none()), (Some(3), true));
     assert!(bob.outbox.is_behind());
     assert_eq!((house.hub.status().clients, house.hub.status().clients_behind), (2, 1));
-    let Next::Stretch(range, _) = house.catch_up_from(&bob, Some(3)) else { panic!("it lacks 3") };
-    assert_eq!((range.first_id, range.last_id), (3, 4));
+    let Next::Stretch(stretch, _) = house.catch_up_from(&bob, Some(3)) else {
+        panic!("it lacks 3")
+    };
+    assert_eq!((stretch.first_id, stretch.last_id), (3, 4));
     // An answer of its own waits to be sent.
     assert_eq!(bob.outbox.control(b"12"), Control::Done);
     assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Control));
@@ -359,8 +363,8 @@ fn a_client_whose_own_thread_found_the_socket_full_lacks_what_was_said_since() {
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
     assert_eq!(house.fallen.try_iter().count(), 0, "its own thread hands it over");
-    let Next::Stretch(range, _) = house.catch_up(&bob) else { panic!("message 2 is missing") };
-    assert_eq!((range.first_id, range.last_id), (2, 3));
+    let Next::Stretch(stretch, _) = house.catch_up(&bob) else { panic!("message 2 is missing") };
+    assert_eq!((stretch.first_id, stretch.last_id), (2, 3));
     bob.peer.read(usize::MAX);
     bob.peer.bytes.clear();
     assert!(matches!(house.catch_up_from(&bob, Some(4)), Next::Live));
@@ -472,7 +476,7 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     assert_eq!(file.metadata().unwrap().len(), filled);
     assert_eq!(house.hub.history.end(), filled);
     // The server stays up, and who joins gets what there is.
-    assert_eq!(house.join(ROOMY).1.range.last_id, 2);
+    assert_eq!(house.join(ROOMY).1.stretch.last_id, 2);
 }
 
 #[test]
@@ -555,7 +559,7 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
     assert_eq!(house.dir.read(), b"1\n");
     // Who joins now gets the history and a close.
     let (eve, snapshot) = house.join(ROOMY);
-    assert_eq!(snapshot.range.last_id, 1);
+    assert_eq!(snapshot.stretch.last_id, 1);
     let mut waiting = Vec::new();
     eve.outbox.take_waiting(&mut waiting);
     assert_eq!(frames_in(&waiting).0[0].payload[..2], come_back);

@@ -47,7 +47,7 @@ impl Exchange<'_> {
         if self.request.method() == Method::HEAD {
             return Ok(());
         }
-        self.copy(view.range.file(), start, end)
+        self.copy(view.stretch.file(), start, end)
     }
 
     fn copy(&mut self, file: &File, mut from: u64, end: u64) -> Result<(), Stop> {

@@ -29,8 +29,8 @@ impl Exchange<'_> {
                 Ok(()) => {
                     let window = Window { after: Some(after), ..Window::default() };
                     let Ok(view) = self.web.hub.look(window, None) else { return Ok(()) };
-                    after = view.range.last_id;
-                    self.write_range(body, form, &rest, view.range, &view.times)?;
+                    after = view.stretch.last_id;
+                    self.write_stretch(body, form, &rest, view.stretch, &view.times)?;
                 }
                 Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::PeerGone),
                 Err(RecvTimeoutError::Timeout) => {

@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 use super::{Exchange, Headers, JSON, PeerGone, Stop, response_epoch};
 use crate::{
     command::View,
-    history::{BLOCK, Located, Range, Snapshot, Times, Window},
+    history::{BLOCK, LocatedMessage, Snapshot, Stretch, Times, Window},
     http::{
         HttpRefusal,
         query::{number, parameters},
@@ -109,10 +109,10 @@ impl Exchange<'_> {
         let missing = || HttpRefusal::not_found("there is no such message; GET /messages has all");
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
-        let View { range, times, epoch, .. } =
+        let View { stretch, times, epoch, .. } =
             self.look(Window { after: Some(after), before, limit: None }, None)?;
         let mut line = Vec::new();
-        match range.messages()?.next()? {
+        match stretch.messages()?.next()? {
             Some(found) if found.id == id => {
                 push_line(&mut line, id, times.of(id), found.data);
             }
@@ -170,8 +170,8 @@ impl Exchange<'_> {
             response_epoch(&view.epoch),
         ];
         if form == Form::Array && query.text.is_none() {
-            let View { range, epoch, .. } = view;
-            let frame = HistoryFrame::new(Snapshot { range, epoch, resumed: None })?;
+            let View { stretch, epoch, .. } = view;
+            let frame = HistoryFrame::new(Snapshot { stretch, epoch, resumed: None })?;
             headers.push((header::CONTENT_LENGTH, frame.payload_len().to_string()));
             self.begin(StatusCode::OK, headers, &[])?;
             return if self.is_head() { Ok(()) } else { self.array(frame.without_header()) };
@@ -184,8 +184,8 @@ impl Exchange<'_> {
             self.found_array(&mut body, query, &view)?;
             return Ok(body.finish(self)?);
         }
-        let (after, last_id) = (view.range.last_id, view.last_id);
-        self.write_range(&mut body, form, query, view.range, &view.times)?;
+        let (after, last_id) = (view.stretch.last_id, view.last_id);
+        self.write_stretch(&mut body, form, query, view.stretch, &view.times)?;
         if query.follow {
             self.follow(&mut body, form, query, after, last_id, woken)?;
         }
@@ -213,7 +213,7 @@ impl Exchange<'_> {
     fn found_array(&mut self, body: &mut Chunks, query: &Query, view: &View) -> Result<(), Stop> {
         body.bytes.extend_from_slice(br#"{"type":"message_history","data":["#);
         let mut comma: &[u8] = b"";
-        for_found(query, &view.range, |_, data| {
+        for_found(query, &view.stretch, |_, data| {
             body.bytes.extend_from_slice(comma);
             body.bytes.extend_from_slice(data);
             comma = b",";
@@ -221,31 +221,31 @@ impl Exchange<'_> {
         })?;
         body.bytes.extend_from_slice(br#"],"ids":["#);
         comma = b"";
-        for_found(query, &view.range, |id, _| {
+        for_found(query, &view.stretch, |id, _| {
             body.bytes.extend_from_slice(comma);
             push_number(id, &mut body.bytes);
             comma = b",";
             body.flush_full(self)
         })?;
         body.bytes.extend_from_slice(br#"],"first_id":"#);
-        push_number(view.range.first_id, &mut body.bytes);
+        push_number(view.stretch.first_id, &mut body.bytes);
         body.bytes.extend_from_slice(br#","last_id":"#);
-        push_number(view.range.last_id, &mut body.bytes);
+        push_number(view.stretch.last_id, &mut body.bytes);
         body.bytes.extend_from_slice(br#","epoch":""#);
         body.bytes.extend_from_slice(view.epoch.as_bytes());
         body.bytes.extend_from_slice(b"\"}");
         Ok(())
     }
 
-    pub(super) fn write_range(
+    pub(super) fn write_stretch(
         &mut self,
         body: &mut Chunks,
         form: Form,
         query: &Query,
-        range: Range,
+        stretch: Stretch,
         times: &Times,
     ) -> Result<(), Stop> {
-        for_found(query, &range, |id, data| {
+        for_found(query, &stretch, |id, data| {
             if form == Form::Events {
                 body.bytes.extend_from_slice(b"id: ");
                 push_number(id, &mut body.bytes);
@@ -282,7 +282,7 @@ impl Exchange<'_> {
 /// Calls `each` with the messages that a query wants, in order.
 fn for_found(
     query: &Query,
-    range: &Range,
+    stretch: &Stretch,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), PeerGone>,
 ) -> Result<(), Stop> {
     let finder = query.finder();
@@ -292,17 +292,17 @@ fn for_found(
     if let (Some(limit), None) = (limit, query.window.after) {
         // The last ones are wanted: how many there are decides where they begin. The file is read
         // twice rather than held.
-        let mut messages = range.clone().messages()?;
+        let mut messages = stretch.clone().messages()?;
         let mut count = 0_u64;
-        while let Some(Located { data, .. }) = messages.next()? {
+        while let Some(LocatedMessage { data, .. }) = messages.next()? {
             count += u64::from(is_found(data));
         }
         skipped = count.saturating_sub(limit);
     }
     let mut left = limit.unwrap_or(u64::MAX);
-    let mut messages = range.clone().messages()?;
+    let mut messages = stretch.clone().messages()?;
     while left > 0
-        && let Some(Located { id, data, .. }) = messages.next()?
+        && let Some(LocatedMessage { id, data, .. }) = messages.next()?
     {
         if !is_found(data) {
             continue;

@@ -17,8 +17,8 @@ fn open_error(path: &Path) -> String {
 
 /// The lines that a history serves, with their ids.
 fn served(history: &History) -> Vec<(u64, Vec<u8>)> {
-    let range = history.window(&Default::default());
-    let mut messages = range.messages().expect("the file can be read");
+    let stretch = history.window(&Default::default());
+    let mut messages = stretch.messages().expect("the file can be read");
     let mut all = Vec::new();
     while let Some(message) = messages.next().expect("the file can be read") {
         let (id, text) = (message.id, message.data);

@@ -13,7 +13,7 @@ use crate::{
 
 /// A stretch of the history, to be read by the thread that holds it.
 #[derive(Clone, Debug)]
-pub struct Range {
+pub struct Stretch {
     pub(super) file: Arc<File>,
     pub(super) line_limit: usize,
     /// The first line.
@@ -28,7 +28,7 @@ pub struct Range {
     pub(super) holes: Arc<Vec<Hole>>,
 }
 
-impl Range {
+impl Stretch {
     /// Whether there is no line in it.
     pub fn is_empty(&self) -> bool {
         self.first_id > self.last_id
@@ -65,14 +65,14 @@ impl Range {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn text(self) -> io::Result<Text> {
+    pub fn text(self) -> io::Result<MessageText> {
         let (offset, end) = self.offsets()?;
         let hole = self.holes.partition_point(|hole| hole.end <= offset);
-        // A hole that the range begins or ends in counts as far as it is in the range.
+        // A hole that the stretch begins or ends in counts as far as it is in the stretch.
         let inside = |hole: &Hole| hole.end.min(end).saturating_sub(hole.start.max(offset));
         let holes = self.holes[hole..].iter().take_while(|hole| hole.start < end);
         let left = (end - offset - holes.map(inside).sum::<u64>()).saturating_sub(1);
-        Ok(Text { file: self.file, holes: self.holes, hole, offset, end, left })
+        Ok(MessageText { file: self.file, holes: self.holes, hole, offset, end, left })
     }
 
     /// The offsets where the first line begins and the last one ends.
@@ -101,7 +101,7 @@ impl Range {
     }
 }
 
-/// Reads the messages of a range, one at a time.
+/// Reads the messages of a stretch, one at a time.
 #[derive(Debug)]
 pub struct Messages {
     next_id: u64,
@@ -114,7 +114,7 @@ pub struct Messages {
 
 /// A message in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Located<'a> {
+pub struct LocatedMessage<'a> {
     /// The number of its line.
     pub id: u64,
     /// The offset in the file of its first byte.
@@ -124,12 +124,12 @@ pub struct Located<'a> {
 }
 
 impl Messages {
-    /// The next message, or `None` at the end of the range.
+    /// The next message, or `None` at the end of the stretch.
     ///
     /// # Errors
     /// When the file cannot be read.
     #[allow(clippy::should_implement_trait, reason = "lends from its buffer, as no Iterator can")]
-    pub fn next(&mut self) -> io::Result<Option<Located<'_>>> {
+    pub fn next(&mut self) -> io::Result<Option<LocatedMessage<'_>>> {
         while let Some(hole) = self.holes.get(self.hole)
             && hole.first_id <= self.next_id
         {
@@ -147,17 +147,17 @@ impl Messages {
         match self.lines.next()? {
             Some(Line::Whole(text)) => {
                 let offset = start + message::leading_space(text) as u64;
-                Ok(Some(Located { id, offset, data: message::trim(text) }))
+                Ok(Some(LocatedMessage { id, offset, data: message::trim(text) }))
             }
             _ => Err(io::Error::other("a line of the text file is not what it was")),
         }
     }
 }
 
-/// The messages of a range as they stand in the file: every byte of their lines, without holes and
+/// The messages of a stretch as they stand in the file: every byte of their lines, without holes and
 /// without the `\n` of the last one.
 #[derive(Clone, Debug)]
-pub struct Text {
+pub struct MessageText {
     file: Arc<File>,
     holes: Arc<Vec<Hole>>,
     /// The first of `holes` that does not end at or before `offset`.
@@ -169,7 +169,7 @@ pub struct Text {
     left: u64,
 }
 
-impl Text {
+impl MessageText {
     /// How many bytes are still to be read.
     pub fn left(&self) -> u64 {
         self.left
