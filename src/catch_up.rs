@@ -34,7 +34,7 @@ use crate::{
 
 mod cursor;
 
-use cursor::{Buffers, Cursor, Sent};
+use cursor::{Buffers, Cursor, Progress};
 
 /// The stack of a thread that catches up: its blocks are on the heap.
 const STACK: usize = 64 << 10;
@@ -42,16 +42,16 @@ const STACK: usize = 64 << 10;
 /// How often, within the stall timeout, a client that does not seem to take anything is tried. The
 /// kernel says that a socket takes more only when half of what it may hold is free; a try sees every
 /// byte of progress. Ten thousand tries cost some 30 ms.
-const TRIES: u32 = 4;
+const TRIES_PER_TIMEOUT: u32 = 4;
 
 /// Events taken from the kernel at a time.
-const EVENTS: usize = 256;
+const EVENTS_AT_ONCE: usize = 256;
 
 /// How long a thread without clients waits before it looks whether a count is to be logged.
-const IDLE: Duration = Duration::from_secs(30);
+const LOG_WAIT: Duration = Duration::from_secs(30);
 
 /// The event of the thread's own inbox; clients are numbered from 1.
-const INBOX: u64 = 0;
+const INBOX_EVENT: u64 = 0;
 
 /// A client that is behind, for those who catch it up.
 #[derive(Debug)]
@@ -149,14 +149,14 @@ impl Thread {
     ) -> io::Result<(Inbox, Thread)> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &wake, epoll::EventData::new_u64(INBOX), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(INBOX_EVENT), epoll::EventFlags::IN)?;
         let (clients, inbox) = unbounded();
         let thread = Thread {
             inbox,
             wake: wake.clone(),
             epoll,
             clients: HashMap::new(),
-            next_number: INBOX + 1,
+            next_number: INBOX_EVENT + 1,
             buffers: Buffers::new(metrics),
             stall_timeout,
             stalled: stalled.clone(),
@@ -165,9 +165,9 @@ impl Thread {
     }
 
     fn run(mut self) {
-        let between_tries = self.stall_timeout / TRIES;
+        let between_tries = self.stall_timeout / TRIES_PER_TIMEOUT;
         let mut try_at = Instant::now() + between_tries;
-        let mut events = Vec::with_capacity(EVENTS);
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
         loop {
             if self.clients.is_empty() {
                 self.buffers.shrink();
@@ -185,13 +185,13 @@ impl Thread {
             }
             for event in events.drain(..) {
                 match event.data.u64() {
-                    INBOX => self.clear_wake(),
-                    number => self.go_on(number, Instant::now()),
+                    INBOX_EVENT => self.clear_wake(),
+                    number => self.step_client(number, Instant::now()),
                 }
             }
             let now = Instant::now();
             if now >= try_at {
-                self.try_all(now);
+                self.step_idle_clients(now);
                 self.log_stalled();
                 try_at = now + between_tries;
             }
@@ -203,7 +203,7 @@ impl Thread {
             if !self.lock_stalled().is_pending() {
                 return self.inbox.recv().map_err(RecvTimeoutError::from);
             }
-            match self.inbox.recv_timeout(IDLE) {
+            match self.inbox.recv_timeout(LOG_WAIT) {
                 Err(RecvTimeoutError::Timeout) => self.log_stalled(),
                 result => return result,
             }
@@ -255,22 +255,22 @@ impl Thread {
     }
 
     /// Sends a client as much as its socket takes, within bounds.
-    fn go_on(&mut self, number: u64, now: Instant) {
+    fn step_client(&mut self, number: u64, now: Instant) {
         // It may have been dropped by an earlier event of the same wait.
         let Some(cursor) = self.clients.get_mut(&number) else { return };
         let buffers = &mut self.buffers;
-        let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.go_on(buffers)));
+        let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.step(buffers)));
         match step {
-            Ok(Ok(Sent::Nothing)) if now >= cursor.progress + self.stall_timeout => {
+            Ok(Ok(Progress::None)) if now >= cursor.last_progress + self.stall_timeout => {
                 cursor.give_up();
                 if self.lock_stalled().add() {
                     let timeout = humantime::format_duration(self.stall_timeout);
                     warn!("a client took nothing for {timeout} and was closed; it can resume");
                 }
             }
-            Ok(Ok(Sent::Nothing)) => return,
-            Ok(Ok(Sent::Some)) => return cursor.progress = now,
-            Ok(Ok(Sent::All)) => {}
+            Ok(Ok(Progress::None)) => return,
+            Ok(Ok(Progress::Some)) => return cursor.last_progress = now,
+            Ok(Ok(Progress::Done)) => {}
             Ok(Err(error)) => {
                 debug!("a client that was behind is gone: {error}");
                 cursor.outbox().abort();
@@ -291,11 +291,11 @@ impl Thread {
     }
 
     /// Tries all clients that have not taken anything lately.
-    fn try_all(&mut self, now: Instant) {
-        let tried = self.stall_timeout / TRIES;
-        let idle = self.clients.iter().filter(|(_, cursor)| now >= cursor.progress + tried);
+    fn step_idle_clients(&mut self, now: Instant) {
+        let tried = self.stall_timeout / TRIES_PER_TIMEOUT;
+        let idle = self.clients.iter().filter(|(_, cursor)| now >= cursor.last_progress + tried);
         let idle: Vec<u64> = idle.map(|(&number, _)| number).collect();
-        idle.into_iter().for_each(|number| self.go_on(number, now));
+        idle.into_iter().for_each(|number| self.step_client(number, now));
     }
 
     fn lock_stalled(&self) -> std::sync::MutexGuard<'_, Tally> {

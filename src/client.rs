@@ -8,12 +8,12 @@ use std::{fs::File, io, sync::Arc};
 
 use crate::{
     catch_up::{Behind, CatchUp},
-    command::{ClientId, HubGone, HubHandle, Joined, Next},
+    command::{ClientId, HubGone, HubHandle, Joined, NextStep},
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
     lines::BESIDE_TEXT,
     message::{self, AROUND_WORDS},
-    metrics::{Metrics, Reason},
+    metrics::{LeaveReason, Metrics},
     outbox::Outbox,
     websocket::{Connection, Limits, Received, Wait},
     wire::{CutFrame, ErrorAnswer, HistoryFrame},
@@ -123,7 +123,7 @@ fn join(
         membership.hand_over_at(CutFrame::of(&bytes[..head], sent), Some(history), next_id);
     } else if !history.is_done() {
         membership.hand_over_at(CutFrame::default(), Some(history), next_id);
-    } else if !matches!(membership.services.hub.catch_up(client, next_id), Ok(Next::Live)) {
+    } else if !matches!(membership.services.hub.next_step(client, next_id), Ok(NextStep::Live)) {
         // There is more already; it is asked for again.
         membership.hand_over_at(CutFrame::default(), None, next_id);
     }
@@ -165,7 +165,7 @@ fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>)
             }
             Received::Over(over) => {
                 let stalled = connection.outbox().has_stalled();
-                let reason = if stalled { Reason::Stalled } else { over.reason() };
+                let reason = if stalled { LeaveReason::Stalled } else { over.reason() };
                 membership.services.metrics.left(reason);
                 return connection.finish(&over, |cut| membership.hand_over(cut));
             }

@@ -51,13 +51,13 @@ pub enum Command {
     /// Somebody wants to know how things are.
     Status(Sender<Status>),
     /// A client that is behind and was sent all it was given asks for more, or to be live.
-    CatchUp {
+    NextStep {
         /// The client.
         client: ClientId,
         /// The first message that it has nothing of; `None` when that is as the hub knows it.
         next_id: Option<u64>,
         /// Gets the answer.
-        reply: Sender<Next>,
+        reply: Sender<NextStep>,
     },
     /// A client is gone.
     Leave(ClientId),
@@ -133,11 +133,11 @@ pub struct Joined {
 
 /// What a client that catches up does next.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextStep {
     /// Send these, and ask again.
     Stretch(Stretch, Times),
     /// Send what waits between frames, and ask again.
-    Control,
+    ControlFrames,
     /// Nothing: it has everything, and the hub sends to it from now on.
     Live,
 }
@@ -231,12 +231,12 @@ impl HubHandle {
         }
     }
 
-    /// Asks what a client that is behind does next; see [`Command::CatchUp`].
+    /// Asks what a client that is behind does next; see [`Command::NextStep`].
     ///
     /// # Errors
     /// When the hub is gone, or knows no such client any more.
-    pub fn catch_up(&self, client: ClientId, next_id: Option<u64>) -> Result<Next, HubGone> {
-        self.ask(|reply| Command::CatchUp { client, next_id, reply })
+    pub fn next_step(&self, client: ClientId, next_id: Option<u64>) -> Result<NextStep, HubGone> {
+        self.ask(|reply| Command::NextStep { client, next_id, reply })
     }
 
     /// Says that a client is gone.

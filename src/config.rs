@@ -83,7 +83,7 @@ pub struct Config {
         value_name = "N",
         default_value = "10000",
         allow_hyphen_values = true,
-        value_parser = clients
+        value_parser = client_count
     )]
     pub max_clients: usize,
 
@@ -95,7 +95,7 @@ pub struct Config {
         value_name = "TIME",
         default_value = "20s",
         allow_hyphen_values = true,
-        value_parser = some_time
+        value_parser = positive_time
     )]
     pub ping_interval: Duration,
 
@@ -107,7 +107,7 @@ pub struct Config {
         value_name = "TIME",
         default_value = "10s",
         allow_hyphen_values = true,
-        value_parser = some_time
+        value_parser = positive_time
     )]
     pub stall_timeout: Duration,
 
@@ -118,7 +118,7 @@ pub struct Config {
         hide_env = true,
         value_name = "N",
         allow_hyphen_values = true,
-        value_parser = messages
+        value_parser = message_count
     )]
     pub history_limit: Option<u64>,
 
@@ -159,7 +159,7 @@ pub struct Config {
 
     /// What to do instead of serving
     #[command(subcommand)]
-    pub instead: Option<Instead>,
+    pub task: Option<Task>,
 
     /// Print this help
     #[arg(short, long, action = clap::ArgAction::HelpShort)]
@@ -168,7 +168,7 @@ pub struct Config {
 
 /// What the program does instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum Instead {
+pub enum Task {
     /// Ask the server at --listen whether it is alive
     Health,
 }
@@ -205,14 +205,14 @@ fn message_size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn clients(text: &str) -> Result<usize, String> {
+fn client_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=MAX_CLIENTS).contains(&count) => Ok(count),
         _ => Err(format!("must be a whole number from 1 to {MAX_CLIENTS}")),
     }
 }
 
-fn messages(text: &str) -> Result<u64, String> {
+fn message_count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
 }
 
@@ -238,7 +238,7 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-fn some_time(text: &str) -> Result<Duration, String> {
+fn positive_time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if !time.is_zero() => Ok(time),
         Ok(_) => Err("must be longer than 0s".into()),

@@ -19,8 +19,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
     catch_up::{Behind, CatchUp},
-    command::{ClientId, Command, Joined, Next, Post, QUEUE, Speaker, Stored, View, WeakHubHandle},
-    fanout::{Fallen, Fanout, Standing},
+    command::{
+        ClientId, Command, Joined, NextStep, Post, QUEUE, Speaker, Stored, View, WeakHubHandle,
+    },
+    fanout::{Fanout, FellBehind, Missing},
     history::{History, Resume, Times, Window},
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
@@ -38,7 +40,7 @@ use followers::Followers;
 use keys::Keys;
 
 /// Bytes of lines in one batch: what one write and one sync are for. More would delay the first of
-/// them, and what is written again at a start must cover a batch (`journal::REWRITE`).
+/// them, and what is written again at a start must cover a batch (`journal::REWRITE_BYTES`).
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Commands in one batch.
@@ -69,11 +71,11 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     stopping: bool,
     /// The end of what is stored as the policy asks, and so of what anyone may be told of.
-    shown: u64,
+    shown_end: u64,
     last_ts: u64,
     holes: Tally,
     /// Whether it has been said that nothing can be noted beside the file.
-    has_warned: bool,
+    has_warned_of_note: bool,
 }
 
 impl Hub {
@@ -88,7 +90,7 @@ impl Hub {
         handle: WeakHubHandle,
     ) -> Hub {
         Hub {
-            shown: history.end(),
+            shown_end: history.end(),
             fanout: Fanout::new(history.last_id() + 1),
             journal,
             history,
@@ -102,7 +104,7 @@ impl Hub {
             stopping: false,
             last_ts: 0,
             holes: Tally::default(),
-            has_warned: false,
+            has_warned_of_note: false,
         }
     }
 
@@ -112,19 +114,19 @@ impl Hub {
     /// # Errors
     /// When the file fails.
     pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
-        let done = self.serve(commands);
+        let done = self.run_batches(commands);
         if let Err(fatal) = &done {
             error!("{}: {fatal}", self.journal.path().display());
             // What one client was shown, all are shown.
             self.fanout.retract();
             self.deliver(|| false);
             self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
-            self.hand_over_fallen();
+            self.hand_over_clients();
         }
         done
     }
 
-    fn serve(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
+    fn run_batches(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
         let mut next_tick = Instant::now() + TICK;
         loop {
             let first = match commands.recv_deadline(next_tick) {
@@ -136,12 +138,12 @@ impl Hub {
                     Some(first)
                 }
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return self.end(),
+                Err(RecvTimeoutError::Disconnected) => return self.sync_and_note(),
             };
             let begun = Instant::now();
             self.step(first.into_iter().chain(commands.try_iter()))?;
             if self.stopping && self.fanout.clients() == 0 {
-                return self.end();
+                return self.sync_and_note();
             }
             // Also while others keep it busy: with questions, or joins, or with posts alone.
             let now = Instant::now();
@@ -194,8 +196,8 @@ impl Hub {
         for command in others {
             match command {
                 Command::Join { outbox, resume, reply } => self.join(outbox, &resume, &reply),
-                Command::CatchUp { client, next_id, reply } => {
-                    self.catch_up(client, next_id, &reply);
+                Command::NextStep { client, next_id, reply } => {
+                    self.next_step(client, next_id, &reply);
                 }
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
@@ -207,7 +209,7 @@ impl Hub {
                 Command::Stop => self.stop()?,
             }
         }
-        self.hand_over_fallen();
+        self.hand_over_clients();
         Ok(())
     }
 
@@ -222,19 +224,19 @@ impl Hub {
         }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
-        self.remember();
+        self.note_numbering();
         Ok(())
     }
 
     /// Notes in the lock file how far the numbering has come. Without that note, the next start may give
     /// the numbering another name, so that clients start over; no message depends on it.
-    fn remember(&mut self) {
-        match self.journal.remember(&self.history) {
-            Err(error) if !self.has_warned => {
+    fn note_numbering(&mut self) {
+        match self.journal.note_numbering(&self.history) {
+            Err(error) if !self.has_warned_of_note => {
                 warn!("how far the file has come could not be noted beside it: {error}");
-                self.has_warned = true;
+                self.has_warned_of_note = true;
             }
-            result => self.has_warned &= result.is_err(),
+            result => self.has_warned_of_note &= result.is_err(),
         }
     }
 
@@ -249,18 +251,18 @@ impl Hub {
         let _ = reply.send(Joined { client, snapshot });
     }
 
-    fn catch_up(&mut self, client: ClientId, next_id: Option<u64>, reply: &Sender<Next>) {
-        let Some(standing) = self.fanout.catch_up(client, next_id) else { return };
-        let next = match standing {
-            Standing::Lacks(next_id) => {
+    fn next_step(&mut self, client: ClientId, next_id: Option<u64>, reply: &Sender<NextStep>) {
+        let Some(missing) = self.fanout.make_live(client, next_id) else { return };
+        let next = match missing {
+            Missing::Messages(next_id) => {
                 let stretch = self.history.stretch(next_id);
                 let times = self.times.within(&stretch);
-                Next::Stretch(stretch, times)
+                NextStep::Stretch(stretch, times)
             }
-            Standing::Waits => Next::Control,
-            Standing::Live(sent) => {
+            Missing::ControlFrames => NextStep::ControlFrames,
+            Missing::Nothing(sent) => {
                 self.metrics.delivered(sent);
-                Next::Live
+                NextStep::Live
             }
         };
         // A client that has stopped waiting is about to leave.
@@ -268,8 +270,8 @@ impl Hub {
     }
 
     /// Passes on the clients that fell behind.
-    fn hand_over_fallen(&mut self) {
-        for Fallen { client, outbox, cut, next_id } in self.fanout.fallen() {
+    fn hand_over_clients(&mut self) {
+        for FellBehind { client, outbox, cut, next_id } in self.fanout.take_fell_behind() {
             // Without a handle there is no thread that reads from the client either.
             let Some(hub) = self.handle.upgrade() else { return };
             let file = self.journal.file().clone();
@@ -309,17 +311,17 @@ impl Hub {
     fn stop(&mut self) -> Result<(), Fatal> {
         self.stopping = true;
         self.followers.end();
-        self.end()?;
+        self.sync_and_note()?;
         self.deliver(|| false);
         self.fanout.close_all(STOPPING.0, STOPPING.1);
-        self.hand_over_fallen();
+        self.hand_over_clients();
         Ok(())
     }
 
     /// Nothing is on its way to the disk afterwards.
-    fn end(&mut self) -> Result<(), Fatal> {
+    fn sync_and_note(&mut self) -> Result<(), Fatal> {
         self.journal.sync()?;
-        self.remember();
+        self.note_numbering();
         Ok(())
     }
 
@@ -329,7 +331,7 @@ impl Hub {
         let mut sent = 0;
         for post in posts {
             if let Speaker::Client(client) = post.by {
-                sent += self.fanout.serve(client);
+                sent += self.fanout.serve_out_of_turn(client);
             }
         }
         self.metrics.delivered(sent);
@@ -337,14 +339,14 @@ impl Hub {
 
     /// Serves the live clients in turn, until all have everything or it is enough for now; see
     /// [`Fanout::go_round`].
-    pub fn deliver(&mut self, enough: impl Fn() -> bool) {
-        let sent = self.fanout.go_round(enough);
+    pub fn deliver(&mut self, should_pause: impl Fn() -> bool) {
+        let sent = self.fanout.go_round(should_pause);
         self.metrics.delivered(sent);
-        self.hand_over_fallen();
+        self.hand_over_clients();
     }
 
     /// Answers what was posted before under the same key.
-    fn is_known(&self, post: &Post) -> bool {
+    fn answer_if_known(&self, post: &Post) -> bool {
         let Speaker::Request { key: Some(key), reply } = &post.by else { return false };
         let Some(stored) = self.keys.get(key) else { return false };
         // A caller that has stopped waiting has what it wanted all the same.
@@ -354,12 +356,12 @@ impl Hub {
 
     /// Syncs what was taken in, as far as `--fsync` asks for it. From here on it may be sent.
     fn show(&mut self) -> Result<(), Fatal> {
-        if self.history.end() == self.shown {
+        if self.history.end() == self.shown_end {
             return Ok(());
         }
         let synced = self.journal.sync_per_policy()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
-        self.shown = self.history.end();
+        self.shown_end = self.history.end();
         let messages = self.fanout.publish();
         if messages > 0 {
             self.metrics.stored(messages);
@@ -386,7 +388,7 @@ impl Hub {
     }
 
     /// The time of acceptance in Unix milliseconds, which never goes back.
-    fn now(&mut self) -> u64 {
+    fn acceptance_time(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
         self.last_ts = self.last_ts.max(now as u64);
         self.last_ts

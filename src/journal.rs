@@ -24,21 +24,21 @@ use std::{
 
 use log::{error, info};
 
-pub use self::recovery::{OpenError, REWRITE};
+pub use self::recovery::{OpenError, REWRITE_BYTES};
 use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 
 /// How often a full disk is tried again, at the most.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long after the last try a disk still counts as full.
-const FULL_AGE: Duration = Duration::from_secs(10);
+const FULL_FOR: Duration = Duration::from_secs(10);
 
 /// How often a disk that stays full is logged.
-const FULL_LOG: Duration = Duration::from_secs(30);
+const LOG_FULL_EVERY: Duration = Duration::from_secs(30);
 
 // Between two tries the disk still counts as full.
-const _: () = assert!(RETRY.as_millis() < FULL_AGE.as_millis());
+const _: () = assert!(RETRY_AFTER.as_millis() < FULL_FOR.as_millis());
 
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
 /// ms (`hub::TICK`), so a sync begins 900 ms after the write at the latest and has the rest of the
@@ -114,7 +114,7 @@ struct Shortage {
 impl Journal {
     /// Lets a test's own system take the place of the real one.
     #[cfg(test)]
-    pub(crate) fn on(mut self, system: impl System + 'static) -> Journal {
+    pub(crate) fn with_system(mut self, system: impl System + 'static) -> Journal {
         self.system = Box::new(system);
         self
     }
@@ -180,7 +180,7 @@ impl Journal {
     pub fn is_full(&self) -> bool {
         self.shortage
             .as_ref()
-            .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_AGE)
+            .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_FOR)
     }
 
     /// Appends whole lines with one write; returns the offset where they begin, which is the
@@ -203,13 +203,13 @@ impl Journal {
             Ok(count) => count,
             Err(error) => {
                 return Err(match error.raw_os_error() {
-                    Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => self.found_full(&error),
+                    Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => self.note_disk_full(&error),
                     _ => error.into(),
                 });
             }
         };
         if claimed == lines.len()
-            && let Some(start) = self.find(lines)?
+            && let Some(start) = self.find_written(lines)?
         {
             if self.shortage.take().is_some() {
                 info!("{}: messages can be stored again", self.path.display());
@@ -218,7 +218,7 @@ impl Journal {
         }
         self.take_back(lines, claimed)?;
         let less = format!("a write stored less than its {} bytes, as on a full disk", lines.len());
-        Err(self.found_full(&less))
+        Err(self.note_disk_full(&less))
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
@@ -237,7 +237,7 @@ impl Journal {
 
     /// Where the lines begin that were just written. The position of the descriptor tells, but only
     /// the file is believed: a call may claim what it did not do.
-    fn find(&mut self, lines: &[u8]) -> io::Result<Option<u64>> {
+    fn find_written(&mut self, lines: &[u8]) -> io::Result<Option<u64>> {
         let len = lines.len() as u64;
         let position = self.system.position(&self.file)?;
         // Nobody else wrote. The descriptor would not have moved if the write had not been done.
@@ -265,7 +265,7 @@ impl Journal {
             let Some(part) = lines.get(..(range.end - range.start) as usize) else { continue };
             if self.holds(range.start, part)? {
                 if range.end == size {
-                    self.cut(range.start)?;
+                    self.truncate(range.start)?;
                 } else {
                     self.blank(range)?;
                 }
@@ -287,7 +287,7 @@ impl Journal {
         Ok(found == bytes)
     }
 
-    fn cut(&self, end: u64) -> io::Result<()> {
+    fn truncate(&self, end: u64) -> io::Result<()> {
         assert!(end >= self.committed_end, "the file is never cut below its committed end");
         self.file.set_len(end)
     }
@@ -310,7 +310,7 @@ impl Journal {
         self.sync_per_policy().map(drop)
     }
 
-    fn found_full(&mut self, why: &dyn fmt::Display) -> AppendError {
+    fn note_disk_full(&mut self, why: &dyn fmt::Display) -> AppendError {
         let now = self.system.now();
         let mut log_at = self.shortage.as_ref().map_or(now, |shortage| shortage.log_at);
         if now >= log_at {
@@ -319,9 +319,9 @@ impl Journal {
                  else goes on.",
                 self.path.display()
             );
-            log_at = now + FULL_LOG;
+            log_at = now + LOG_FULL_EVERY;
         }
-        self.shortage = Some(Shortage { retry_at: now + RETRY, log_at });
+        self.shortage = Some(Shortage { retry_at: now + RETRY_AFTER, log_at });
         AppendError::DiskFull
     }
 
@@ -370,7 +370,7 @@ impl Journal {
     /// # Errors
     /// When the lock file cannot be written. Nothing that was said depends on it, but the next
     /// start may take a new epoch, and clients are sent whole histories then.
-    pub fn remember(&mut self, history: &History) -> io::Result<()> {
+    pub fn note_numbering(&mut self, history: &History) -> io::Result<()> {
         self.epoch.note(&self.file, history)
     }
 }

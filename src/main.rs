@@ -19,19 +19,19 @@ use signal_hook::{
 };
 use simplelog::{ConfigBuilder, WriteLogger};
 use txtcord::{
-    config::{Config, Instead},
+    config::{Config, Task},
     health,
     journal::{Fatal, OpenError},
     server::{self, Failure, Server, StartError},
 };
 
 /// What a second signal exits with; the first is an orderly stop, and exits with 0.
-const IMPATIENT: i32 = 1;
+const EXIT_ON_SECOND_SIGNAL: i32 = 1;
 
 fn main() -> ExitCode {
     share_one_heap_where_space_is_limited();
     let config = Config::parse();
-    if let Some(Instead::Health) = config.instead {
+    if let Some(Task::Health) = config.task {
         return health(&config);
     }
     if let Err(error) = start_logging(&config) {
@@ -83,14 +83,14 @@ fn health(config: &Config) -> ExitCode {
 /// the space is limited (`ulimit -v`) that would be all of it, so the program starts again with one
 /// heap for all threads.
 fn share_one_heap_where_space_is_limited() {
-    const HEAPS: &str = "MALLOC_ARENA_MAX";
+    const HEAPS_VARIABLE: &str = "MALLOC_ARENA_MAX";
     let is_limited = Resource::AS.get_soft().is_ok_and(|limit| limit != rlimit::INFINITY);
-    if !is_limited || env::var_os(HEAPS).is_some() {
+    if !is_limited || env::var_os(HEAPS_VARIABLE).is_some() {
         return;
     }
     if let Ok(program) = env::current_exe() {
         // It returns only when that fails; the server then serves fewer clients.
-        let _ = Command::new(program).args(env::args_os().skip(1)).env(HEAPS, "1").exec();
+        let _ = Command::new(program).args(env::args_os().skip(1)).env(HEAPS_VARIABLE, "1").exec();
     }
 }
 
@@ -126,7 +126,7 @@ fn stop_on_signals() -> io::Result<Receiver<()>> {
         let mut asked = None;
         for signal in signals.forever().filter(|&signal| signal != SIGXFSZ) {
             if asked.replace(signal).is_some() {
-                std::process::exit(IMPATIENT);
+                std::process::exit(EXIT_ON_SECOND_SIGNAL);
             }
             // If nobody listens any more, the end is on its way.
             let _ = stop.try_send(());

@@ -15,7 +15,7 @@ const FSYNC_BOUNDS: [f64; 12] =
 
 /// Why a client left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum LeaveReason {
     /// It, or the server, closed as the protocol has it.
     Closed,
     /// The connection broke.
@@ -32,15 +32,15 @@ pub enum Reason {
     TooBig,
 }
 
-impl Reason {
-    const ALL: [(Reason, &'static str); 7] = [
-        (Reason::Closed, "closed"),
-        (Reason::Gone, "gone"),
-        (Reason::Silent, "silent"),
-        (Reason::Stalled, "stalled"),
-        (Reason::Protocol, "protocol"),
-        (Reason::InvalidText, "invalid_text"),
-        (Reason::TooBig, "too_big"),
+impl LeaveReason {
+    const ALL: [(LeaveReason, &'static str); 7] = [
+        (LeaveReason::Closed, "closed"),
+        (LeaveReason::Gone, "gone"),
+        (LeaveReason::Silent, "silent"),
+        (LeaveReason::Stalled, "stalled"),
+        (LeaveReason::Protocol, "protocol"),
+        (LeaveReason::InvalidText, "invalid_text"),
+        (LeaveReason::TooBig, "too_big"),
     ];
 }
 
@@ -52,7 +52,7 @@ pub struct Metrics {
     joins: AtomicU64,
     refusals: AtomicU64,
     http_requests: AtomicU64,
-    disconnects: [AtomicU64; Reason::ALL.len()],
+    disconnects: [AtomicU64; LeaveReason::ALL.len()],
     fsyncs: [AtomicU64; FSYNC_BOUNDS.len() + 1],
     fsync_nanos: AtomicU64,
 }
@@ -93,7 +93,7 @@ impl Metrics {
     }
 
     /// A client left.
-    pub fn left(&self, reason: Reason) {
+    pub fn left(&self, reason: LeaveReason) {
         self.disconnects[reason as usize].fetch_add(1, Relaxed);
     }
 
@@ -118,33 +118,33 @@ impl Metrics {
     pub fn render(&self, status: &Status) -> String {
         let mut page = Page::default();
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        page.head("txtcord_build_info", "gauge", "The version that runs.");
+        page.begin_metric("txtcord_build_info", "gauge", "The version that runs.");
         page.sample(
             "txtcord_build_info",
             concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
             1,
         );
-        page.one("txtcord_clients", "gauge", "Clients connected.", status.clients as u64);
+        page.metric("txtcord_clients", "gauge", "Clients connected.", status.clients as u64);
         let help = "Clients that are being sent what they missed.";
-        page.one("txtcord_clients_behind", "gauge", help, status.clients_behind as u64);
+        page.metric("txtcord_clients_behind", "gauge", help, status.clients_behind as u64);
         let help = "Clients that have connected since the start.";
-        page.one("txtcord_joins_total", "counter", help, get(&self.joins));
+        page.metric("txtcord_joins_total", "counter", help, get(&self.joins));
         let help = "Messages stored and shown since the start.";
-        page.one("txtcord_messages_total", "counter", help, get(&self.messages));
+        page.metric("txtcord_messages_total", "counter", help, get(&self.messages));
         let help = "Messages sent to clients since the start, each counted once for each client; \
                     histories sent on connect are not in it.";
-        page.one("txtcord_deliveries_total", "counter", help, get(&self.deliveries));
+        page.metric("txtcord_deliveries_total", "counter", help, get(&self.deliveries));
         let help = "Messages refused because they could not be stored or the server was stopping.";
-        page.one("txtcord_refused_messages_total", "counter", help, get(&self.refusals));
+        page.metric("txtcord_refused_messages_total", "counter", help, get(&self.refusals));
         let help = "HTTP requests answered, apart from upgrades.";
-        page.one("txtcord_http_requests_total", "counter", help, get(&self.http_requests));
+        page.metric("txtcord_http_requests_total", "counter", help, get(&self.http_requests));
         let help = "Messages in the text file.";
-        page.one("txtcord_file_messages", "gauge", help, status.messages);
-        page.one("txtcord_file_bytes", "gauge", "Size of the text file.", status.file_bytes);
+        page.metric("txtcord_file_messages", "gauge", help, status.messages);
+        page.metric("txtcord_file_bytes", "gauge", "Size of the text file.", status.file_bytes);
         let help = "Whether messages can be stored.";
-        page.one("txtcord_writable", "gauge", help, u64::from(status.is_writable));
-        page.head("txtcord_disconnects_total", "counter", "Clients that left, by why.");
-        for (reason, label) in Reason::ALL {
+        page.metric("txtcord_writable", "gauge", help, u64::from(status.is_writable));
+        page.begin_metric("txtcord_disconnects_total", "counter", "Clients that left, by why.");
+        for (reason, label) in LeaveReason::ALL {
             let label = format!("{{reason=\"{label}\"}}");
             page.sample(
                 "txtcord_disconnects_total",
@@ -152,7 +152,7 @@ impl Metrics {
                 get(&self.disconnects[reason as usize]),
             );
         }
-        page.head("txtcord_fsync_seconds", "histogram", "How long the disk took to sync.");
+        page.begin_metric("txtcord_fsync_seconds", "histogram", "How long the disk took to sync.");
         let mut below = 0;
         for (count, bound) in self.fsyncs.iter().zip(&FSYNC_BOUNDS) {
             below += get(count);
@@ -173,7 +173,7 @@ struct Page {
 }
 
 impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    fn begin_metric(&mut self, name: &str, kind: &str, help: &str) {
         let line = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         line.expect("writing to memory cannot fail");
     }
@@ -182,8 +182,8 @@ impl Page {
         writeln!(self.text, "{name}{labels} {value}").expect("writing to memory cannot fail");
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.head(name, kind, help);
+    fn metric(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.begin_metric(name, kind, help);
         self.sample(name, "", value);
     }
 }

@@ -61,7 +61,7 @@ enum State {
 
 /// What became of frames offered to a client.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Offer {
+pub enum Offered {
     /// The socket took them all.
     Sent,
     /// The socket is full. The client is behind, and has to be caught up by the thread that offered.
@@ -80,7 +80,7 @@ pub enum Offer {
 /// What became of a control frame.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
-pub enum Control {
+pub enum ControlOutcome {
     /// It is sent, it waits until the client has what goes before it, or nobody is there to take it.
     Done,
     /// The socket is full, and this is what is left of the frame. The client is behind, and has to be
@@ -110,23 +110,23 @@ impl Outbox {
     }
 
     /// Sends live frames, those that begin at `start` or behind it, without waiting: the hub's side.
-    pub fn offer(&self, frames: &Frames, start: usize) -> Offer {
+    pub fn offer(&self, frames: &Frames, start: usize) -> Offered {
         let mut sending = self.lock();
         match sending.state {
             State::Live => {}
-            State::Behind => return Offer::Behind,
-            State::Closing | State::Closed => return Offer::Closed,
+            State::Behind => return Offered::Behind,
+            State::Closing | State::Closed => return Offered::Closed,
         }
         match self.send_now(&frames.bytes()[start..]) {
-            Ok(sent) if start + sent == frames.bytes().len() => Offer::Sent,
+            Ok(sent) if start + sent == frames.bytes().len() => Offered::Sent,
             Ok(sent) => {
                 sending.state = State::Behind;
                 let (cut, next_id) = frames.cut(start + sent);
-                Offer::SocketFull { cut, next_id }
+                Offered::SocketFull { cut, next_id }
             }
             Err(error) => {
                 self.give_up(&mut sending, &error);
-                Offer::Closed
+                Offered::Closed
             }
         }
     }
@@ -148,21 +148,21 @@ impl Outbox {
     }
 
     /// Sends a whole control frame or error answer: at once, or between frames when behind.
-    pub fn control(&self, frame: &[u8]) -> Control {
+    pub fn control(&self, frame: &[u8]) -> ControlOutcome {
         self.control_then(frame, State::Behind)
     }
 
     /// Sends a close frame, after which nothing more is sent.
-    pub fn close(&self, code: CloseCode, reason: &'static str) -> Control {
+    pub fn close(&self, code: CloseCode, reason: &'static str) -> ControlOutcome {
         self.close_with(&close_frame(code, reason))
     }
 
     /// Sends a close frame that somebody else formatted.
-    pub fn close_with(&self, frame: &[u8]) -> Control {
+    pub fn close_with(&self, frame: &[u8]) -> ControlOutcome {
         self.control_then(frame, State::Closing)
     }
 
-    fn control_then(&self, frame: &[u8], then: State) -> Control {
+    fn control_then(&self, frame: &[u8], then: State) -> ControlOutcome {
         let mut sending = self.lock();
         match sending.state {
             State::Live => match self.send_now(frame) {
@@ -170,15 +170,15 @@ impl Outbox {
                     if then == State::Closing {
                         self.settle(&mut sending, State::Closed);
                     }
-                    Control::Done
+                    ControlOutcome::Done
                 }
                 Ok(sent) => {
                     sending.state = then;
-                    Control::SocketFull(CutFrame::of(frame, sent))
+                    ControlOutcome::SocketFull(CutFrame::of(frame, sent))
                 }
                 Err(error) => {
                     self.give_up(&mut sending, &error);
-                    Control::Done
+                    ControlOutcome::Done
                 }
             },
             State::Behind => {
@@ -187,9 +187,9 @@ impl Outbox {
                     sending.waiting.extend_from_slice(frame);
                     sending.state = then;
                 }
-                Control::Done
+                ControlOutcome::Done
             }
-            State::Closing | State::Closed => Control::Done,
+            State::Closing | State::Closed => ControlOutcome::Done,
         }
     }
 
@@ -274,14 +274,14 @@ impl Outbox {
     /// Ends the connection at once, for a peer that is gone or takes nothing: what was not sent is
     /// dropped, whoever waits on the socket wakes up, and no kernel memory stays behind.
     pub fn abort(&self) {
-        self.cut_off(&mut self.lock());
+        self.shut_down(&mut self.lock());
     }
 
     /// The same, for a client that took nothing for too long.
     pub fn abort_stalled(&self) {
         let mut sending = self.lock();
         sending.stalled = true;
-        self.cut_off(&mut sending);
+        self.shut_down(&mut sending);
     }
 
     /// Whether it was ended because the client took nothing.
@@ -291,10 +291,10 @@ impl Outbox {
 
     fn give_up(&self, sending: &mut Sending, error: &io::Error) {
         debug!("sending failed: {error}");
-        self.cut_off(sending);
+        self.shut_down(sending);
     }
 
-    fn cut_off(&self, sending: &mut Sending) {
+    fn shut_down(&self, sending: &mut Sending) {
         self.settle(sending, State::Closed);
         // Both fail only on a socket that is gone already, which is as good. The shutdown wakes the
         // client's thread from its read; without the linger, a close would go on sending.

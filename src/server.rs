@@ -39,7 +39,7 @@ use crate::{
 
 mod capacity;
 
-use capacity::{Capacity, NOTSENT, Space, notsent, tcp_memory};
+use capacity::{Capacity, NOTSENT, Space, notsent_for, tcp_memory};
 
 /// Connections that the kernel holds for us; std's 128 drops bursts.
 const BACKLOG: i32 = 1024;
@@ -48,7 +48,7 @@ const BACKLOG: i32 = 1024;
 const STACK: usize = 128 << 10;
 
 /// Connections beyond `--max-clients` that are read to be told so; more are just dropped.
-const REFUSALS: usize = 64;
+const EXTRA_CONNECTIONS: usize = 64;
 
 /// Descriptors beside those of clients: the file, the lock, the log, the listener, and two for each
 /// thread that catches clients up.
@@ -153,12 +153,12 @@ impl Server {
              messages in {}; --fsync {}",
             env!("CARGO_PKG_VERSION"),
             config.file.display(),
-            promise(config.fsync),
+            in_words(config.fsync),
             at = reachable(address),
         );
 
         let (ended, hub_ended) = bounded(1);
-        named("hub", move || {
+        spawn_named("hub", move || {
             let done = hub.run(&commands);
             // Nobody waits for it when the process is about to end anyway.
             let _ = ended.send(done);
@@ -185,7 +185,7 @@ impl Server {
             config: Arc::new(config.clone()),
         };
         let acceptor = Acceptor::new(listener.clone(), house, max_clients);
-        let accept = named("accept", move || {
+        let accept = spawn_named("accept", move || {
             let _alive = alive;
             acceptor.run();
         })
@@ -229,7 +229,7 @@ impl Server {
     }
 }
 
-fn named<T: Send + 'static>(
+fn spawn_named<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
@@ -246,7 +246,7 @@ pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn promise(fsync: Fsync) -> &'static str {
+fn in_words(fsync: Fsync) -> &'static str {
     match fsync {
         Fsync::Always => "always: on disk before anyone sees it",
         Fsync::EverySecond => "1s: on disk within a second; a power cut may lose that second",
@@ -290,7 +290,7 @@ struct Acceptor {
     max_clients: usize,
     space: Space,
     tcp_memory: u64,
-    /// What connections inherit; see [`notsent`].
+    /// What connections inherit; see [`notsent_for`].
     notsent: u64,
     /// Connections that were accepted, which names their threads.
     accepted: u64,
@@ -322,7 +322,7 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((socket, _)) => {
                     back_off = BACK_OFF.0;
-                    self.serve(socket);
+                    self.admit(socket);
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
@@ -339,7 +339,7 @@ impl Acceptor {
     }
 
     /// Starts a thread for a connection, or tells the peer that there is no room.
-    fn serve(&mut self, socket: Socket) {
+    fn admit(&mut self, socket: Socket) {
         let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
         self.share_tcp_memory();
         self.accepted += 1;
@@ -365,7 +365,7 @@ impl Acceptor {
     /// The more clients there are, the less the kernel holds for each that does not read.
     fn share_tcp_memory(&mut self) {
         let clients = self.open.load(Ordering::Relaxed) as u64;
-        let notsent = notsent(clients, self.tcp_memory);
+        let notsent = notsent_for(clients, self.tcp_memory);
         // Inherited by what is accepted, so it costs a connection nothing.
         if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
             self.notsent = notsent;
@@ -392,7 +392,7 @@ impl Seat {
     fn take(open: &Arc<AtomicUsize>, max_clients: usize) -> Option<Seat> {
         let before = open.fetch_add(1, Ordering::Relaxed);
         let seat = Seat { open: open.clone(), is_extra: before >= max_clients };
-        (before < max_clients + REFUSALS).then_some(seat)
+        (before < max_clients + EXTRA_CONNECTIONS).then_some(seat)
     }
 
     fn admission(&self) -> Admission {

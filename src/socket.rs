@@ -32,29 +32,29 @@ pub fn would_block(error: &io::Error) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lingered {
     /// It ended its side, so it has read what was sent.
-    Gone,
+    PeerEnded,
     /// It did not in time.
-    Still,
+    TimedOut,
 }
 
 /// Ends the sending direction and reads on for a while.
 pub fn linger(socket: &Socket) -> Lingered {
     let deadline = Instant::now() + LINGER;
     if socket.shutdown(Shutdown::Write).is_err() {
-        return Lingered::Gone;
+        return Lingered::PeerEnded;
     }
     let mut unread = [0; 1024];
     for _ in 0..LINGER_BYTES / unread.len() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
-            return Lingered::Still;
+            return Lingered::TimedOut;
         }
         match read(socket, &mut unread) {
-            Ok(0) => return Lingered::Gone,
+            Ok(0) => return Lingered::PeerEnded,
             Ok(_) => {}
-            Err(error) if would_block(&error) => return Lingered::Still,
-            Err(_) => return Lingered::Gone,
+            Err(error) if would_block(&error) => return Lingered::TimedOut,
+            Err(_) => return Lingered::PeerEnded,
         }
     }
-    Lingered::Still
+    Lingered::TimedOut
 }

@@ -236,7 +236,7 @@ pub(crate) struct Mishap {
 /// The system under a journal: its clock stands until the test moves it, and the test plans what
 /// happens to its writes. Clones are one and the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Meddler(Arc<Mutex<Plan>>);
+pub(crate) struct FaultySystem(Arc<Mutex<Plan>>);
 
 #[derive(Debug)]
 struct Plan {
@@ -247,10 +247,10 @@ struct Plan {
     foreign: Vec<(usize, Vec<u8>)>,
 }
 
-impl Meddler {
+impl FaultySystem {
     /// Under a journal of the text file in `dir`.
-    pub(crate) fn new(dir: &Dir) -> Meddler {
-        Meddler(Arc::new(Mutex::new(Plan {
+    pub(crate) fn new(dir: &Dir) -> FaultySystem {
+        FaultySystem(Arc::new(Mutex::new(Plan {
             path: dir.file(),
             now: Instant::now(),
             mishaps: VecDeque::new(),
@@ -265,7 +265,7 @@ impl Meddler {
     }
 
     /// What is planned and has not happened is forgotten.
-    pub(crate) fn relent(&self) {
+    pub(crate) fn forget_plan(&self) {
         self.lock().mishaps.clear();
     }
 
@@ -299,7 +299,7 @@ impl Plan {
     }
 }
 
-impl System for Meddler {
+impl System for FaultySystem {
     fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         let mut plan = self.lock();
         let mishap = plan.mishaps.pop_front().unwrap_or_default();

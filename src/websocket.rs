@@ -18,8 +18,8 @@ use tungstenite::{
 };
 
 use crate::{
-    metrics::Reason,
-    outbox::{Control, Outbox},
+    metrics::LeaveReason,
+    outbox::{ControlOutcome, Outbox},
     socket::{Lingered, linger, read, would_block},
     wire::{CutFrame, ping_frame},
 };
@@ -77,17 +77,17 @@ pub enum Over {
 
 impl Over {
     /// The same in a word.
-    pub fn reason(&self) -> Reason {
+    pub fn reason(&self) -> LeaveReason {
         match self {
-            Over::Silent => Reason::Silent,
-            Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => Reason::Closed,
-            Over::Ended(Error::Utf8(_)) => Reason::InvalidText,
-            Over::Ended(Error::Capacity(_)) => Reason::TooBig,
+            Over::Silent => LeaveReason::Silent,
+            Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => LeaveReason::Closed,
+            Over::Ended(Error::Utf8(_)) => LeaveReason::InvalidText,
+            Over::Ended(Error::Capacity(_)) => LeaveReason::TooBig,
             Over::Ended(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
-                Reason::Gone
+                LeaveReason::Gone
             }
-            Over::Ended(Error::Protocol(_)) => Reason::Protocol,
-            Over::Ended(_) => Reason::Gone,
+            Over::Ended(Error::Protocol(_)) => LeaveReason::Protocol,
+            Over::Ended(_) => LeaveReason::Gone,
         }
     }
 }
@@ -113,7 +113,13 @@ impl Connection {
             .write_buffer_size(0)
             .max_message_size(Some(limits.max_message))
             .max_frame_size(Some(limits.max_message));
-        let stream = Stream { outbox, wait: Wait::ForPeer, silent: 0, cut: None, big: None };
+        let stream = Stream {
+            outbox,
+            wait: Wait::ForPeer,
+            silent_intervals: 0,
+            cut: None,
+            long_message: None,
+        };
         let websocket =
             WebSocket::from_partially_read(stream, received, Role::Server, Some(config));
         Ok(Connection { websocket })
@@ -131,7 +137,7 @@ impl Connection {
             match result {
                 Ok(Message::Text(text)) => {
                     if text.len() > READ_BUFFER {
-                        self.websocket.get_mut().big = Some(text.clone());
+                        self.websocket.get_mut().long_message = Some(text.clone());
                     }
                     return Received::Text(text);
                 }
@@ -142,7 +148,7 @@ impl Connection {
                     if wait == Wait::Not {
                         return Received::Nothing;
                     }
-                    if self.ping() == Answer::Missing {
+                    if self.ping() == PingAnswer::Missing {
                         return Received::Over(Over::Silent);
                     }
                 }
@@ -154,7 +160,7 @@ impl Connection {
     /// Sends a whole frame that is not one of the hub's.
     pub fn send(&mut self, frame: &[u8]) {
         let sent = self.outbox().control(frame);
-        self.websocket.get_mut().note(sent);
+        self.websocket.get_mut().keep_cut(sent);
     }
 
     /// The sending side.
@@ -163,19 +169,19 @@ impl Connection {
     }
 
     /// Nothing was read for a ping interval: asks whether anybody is there, unless that was asked then.
-    fn ping(&mut self) -> Answer {
+    fn ping(&mut self) -> PingAnswer {
         // A client that is behind cannot be sent a ping, and how long it may take nothing is
         // decided where it is sent to.
         if self.outbox().is_behind() {
-            return Answer::Awaited;
+            return PingAnswer::Awaited;
         }
-        let silent = &mut self.websocket.get_mut().silent;
-        *silent += 1;
-        if *silent > 1 {
-            return Answer::Missing;
+        let silent_intervals = &mut self.websocket.get_mut().silent_intervals;
+        *silent_intervals += 1;
+        if *silent_intervals > 1 {
+            return PingAnswer::Missing;
         }
         self.send(&ping_frame());
-        Answer::Awaited
+        PingAnswer::Awaited
     }
 
     /// Ends the connection: says to the peer, where tungstenite does not, why it is over, and
@@ -205,7 +211,7 @@ impl Connection {
         if let Some((code, reason)) = goodbye {
             debug!("closing a client: {reason}: {over:?}");
             let sent = self.outbox().close(code, reason);
-            self.websocket.get_mut().note(sent);
+            self.websocket.get_mut().keep_cut(sent);
         }
         if let Some(cut) = self.websocket.get_mut().cut.take() {
             catch_up(cut);
@@ -218,7 +224,7 @@ impl Connection {
         let outbox = self.outbox();
         if outbox.wait_closed(CLOSE_WAIT) {
             outbox.closed();
-            if linger(outbox.socket()) == Lingered::Gone {
+            if linger(outbox.socket()) == Lingered::PeerEnded {
                 return;
             }
         }
@@ -232,18 +238,18 @@ struct Stream {
     outbox: Arc<Outbox>,
     wait: Wait,
     /// Ping intervals without a byte.
-    silent: u32,
+    silent_intervals: u32,
     /// What is left of a frame that found the socket full.
     cut: Option<CutFrame>,
     /// The last message that was longer than the read buffer. While it is held, tungstenite cannot
     /// use its memory again and takes a small buffer instead; else every client that once sent a
     /// long message would keep as much memory for life.
-    big: Option<Utf8Bytes>,
+    long_message: Option<Utf8Bytes>,
 }
 
 impl Stream {
-    fn note(&mut self, sent: Control) {
-        if let Control::SocketFull(cut) = sent {
+    fn keep_cut(&mut self, sent: ControlOutcome) {
+        if let ControlOutcome::SocketFull(cut) = sent {
             // Once behind, frames wait in the outbox, so there is one of these at a time.
             self.cut = Some(cut);
         }
@@ -252,7 +258,7 @@ impl Stream {
 
 /// Whether a peer that was asked has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum PingAnswer {
     /// It has time to.
     Awaited,
     /// It has not, and had time to.
@@ -261,12 +267,12 @@ enum Answer {
 
 impl Read for Stream {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        self.big = None;
+        self.long_message = None;
         if self.wait == Wait::Not {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let count = read(self.outbox.socket(), space)?;
-        self.silent = 0;
+        self.silent_intervals = 0;
         Ok(count)
     }
 }
@@ -280,7 +286,7 @@ impl Write for Stream {
             CLOSE => self.outbox.close_with(frame),
             _ => self.outbox.control(frame),
         };
-        self.note(control);
+        self.keep_cut(control);
         Ok(frame.len())
     }
 

@@ -268,10 +268,10 @@ pub struct HistoryFrame {
     resumed: Option<bool>,
     part: Part,
     /// How many bytes of the part are out, but for those of the array.
-    within: usize,
+    sent_of_part: usize,
     array: MessageText,
     /// The next id that may have to be named as skipped.
-    hole: u64,
+    skipped_from: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,8 +282,8 @@ enum Part {
     Ids,
     /// `,"skipped":[`, or the `,` before the next id, and the id.
     Skipped,
-    EndOfSkipped,
-    Epoch,
+    SkippedEnd,
+    Closing,
     Done,
 }
 
@@ -295,8 +295,16 @@ impl HistoryFrame {
     pub fn new(snapshot: Snapshot) -> io::Result<HistoryFrame> {
         let Snapshot { stretch, epoch, resumed } = snapshot;
         let array = stretch.clone().text()?;
-        let hole = stretch.first_id;
-        Ok(HistoryFrame { stretch, epoch, resumed, part: Part::Header, within: 0, array, hole })
+        let skipped_from = stretch.first_id;
+        Ok(HistoryFrame {
+            stretch,
+            epoch,
+            resumed,
+            part: Part::Header,
+            sent_of_part: 0,
+            array,
+            skipped_from,
+        })
     }
 
     /// Leaves the frame's header out: for those who are sent the payload by other means.
@@ -312,10 +320,11 @@ impl HistoryFrame {
 
     /// The length of the payload, before any of it has been taken.
     pub fn payload_len(&self) -> u64 {
-        let skipped: u64 = self.stretch.holes_from(self.hole).map(|id| digits(id) as u64 + 1).sum();
+        let skipped: u64 =
+            self.stretch.holes_from(self.skipped_from).map(|id| digits(id) as u64 + 1).sum();
         // Each id brings a comma but for the first, whose place the closing bracket takes.
         let skipped = if skipped == 0 { 0 } else { SKIPPED.len() as u64 + skipped };
-        let rest = HISTORY.len() + self.ids().len() + self.end().len();
+        let rest = HISTORY.len() + self.ids().len() + self.closing().len();
         rest as u64 + self.array.left() + skipped
     }
 
@@ -328,7 +337,7 @@ impl HistoryFrame {
         let end = out.len() + most;
         while out.len() < end && !ahead.is_done() {
             let room = end - out.len();
-            match ahead.words() {
+            match ahead.part_bytes() {
                 None => {
                     let from = out.len();
                     ahead.array.read(out, room)?;
@@ -336,13 +345,13 @@ impl HistoryFrame {
                     for byte in &mut out[from..] {
                         *byte = if *byte == b'\n' { b',' } else { *byte };
                     }
-                    ahead.pass_array();
+                    ahead.leave_array_at_its_end();
                 }
-                Some(words) => {
-                    let rest = &words[ahead.within..];
+                Some(bytes) => {
+                    let rest = &bytes[ahead.sent_of_part..];
                     let count = room.min(rest.len());
                     out.extend_from_slice(&rest[..count]);
-                    ahead.skip_words(words.len(), count);
+                    ahead.advance_part(bytes.len(), count);
                 }
             }
         }
@@ -353,45 +362,45 @@ impl HistoryFrame {
     pub fn advance(&mut self, count: usize) {
         let mut left = count;
         while left > 0 && !self.is_done() {
-            left -= match self.words() {
-                None => self.skip_array(left),
-                Some(words) => self.skip_words(words.len(), left),
+            left -= match self.part_bytes() {
+                None => self.advance_array(left),
+                Some(bytes) => self.advance_part(bytes.len(), left),
             };
         }
     }
 
     /// The part that comes next, if it is not the array.
-    fn words(&self) -> Option<Vec<u8>> {
-        let mut words = Vec::new();
+    fn part_bytes(&self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
         match self.part {
-            Part::Header => push_text_header(self.payload_len(), &mut words),
-            Part::Begin => words.extend_from_slice(HISTORY),
+            Part::Header => push_text_header(self.payload_len(), &mut bytes),
+            Part::Begin => bytes.extend_from_slice(HISTORY),
             Part::Array => return None,
-            Part::Ids => words = self.ids(),
+            Part::Ids => bytes = self.ids(),
             Part::Skipped => {
-                let is_first = self.hole == self.stretch.first_id;
-                words.extend_from_slice(if is_first { SKIPPED } else { b"," });
-                push_number(self.next_hole()?, &mut words);
+                let is_first = self.skipped_from == self.stretch.first_id;
+                bytes.extend_from_slice(if is_first { SKIPPED } else { b"," });
+                push_number(self.next_hole()?, &mut bytes);
             }
-            Part::EndOfSkipped => words.push(b']'),
-            Part::Epoch | Part::Done => words = self.end(),
+            Part::SkippedEnd => bytes.push(b']'),
+            Part::Closing | Part::Done => bytes = self.closing(),
         }
-        Some(words)
+        Some(bytes)
     }
 
     fn next_hole(&self) -> Option<u64> {
-        self.stretch.holes_from(self.hole).next()
+        self.stretch.holes_from(self.skipped_from).next()
     }
 
     fn ids(&self) -> Vec<u8> {
-        let mut words = br#"],"first_id":"#.to_vec();
-        push_number(self.stretch.first_id, &mut words);
-        words.extend_from_slice(br#","last_id":"#);
-        push_number(self.stretch.last_id, &mut words);
-        words
+        let mut bytes = br#"],"first_id":"#.to_vec();
+        push_number(self.stretch.first_id, &mut bytes);
+        bytes.extend_from_slice(br#","last_id":"#);
+        push_number(self.stretch.last_id, &mut bytes);
+        bytes
     }
 
-    fn end(&self) -> Vec<u8> {
+    fn closing(&self) -> Vec<u8> {
         let resumed = match self.resumed {
             None => "",
             Some(true) => r#","resumed":true"#,
@@ -401,24 +410,24 @@ impl HistoryFrame {
     }
 
     /// Goes on behind `most` bytes of a part of `len` bytes, or its end; returns how many that was.
-    fn skip_words(&mut self, len: usize, most: usize) -> usize {
-        let count = most.min(len - self.within);
-        self.within += count;
-        if self.within == len {
-            self.within = 0;
+    fn advance_part(&mut self, len: usize, most: usize) -> usize {
+        let count = most.min(len - self.sent_of_part);
+        self.sent_of_part += count;
+        if self.sent_of_part == len {
+            self.sent_of_part = 0;
             self.part = self.next_part();
         }
         count
     }
 
-    fn skip_array(&mut self, most: usize) -> usize {
+    fn advance_array(&mut self, most: usize) -> usize {
         let before = self.array.left();
         self.array.skip(most as u64);
-        self.pass_array();
+        self.leave_array_at_its_end();
         (before - self.array.left()) as usize
     }
 
-    fn pass_array(&mut self) {
+    fn leave_array_at_its_end(&mut self) {
         if self.array.left() == 0 {
             self.part = self.next_part();
         }
@@ -431,11 +440,11 @@ impl HistoryFrame {
             Part::Begin | Part::Array => Part::Ids,
             Part::Ids if self.next_hole().is_some() => Part::Skipped,
             Part::Skipped => {
-                self.hole = self.next_hole().map_or(u64::MAX, |id| id + 1);
-                if self.next_hole().is_some() { Part::Skipped } else { Part::EndOfSkipped }
+                self.skipped_from = self.next_hole().map_or(u64::MAX, |id| id + 1);
+                if self.next_hole().is_some() { Part::Skipped } else { Part::SkippedEnd }
             }
-            Part::Ids | Part::EndOfSkipped => Part::Epoch,
-            Part::Epoch | Part::Done => Part::Done,
+            Part::Ids | Part::SkippedEnd => Part::Closing,
+            Part::Closing | Part::Done => Part::Done,
         }
     }
 }
@@ -480,7 +489,7 @@ impl ErrorAnswer {
         }
     }
 
-    /// What a person is told, where the case has no words of its own.
+    /// What a person is told, where the case has no bytes of its own.
     pub fn sentence(self) -> &'static str {
         match self {
             ErrorAnswer::NotJson => "the text is not JSON",

@@ -6,7 +6,7 @@ use log::error;
 
 use super::{Behind, stalled_close};
 use crate::{
-    command::Next,
+    command::NextStep,
     history::BLOCK,
     metrics::Metrics,
     outbox::{Last, Outbox},
@@ -15,40 +15,40 @@ use crate::{
 
 /// What is sent at first, to find out whether the socket takes anything: reading a whole block for a
 /// socket that takes nothing would be wasted.
-const TRY: usize = 4 << 10;
+const FIRST_SEND: usize = 4 << 10;
 
 /// What a client is sent before others get their turn: so little that a thousand who join at once all
 /// see progress, and so much that the wait for events in between does not count.
-const TURN: usize = 2 * BLOCK;
+const STEP_BYTES: usize = 2 * BLOCK;
 
 // A try is a small part of a block, and a turn gets a client a whole one.
-const _: () = assert!(TRY < BLOCK && BLOCK <= TURN);
+const _: () = assert!(FIRST_SEND < BLOCK && BLOCK <= STEP_BYTES);
 
 /// One client's way from behind to live.
 pub(super) struct Cursor {
     behind: Behind,
     /// When it last took something.
-    pub(super) progress: Instant,
+    pub(super) last_progress: Instant,
     /// Whether a question to the hub found it gone.
     hub_is_gone: bool,
 }
 
 /// What a step of a cursor sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum Progress {
     /// The socket is full, and took nothing.
-    Nothing,
+    None,
     /// Something; there is more.
     Some,
     /// All there is: the client is live, or closed.
-    All,
+    Done,
 }
 
 /// The memory of a thread, shared by all its clients.
 #[derive(Debug)]
 pub(super) struct Buffers {
     /// What a client is sent, in bytes, before others get their turn.
-    pub(super) turn: usize,
+    pub(super) step_bytes: usize,
     block: Vec<u8>,
     frames: Frames,
     metrics: Arc<Metrics>,
@@ -56,7 +56,7 @@ pub(super) struct Buffers {
 
 impl Buffers {
     pub(super) fn new(metrics: Arc<Metrics>) -> Buffers {
-        Buffers { turn: TURN, block: Vec::new(), frames: Frames::default(), metrics }
+        Buffers { step_bytes: STEP_BYTES, block: Vec::new(), frames: Frames::default(), metrics }
     }
 
     /// Gives the memory back while nobody is behind.
@@ -74,7 +74,7 @@ struct Step {
 impl Step {
     /// How many bytes to try next.
     fn room(&self) -> usize {
-        if self.sent == 0 { TRY } else { BLOCK }
+        if self.sent == 0 { FIRST_SEND } else { BLOCK }
     }
 
     fn send(&mut self, outbox: &Outbox, bytes: &[u8]) -> io::Result<usize> {
@@ -83,14 +83,14 @@ impl Step {
         Ok(sent)
     }
 
-    fn end(&self) -> Sent {
-        if self.sent == 0 { Sent::Nothing } else { Sent::Some }
+    fn end(&self) -> Progress {
+        if self.sent == 0 { Progress::None } else { Progress::Some }
     }
 }
 
 impl Cursor {
     pub(super) fn new(behind: Behind) -> Cursor {
-        Cursor { behind, progress: Instant::now(), hub_is_gone: false }
+        Cursor { behind, last_progress: Instant::now(), hub_is_gone: false }
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
@@ -101,33 +101,33 @@ impl Cursor {
     ///
     /// # Errors
     /// When the peer is gone or the file cannot be read; the connection is to be dropped then.
-    pub(super) fn go_on(&mut self, buffers: &mut Buffers) -> io::Result<Sent> {
+    pub(super) fn step(&mut self, buffers: &mut Buffers) -> io::Result<Progress> {
         if self.outbox().is_closed() {
-            return Ok(Sent::All);
+            return Ok(Progress::Done);
         }
         let mut step = Step { sent: 0 };
         let mut unsent = None;
-        while step.sent < buffers.turn {
+        while step.sent < buffers.step_bytes {
             if !self.finish_frame(&mut step, buffers)? {
                 return Ok(step.end());
             }
             match self.send_waiting(&mut step, buffers)? {
-                Some(Last::Close) => return Ok(Sent::All),
+                Some(Last::Close) => return Ok(Progress::Done),
                 Some(Last::No) => {}
                 None => return Ok(step.end()),
             }
             match &mut unsent {
-                None => match self.behind.hub.catch_up(self.behind.client, self.behind.next_id) {
-                    Ok(Next::Live) => return Ok(Sent::All),
-                    Ok(Next::Control) => {}
-                    Ok(Next::Stretch(stretch, times)) => {
+                None => match self.behind.hub.next_step(self.behind.client, self.behind.next_id) {
+                    Ok(NextStep::Live) => return Ok(Progress::Done),
+                    Ok(NextStep::ControlFrames) => {}
+                    Ok(NextStep::Stretch(stretch, times)) => {
                         let after = stretch.last_id + 1;
                         let frames = LiveFrames::new(stretch, times).inspect_err(unreadable)?;
                         unsent = Some((frames, after));
                     }
                     // Its goodbye waits to be sent, if there is one.
                     Err(_) if !self.hub_is_gone => self.hub_is_gone = true,
-                    Err(_) => return Ok(Sent::All),
+                    Err(_) => return Ok(Progress::Done),
                 },
                 Some((frames, after)) => {
                     frames.fill(&mut buffers.frames, step.room()).inspect_err(unreadable)?;
@@ -143,7 +143,7 @@ impl Cursor {
                 }
             }
         }
-        Ok(Sent::Some)
+        Ok(Progress::Some)
     }
 
     /// Sends what is left of the frame that was begun; false when the socket is full.
@@ -167,7 +167,7 @@ impl Cursor {
             if frame.is_done() {
                 *history = None;
             }
-            if sent < block.len() || step.sent >= buffers.turn {
+            if sent < block.len() || step.sent >= buffers.step_bytes {
                 return Ok(false);
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     hub::Hub,
     journal::Journal,
     message::{self, on_line},
-    outbox::{Control, Offer},
+    outbox::{ControlOutcome, Offered},
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, tries},
     wire::{ErrorAnswer, Frames},
 };
@@ -125,10 +125,10 @@ struct Chat {
     commands: Receiver<Command>,
     parties: Vec<Party>,
     /// The clients that fell behind since the last look.
-    fallen: Receiver<Behind>,
+    fell_behind: Receiver<Behind>,
     catch_up: CatchUp,
     jobs: Sender<Job>,
-    done: Receiver<(Cursor, io::Result<Sent>)>,
+    done: Receiver<(Cursor, io::Result<Progress>)>,
     said: usize,
     /// What happens while the hub is asked the next time.
     meanwhile: Vec<Event>,
@@ -146,14 +146,14 @@ impl Chat {
         thread::spawn(move || {
             for (mut cursor, turn) in todo {
                 let mut buffers = Buffers::new(Arc::default());
-                buffers.turn = turn;
-                let sent = cursor.go_on(&mut buffers);
+                buffers.step_bytes = turn;
+                let sent = cursor.step(&mut buffers);
                 if finished.send((cursor, sent)).is_err() {
                     return;
                 }
             }
         });
-        let (catch_up, fallen) = CatchUp::by_hand();
+        let (catch_up, fell_behind) = CatchUp::by_hand();
         let (up, weak) = (catch_up.clone(), handle.downgrade());
         Chat {
             dir,
@@ -161,7 +161,7 @@ impl Chat {
             handle,
             commands,
             parties: Vec::new(),
-            fallen,
+            fell_behind,
             catch_up,
             jobs,
             done,
@@ -214,7 +214,7 @@ impl Chat {
                 let words = format!("{said}-{}{}", party.controls.len(), "z".repeat(size));
                 let frame = ErrorAnswer::NotJson.frame(&words);
                 party.controls.push(frame.clone());
-                if let Control::SocketFull(cut) = party.outbox.control(&frame) {
+                if let ControlOutcome::SocketFull(cut) = party.outbox.control(&frame) {
                     let (client, outbox) = (party.client, party.outbox.clone());
                     self.hand_over(Behind { cut, ..self.behind(client, outbox) });
                 }
@@ -296,8 +296,8 @@ impl Chat {
                 recv(self.done) -> done => {
                     let (cursor, sent) = done.expect("the helper is there");
                     match sent {
-                        Ok(Sent::All) => {}
-                        Ok(Sent::Some | Sent::Nothing) => self.parties[who].cursor = Some(cursor),
+                        Ok(Progress::Done) => {}
+                        Ok(Progress::Some | Progress::None) => self.parties[who].cursor = Some(cursor),
                         Err(_) => cursor.outbox().abort(),
                     }
                     return;
@@ -308,7 +308,7 @@ impl Chat {
 
     /// As the threads of a server would.
     fn take_over_the_fallen(&mut self) {
-        for behind in self.fallen.try_iter() {
+        for behind in self.fell_behind.try_iter() {
             let party = self.parties.iter_mut().find(|party| party.client == behind.client);
             let party = party.expect("a client of ours");
             assert!(party.cursor.is_none(), "two at a time would write to one socket");
@@ -440,10 +440,10 @@ fn full(chat: &mut Chat, first: usize) -> (Cursor, Peer) {
     let mut frames = Frames::default();
     frames.push(&vec![b'1'; first], 0, 1, None);
     if first < 1000 {
-        assert_eq!(outbox.offer(&frames, 0), Offer::Sent);
+        assert_eq!(outbox.offer(&frames, 0), Offered::Sent);
         while outbox.send_now(&[0; 1000]).expect("the peer is there") > 0 {}
     }
-    let Offer::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else { panic!("it fits") };
+    let Offered::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else { panic!("it fits") };
     let behind = chat.behind(ClientId(1), outbox);
     (Cursor::new(Behind { cut, next_id: Some(next_id), ..behind }), peer)
 }

@@ -15,14 +15,14 @@ use super::{
 };
 use crate::{
     history::{BLOCK, BOM},
-    journal::{AppendError, Fatal, REWRITE, SYNC_EVERY},
+    journal::{AppendError, Fatal, REWRITE_BYTES, SYNC_EVERY},
     lines::{Line, Lines},
     message,
     wire::ErrorAnswer,
 };
 
 // A start writes a whole batch again.
-const _: () = assert!(BATCH_BYTES as u64 <= REWRITE);
+const _: () = assert!(BATCH_BYTES as u64 <= REWRITE_BYTES);
 
 // The promise of `--fsync 1s`: a write that just missed being due waits for one more look, and the
 // sync itself takes time, too.
@@ -35,7 +35,7 @@ impl Hub {
             self.refuse(posts, ErrorAnswer::ShuttingDown);
             return Ok(());
         }
-        posts.retain(|post| !self.is_known(post));
+        posts.retain(|post| !self.answer_if_known(post));
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
         if posts.is_empty() {
@@ -93,7 +93,7 @@ impl Hub {
         placed: impl Iterator<Item = Placed<'a>>,
         start: u64,
     ) -> Result<u64, Fatal> {
-        let ts = self.now();
+        let ts = self.acceptance_time();
         let mut first_id = None;
         for line in placed {
             match line {
@@ -117,7 +117,7 @@ impl Hub {
         if from >= until {
             return Ok(());
         }
-        let ts = self.now();
+        let ts = self.acceptance_time();
         let mut lines = Lines::new(self.journal.file(), from, until, BLOCK, self.line_limit);
         while let Some(line) = lines.next().map_err(Fatal::Storage)? {
             let (len, message) = match line {
@@ -147,9 +147,9 @@ impl Hub {
     /// Applies the next line of the file: `len` bytes with its `\n`, and the message on it with the bytes
     /// of white space before it, or none when it is a hole. Returns its id.
     fn apply(&mut self, len: u64, message: Option<(&[u8], u64)>, ts: u64) -> u64 {
-        if self.history.end() == self.shown {
+        if self.history.end() == self.shown_end {
             // The first line since everything was shown.
-            self.fanout.begin(self.history.last_id() + 1);
+            self.fanout.begin_at(self.history.last_id() + 1);
         }
         let Some((message, lead)) = message else { return self.history.push_hole(len) };
         let offset = self.history.end() + lead;

@@ -8,8 +8,8 @@ use crate::{
     command::{HubHandle, queue},
     config::Fsync,
     history::Snapshot,
-    outbox::Control,
-    testing::{CLOSE, Dir, Meddler, Peer, Seen, TEXT, frames_in, limit_file_size, pair},
+    outbox::ControlOutcome,
+    testing::{CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair},
 };
 
 pub(super) const LIMIT: usize = 1000;
@@ -19,12 +19,12 @@ const ROOMY: usize = 1 << 20;
 pub(super) struct House {
     pub(super) dir: Dir,
     /// What is under its journal.
-    pub(super) system: Meddler,
+    pub(super) system: FaultySystem,
     pub(super) hub: Hub,
     pub(super) handle: HubHandle,
     commands: Receiver<Command>,
     /// The clients that fell behind.
-    fallen: Receiver<Behind>,
+    fell_behind: Receiver<Behind>,
 }
 
 /// A client of it that is live, and what it has been sent.
@@ -39,18 +39,18 @@ impl House {
         let dir = Dir::new();
         dir.write(text);
         let (journal, history) = Journal::open(&dir.file(), Fsync::Never, LIMIT).expect("a file");
-        let system = Meddler::new(&dir);
+        let system = FaultySystem::new(&dir);
         let (handle, commands) = queue();
-        let (catch_up, fallen) = CatchUp::by_hand();
+        let (catch_up, fell_behind) = CatchUp::by_hand();
         let hub = Hub::new(
-            journal.on(system.clone()),
+            journal.with_system(system.clone()),
             history,
             LIMIT,
             Arc::default(),
             catch_up,
             handle.downgrade(),
         );
-        House { dir, system, hub, handle, commands, fallen }
+        House { dir, system, hub, handle, commands, fell_behind }
     }
 
     fn ask<Answer>(&mut self, command: impl FnOnce(Sender<Answer>) -> Command) -> Answer {
@@ -71,27 +71,27 @@ impl House {
         (Guest { id: joined.client, outbox, peer }, joined.snapshot)
     }
 
-    fn catch_up(&mut self, guest: &Guest) -> Next {
+    fn catch_up(&mut self, guest: &Guest) -> NextStep {
         self.catch_up_from(guest, None)
     }
 
     /// What comes next for a client that has been sent everything before `next_id`.
-    fn catch_up_from(&mut self, guest: &Guest, next_id: Option<u64>) -> Next {
-        self.ask(|reply| Command::CatchUp { client: guest.id, next_id, reply })
+    fn catch_up_from(&mut self, guest: &Guest, next_id: Option<u64>) -> NextStep {
+        self.ask(|reply| Command::NextStep { client: guest.id, next_id, reply })
     }
 
     pub(super) fn live(&mut self) -> Guest {
         let (guest, _) = self.join(ROOMY);
-        assert!(matches!(self.catch_up(&guest), Next::Live));
+        assert!(matches!(self.catch_up(&guest), NextStep::Live));
         guest
     }
 
     pub(super) fn say(&mut self, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, lines.into()).expect("a hub");
-        self.turn();
+        self.step();
     }
 
-    pub(super) fn turn(&mut self) {
+    pub(super) fn step(&mut self) {
         self.hub.step(self.commands.try_iter()).expect("the file is fine");
         self.hub.deliver(|| false);
     }
@@ -174,7 +174,7 @@ fn what_waits_is_one_batch_in_the_order_of_the_queue() {
     for (guest, line) in [(&ann, "1\n"), (&bob, "2\n"), (&ann, "3\n")] {
         house.handle.post(guest.id, line.into()).unwrap();
     }
-    house.turn();
+    house.step();
     assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2"), (3, "3")]));
 }
 
@@ -214,7 +214,7 @@ fn who_comes_or_goes_during_a_round_takes_nobodys_turn() {
         house.handle.leave(guests.remove(leaver).id);
         house.hub.step(house.commands.try_iter()).unwrap();
         let mut late = house.live();
-        house.turn();
+        house.step();
         for (at, guest) in guests.iter_mut().enumerate() {
             let expected = texts(&[(1, "1"), (2, "2")]);
             assert_eq!(guest.hears(), expected, "{at} of those left, {served} {leaver}");
@@ -239,7 +239,7 @@ fn a_client_that_lacks_much_is_served_before_more_is_taken_in() {
         house.serve(1);
         assert_eq!(bob.hears().len(), if is_ended { count } else { 0 });
         // What everybody has is forgotten, so there is room again.
-        house.turn();
+        house.step();
         house.say_to(1, &bob, "1\n");
         assert!(house.hub.fanout.bytes() < 100);
     }
@@ -268,7 +268,7 @@ fn what_all_have_is_forgotten_while_the_round_goes_on() {
             }
         }
     }
-    house.turn();
+    house.step();
     for (guest, heard) in guests.iter_mut().zip(heard) {
         assert_eq!(guest.hears().len() as u64 + heard, COUNT);
     }
@@ -297,24 +297,24 @@ fn who_joins_has_everything_in_the_history_or_live_and_nothing_twice() {
     let ann = house.live();
     // In one turn with what is said.
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
-    let (mut bob, snapshot) = house.join_in_a_turn();
+    let (mut bob, snapshot) = house.join_in_one_batch();
     assert_eq!(snapshot.stretch.last_id, 1);
     // While the history is on its way.
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
     assert_eq!(bob.hears(), []);
-    let Next::Stretch(stretch, times) = house.catch_up(&bob) else {
+    let NextStep::Stretch(stretch, times) = house.catch_up(&bob) else {
         panic!("message 2 is missing")
     };
     assert_eq!((stretch.first_id, stretch.last_id), (2, 3));
     assert!(times.of(2).is_some());
-    assert!(matches!(house.catch_up_from(&bob, Some(4)), Next::Live));
+    assert!(matches!(house.catch_up_from(&bob, Some(4)), NextStep::Live));
     house.say(&ann, "4\n");
     assert_eq!(bob.hears(), texts(&[(4, "4")]));
 }
 
 impl House {
-    fn join_in_a_turn(&mut self) -> (Guest, Snapshot) {
+    fn join_in_one_batch(&mut self) -> (Guest, Snapshot) {
         let (socket, peer) = pair(ROOMY);
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
@@ -330,25 +330,25 @@ fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cu
     let mut house = House::new("");
     let ann = house.live();
     let (bob, _) = house.join(4096);
-    assert!(matches!(house.catch_up(&bob), Next::Live));
+    assert!(matches!(house.catch_up(&bob), NextStep::Live));
     let long = format!("\"{}\"\n", "x".repeat(100_000));
     house.say(&ann, &format!("1\n{long}3\n"));
     house.say(&ann, "4\n");
-    let fallen: Vec<_> = house.fallen.try_iter().collect();
-    assert_eq!(fallen.iter().map(|behind| behind.client).collect::<Vec<_>>(), [bob.id]);
-    assert!(fallen[0].cut.is_begun(), "message 2 is cut");
-    assert_eq!((fallen[0].next_id, fallen[0].history.is_none()), (Some(3), true));
+    let fell_behind: Vec<_> = house.fell_behind.try_iter().collect();
+    assert_eq!(fell_behind.iter().map(|behind| behind.client).collect::<Vec<_>>(), [bob.id]);
+    assert!(fell_behind[0].cut.is_begun(), "message 2 is cut");
+    assert_eq!((fell_behind[0].next_id, fell_behind[0].history.is_none()), (Some(3), true));
     assert!(bob.outbox.is_behind());
     assert_eq!((house.hub.status().clients, house.hub.status().clients_behind), (2, 1));
-    let Next::Stretch(stretch, _) = house.catch_up_from(&bob, Some(3)) else {
+    let NextStep::Stretch(stretch, _) = house.catch_up_from(&bob, Some(3)) else {
         panic!("it lacks 3")
     };
     assert_eq!((stretch.first_id, stretch.last_id), (3, 4));
     // An answer of its own waits to be sent.
-    assert_eq!(bob.outbox.control(b"12"), Control::Done);
-    assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Control));
+    assert_eq!(bob.outbox.control(b"12"), ControlOutcome::Done);
+    assert!(matches!(house.catch_up_from(&bob, Some(5)), NextStep::ControlFrames));
     bob.outbox.take_waiting(&mut Vec::new());
-    assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Live));
+    assert!(matches!(house.catch_up_from(&bob, Some(5)), NextStep::Live));
     assert_eq!(house.hub.status().clients_behind, 0);
 }
 
@@ -357,17 +357,19 @@ fn a_client_whose_own_thread_found_the_socket_full_lacks_what_was_said_since() {
     let mut house = House::new("");
     let ann = house.live();
     let (mut bob, _) = house.join(4096);
-    assert!(matches!(house.catch_up(&bob), Next::Live));
+    assert!(matches!(house.catch_up(&bob), NextStep::Live));
     house.say(&ann, "1\n");
-    assert!(matches!(bob.outbox.control(&[b'x'; 100_000]), Control::SocketFull(_)));
+    assert!(matches!(bob.outbox.control(&[b'x'; 100_000]), ControlOutcome::SocketFull(_)));
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
-    assert_eq!(house.fallen.try_iter().count(), 0, "its own thread hands it over");
-    let Next::Stretch(stretch, _) = house.catch_up(&bob) else { panic!("message 2 is missing") };
+    assert_eq!(house.fell_behind.try_iter().count(), 0, "its own thread hands it over");
+    let NextStep::Stretch(stretch, _) = house.catch_up(&bob) else {
+        panic!("message 2 is missing")
+    };
     assert_eq!((stretch.first_id, stretch.last_id), (2, 3));
     bob.peer.read(usize::MAX);
     bob.peer.bytes.clear();
-    assert!(matches!(house.catch_up_from(&bob, Some(4)), Next::Live));
+    assert!(matches!(house.catch_up_from(&bob, Some(4)), NextStep::Live));
     house.say(&ann, "4\n");
     assert_eq!(bob.hears(), texts(&[(4, "4")]));
 }
@@ -377,11 +379,11 @@ fn the_hub_ends_when_the_last_handle_is_dropped() {
     let mut house = House::new("");
     let ann = house.live();
     let (bob, _) = house.join(4096);
-    assert!(matches!(house.catch_up(&bob), Next::Live));
+    assert!(matches!(house.catch_up(&bob), NextStep::Live));
     house.say(&ann, &format!("\"{}\"\n", "x".repeat(100_000)));
-    let House { hub, handle, commands, fallen, .. } = house;
+    let House { hub, handle, commands, fell_behind, .. } = house;
     // A client that is behind has a handle to ask with.
-    let behind = fallen.try_recv().expect("bob is behind");
+    let behind = fell_behind.try_recv().expect("bob is behind");
     drop(handle);
     thread::scope(|scope| {
         let hub = scope.spawn(|| hub.run(&commands));
@@ -397,13 +399,13 @@ fn who_left_hears_nothing_and_the_others_go_on() {
     let mut house = House::new("");
     let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
     house.handle.leave(bob.id);
-    house.turn();
+    house.step();
     house.say(&eve, "1\n");
     assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
     assert_eq!(house.hub.status().clients, 2);
     // Who is not there gets no answer, and its thread ends.
     let (reply, answer) = bounded(1);
-    house.hub.step(iter::once(Command::CatchUp { client: bob.id, next_id: None, reply })).unwrap();
+    house.hub.step(iter::once(Command::NextStep { client: bob.id, next_id: None, reply })).unwrap();
     assert!(answer.recv().is_err());
 }
 
@@ -459,7 +461,7 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     house.dir.append("7\n");
     house.handle.post(ann.id, b"\"one\"\n\"two\"\n".to_vec()).unwrap();
     house.handle.post(bob.id, b"\"three\"\n".to_vec()).unwrap();
-    house.turn();
+    house.step();
     let refusals = |guest: &mut Guest| {
         let mut frames = guest.frames();
         // What others had appended is heard all the same.
@@ -546,7 +548,7 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
     house.handle.stop();
     house.handle.post(ann.id, b"\"late\"\n".to_vec()).unwrap();
-    house.turn();
+    house.step();
     let come_back = 1012_u16.to_be_bytes();
     for guest in [&mut ann, &mut bob] {
         let frames = guest.frames();
@@ -554,7 +556,7 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
         assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
         assert_eq!(frames[1].payload[..2], come_back);
     }
-    house.turn();
+    house.step();
     house.say(&bob, "2\n");
     assert_eq!(house.dir.read(), b"1\n");
     // Who joins now gets the history and a close.
@@ -648,11 +650,11 @@ fn a_client_that_catches_up_is_live_even_when_every_turn_brings_more() {
     let (mut bob, _) = house.join(ROOMY);
     for turn in 0..3 {
         let (reply, answer) = bounded(1);
-        let ask = Command::CatchUp { client: bob.id, next_id: None, reply };
+        let ask = Command::NextStep { client: bob.id, next_id: None, reply };
         let post = Post { by: Speaker::Client(ann.id), lines: b"\"more\"\n".to_vec() };
         house.hub.step([ask, Command::Post(post)].into_iter()).expect("the file is fine");
         match answer.try_recv() {
-            Ok(Next::Live) => break,
+            Ok(NextStep::Live) => break,
             other => assert!(turn < 2, "still behind after {turn} turns: {other:?}"),
         }
     }

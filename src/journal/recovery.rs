@@ -30,7 +30,7 @@ use crate::{
 
 /// How much of the file's end is written again at each start, at the least, which takes some 3 ms.
 /// It is also the most that a batch of the hub holds before its last post.
-pub const REWRITE: u64 = 1 << 20;
+pub const REWRITE_BYTES: u64 = 1 << 20;
 
 /// Read at a time where the end of the file is looked through.
 const BLOCK: usize = 64 << 10;
@@ -184,15 +184,15 @@ fn bring_to_disk(path: &Path, file: &File, perhaps_unsynced: Range<u64>) -> io::
 /// failed: what came after the length that the lock file names as `synced`, at most one batch of the
 /// hub. No post is longer than a line may be.
 fn perhaps_unsynced(synced: u64, end: u64, line_limit: usize) -> Range<u64> {
-    let batch = REWRITE + line_limit as u64;
-    synced.clamp(end.saturating_sub(batch), end.saturating_sub(REWRITE))..end
+    let batch = REWRITE_BYTES + line_limit as u64;
+    synced.clamp(end.saturating_sub(batch), end.saturating_sub(REWRITE_BYTES))..end
 }
 
 fn rewrite(path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
     let in_place = open_in_place(path, identity(&file.metadata()?))?;
-    let mut block = vec![0; (range.end - range.start).min(REWRITE) as usize];
-    for from in range.clone().step_by(REWRITE as usize) {
-        let part = &mut block[..(range.end - from).min(REWRITE) as usize];
+    let mut block = vec![0; (range.end - range.start).min(REWRITE_BYTES) as usize];
+    for from in range.clone().step_by(REWRITE_BYTES as usize) {
+        let part = &mut block[..(range.end - from).min(REWRITE_BYTES) as usize];
         file.read_exact_at(part, from)?;
         in_place.write_all_at(part, from)?;
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Dir, Meddler, Mishap, limit_file_size};
+use crate::testing::{Dir, FaultySystem, Mishap, limit_file_size};
 
 const MAX_MESSAGE: usize = 1 << 20;
 
@@ -31,8 +31,8 @@ fn an_append_says_where_it_stands_also_behind_the_lines_of_others() {
 fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
     let dir = Dir::new();
     let limit = limit_file_size();
-    let clock = Meddler::new(&dir);
-    let mut journal = open(&dir).0.on(clock.clone());
+    let clock = FaultySystem::new(&dir);
+    let mut journal = open(&dir).0.with_system(clock.clone());
     let resize = |len| OpenOptions::new().write(true).open(dir.file()).unwrap().set_len(len);
     let len = || fs::metadata(dir.file()).unwrap().len();
     for room in [5, 1, 0] {
@@ -45,7 +45,7 @@ fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
         assert!(journal.is_full());
         // Not before its time, even if there is room.
         resize(0).unwrap();
-        clock.wait(RETRY - Duration::from_millis(1));
+        clock.wait(RETRY_AFTER - Duration::from_millis(1));
         assert!(matches!(journal.append(b"1\n", 0), Err(AppendError::DiskFull)));
         assert_eq!(len(), 0);
         clock.wait(Duration::from_millis(1));
@@ -59,13 +59,13 @@ fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
 #[test]
 fn a_disk_counts_as_full_only_for_a_while() {
     let dir = Dir::new();
-    let system = Meddler::new(&dir);
-    let mut journal = open(&dir).0.on(system.clone());
+    let system = FaultySystem::new(&dir);
+    let mut journal = open(&dir).0.with_system(system.clone());
     system.plan(Mishap { takes: Some(0), ..Mishap::default() });
     assert!(matches!(journal.append(b"1\n", 0), Err(AppendError::DiskFull)));
-    system.wait(RETRY);
+    system.wait(RETRY_AFTER);
     assert!(journal.is_full());
-    system.wait(FULL_AGE);
+    system.wait(FULL_FOR);
     assert!(!journal.is_full(), "nobody would send anything that could show it");
 }
 
@@ -79,8 +79,8 @@ fn whatever_a_write_claims_the_file_keeps_what_was_committed_and_what_others_wro
             let dir = Dir::new();
             dir.write(committed);
             let end = committed.len() as u64;
-            let system = Meddler::new(&dir);
-            let mut journal = open(&dir).0.on(system.clone());
+            let system = FaultySystem::new(&dir);
+            let mut journal = open(&dir).0.with_system(system.clone());
             let mishap = Mishap {
                 position: mishap.position.map(|at| end.saturating_add(at)),
                 ..mishap.clone()
@@ -96,7 +96,7 @@ fn whatever_a_write_claims_the_file_keeps_what_was_committed_and_what_others_wro
             let expected = committed.to_owned() + std::str::from_utf8(expected).expect("UTF-8");
             assert_eq!(found, expected, "{case}");
             // Afterwards all is well.
-            system.wait(RETRY);
+            system.wait(RETRY_AFTER);
             assert_eq!(journal.append(b"5\n", end).unwrap(), expected.len() as u64);
         }
     }
@@ -167,8 +167,8 @@ fn each_policy_syncs_when_it_promises() {
     let open = |fsync| Journal::open(&dir.file(), fsync, MAX_MESSAGE).expect("it can be served").0;
     assert!(open(Fsync::Always).sync_per_policy().unwrap().is_some());
     assert!(open(Fsync::Never).sync_per_policy().unwrap().is_none());
-    let clock = Meddler::new(&dir);
-    let mut journal = open(Fsync::EverySecond).on(clock.clone());
+    let clock = FaultySystem::new(&dir);
+    let mut journal = open(Fsync::EverySecond).with_system(clock.clone());
     assert!(journal.sync_when_due().unwrap().is_none(), "there is nothing to sync");
     assert!(journal.sync_per_policy().unwrap().is_none());
     clock.wait(SYNC_EVERY / 2);

@@ -30,7 +30,7 @@ fn batch(first_id: u64, sizes: &[usize]) -> Frames {
 fn behind() -> (Outbox, Peer, CutFrame) {
     let (outbox, peer) = live();
     let frames = batch(1, &[100_000, 10]);
-    let Offer::SocketFull { cut, next_id: 2 } = outbox.offer(&frames, 0) else {
+    let Offered::SocketFull { cut, next_id: 2 } = outbox.offer(&frames, 0) else {
         panic!("it takes message 1 whole")
     };
     assert!(outbox.is_behind());
@@ -54,7 +54,7 @@ fn waiting(outbox: &Outbox) -> (Vec<u8>, Last) {
 fn a_live_client_is_sent_whole_batches() {
     let (outbox, mut peer) = live();
     let frames = batch(1, &[3, 200, 1000]);
-    assert_eq!(outbox.offer(&frames, 0), Offer::Sent);
+    assert_eq!(outbox.offer(&frames, 0), Offered::Sent);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes, frames.bytes());
     assert!(!outbox.is_behind());
@@ -73,11 +73,11 @@ fn what_a_full_socket_cut_off_completes_the_frame() {
 fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
     let (outbox, mut peer, _) = behind();
     let later = batch(3, &[10]);
-    assert_eq!(outbox.offer(&later, 0), Offer::Behind);
+    assert_eq!(outbox.offer(&later, 0), Offered::Behind);
     peer.read(usize::MAX);
     peer.bytes.clear();
     assert!(outbox.go_live());
-    assert_eq!(outbox.offer(&later, 0), Offer::Sent);
+    assert_eq!(outbox.offer(&later, 0), Offered::Sent);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes, later.bytes());
 }
@@ -87,7 +87,9 @@ fn a_socket_that_is_full_between_frames_leaves_a_whole_one() {
     let (outbox, mut peer) = live();
     while outbox.send_now(&[0; 512]).unwrap() > 0 {}
     let frames = batch(7, &[10]);
-    let Offer::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else { panic!("it is full") };
+    let Offered::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else {
+        panic!("it is full")
+    };
     assert!(!cut.is_begun());
     assert_eq!((&rest_of(&cut)[..], next_id), (frames.bytes(), 8));
     assert_eq!(waiting(&outbox), (vec![], Last::No));
@@ -98,13 +100,13 @@ fn a_socket_that_is_full_between_frames_leaves_a_whole_one() {
 #[test]
 fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind() {
     let (outbox, mut peer) = live();
-    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     assert_eq!(peer.frames().len(), 1);
 
     let (outbox, _, _) = behind();
     let answers = ["a", "b", "c"].map(|words| ErrorAnswer::NotJson.frame(words));
     for answer in &answers {
-        assert_eq!(outbox.control(answer), Control::Done);
+        assert_eq!(outbox.control(answer), ControlOutcome::Done);
     }
     assert!(!outbox.go_live(), "answers wait");
     assert_eq!(waiting(&outbox), (answers.concat(), Last::No));
@@ -114,7 +116,7 @@ fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind(
 #[test]
 fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
     let (outbox, mut peer, cut) = behind();
-    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     peer.read(usize::MAX);
     peer.bytes.extend(rest_of(&cut));
     peer.bytes.extend(waiting(&outbox).0);
@@ -127,9 +129,9 @@ fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
 fn a_control_frame_that_does_not_fit_makes_the_client_behind() {
     let (outbox, mut peer) = live();
     let answer = ErrorAnswer::NotJson.frame(&"x".repeat(50_000));
-    let Control::SocketFull(cut) = outbox.control(&answer) else { panic!("it fits") };
+    let ControlOutcome::SocketFull(cut) = outbox.control(&answer) else { panic!("it fits") };
     assert!(outbox.is_behind());
-    assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Behind);
+    assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offered::Behind);
     peer.read(usize::MAX);
     peer.bytes.extend(rest_of(&cut));
     assert!(peer.bytes == answer);
@@ -140,13 +142,13 @@ fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
     let (outbox, _peer, _) = behind();
     let answer = ErrorAnswer::NotJson.frame(&"x".repeat(1000));
     for _ in 0..100 {
-        assert_eq!(outbox.control(&answer), Control::Done);
+        assert_eq!(outbox.control(&answer), ControlOutcome::Done);
     }
     // What is left fills up with the shortest frames there are.
     for _ in 0..answer.len() {
-        assert_eq!(outbox.control(&ping_frame()), Control::Done);
+        assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     }
-    assert_eq!(outbox.close(BYE, "bye"), Control::Done);
+    assert_eq!(outbox.close(BYE, "bye"), ControlOutcome::Done);
     let (waiting, last) = waiting(&outbox);
     let (frames, behind) = frames_in(&waiting);
     assert_eq!((behind, last), (0, Last::Close));
@@ -162,9 +164,9 @@ fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
 fn nothing_follows_a_close_frame() {
     #[track_caller]
     fn check(outbox: &Outbox, peer: &mut Peer, cut: &CutFrame) {
-        assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Closed);
-        assert_eq!(outbox.control(&ping_frame()), Control::Done);
-        assert_eq!(outbox.close(BYE, "again"), Control::Done);
+        assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offered::Closed);
+        assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
+        assert_eq!(outbox.close(BYE, "again"), ControlOutcome::Done);
         peer.read(usize::MAX);
         peer.bytes.extend(rest_of(cut));
         peer.bytes.extend(waiting(outbox).0);
@@ -173,12 +175,12 @@ fn nothing_follows_a_close_frame() {
         assert_eq!((closes, frames.last().unwrap().first, rest), (1, CLOSE, 0));
     }
     let (outbox, mut peer) = live();
-    assert_eq!(outbox.close(BYE, "bye"), Control::Done);
+    assert_eq!(outbox.close(BYE, "bye"), ControlOutcome::Done);
     assert!(outbox.is_closed());
     check(&outbox, &mut peer, &CutFrame::default());
 
     let (outbox, mut peer, cut) = behind();
-    assert_eq!(outbox.close(BYE, "bye"), Control::Done);
+    assert_eq!(outbox.close(BYE, "bye"), ControlOutcome::Done);
     assert!(outbox.is_behind() && !outbox.is_closed());
     assert!(!outbox.go_live(), "a close frame waits");
     check(&outbox, &mut peer, &cut);
@@ -186,7 +188,7 @@ fn nothing_follows_a_close_frame() {
 
     let (outbox, mut peer) = live();
     let long = frame_of(CLOSE, &vec![b'x'; 50_000]);
-    let Control::SocketFull(cut) = outbox.close_with(&long) else { panic!("it fits") };
+    let ControlOutcome::SocketFull(cut) = outbox.close_with(&long) else { panic!("it fits") };
     assert!(outbox.is_behind() && !outbox.go_live());
     check(&outbox, &mut peer, &cut);
 }
@@ -217,10 +219,10 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
     outbox.abort();
     peer.read(usize::MAX);
     let before = peer.bytes.len();
-    assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offer::Closed);
-    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offered::Closed);
+    assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     assert!(outbox.go_live(), "so that whoever catches it up ends");
-    assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offer::Closed);
+    assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offered::Closed);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), before);
     assert_eq!(crate::socket::read(outbox.socket(), &mut [0; 1]).unwrap(), 0);
@@ -230,11 +232,11 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
 fn a_client_that_is_gone_is_given_up() {
     let (outbox, peer) = live();
     drop(peer);
-    assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offer::Closed);
+    assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offered::Closed);
     assert!(outbox.is_closed());
     let (outbox, peer) = live();
     drop(peer);
-    assert_eq!(outbox.control(&ping_frame()), Control::Done);
+    assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     assert!(outbox.is_closed());
 }
 

@@ -8,7 +8,7 @@ use std::{fmt, fs};
 
 use rlimit::Resource;
 
-use super::{OTHER_FILES, OTHER_THREADS, REFUSALS, STACK};
+use super::{EXTRA_CONNECTIONS, OTHER_FILES, OTHER_THREADS, STACK};
 use crate::fanout::WINDOW;
 
 /// Memory maps of a client's thread: its stack, the stack for signals, and a guard page for each.
@@ -84,7 +84,7 @@ impl Capacity {
     /// What the limits of this process leave for clients. The limit of open files is raised before.
     pub fn of_this_machine() -> Capacity {
         // Those who are only told that there is no room get some of it too.
-        let share = |count: u64| count - (REFUSALS as u64).min(count / 8);
+        let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
         let threads = |count: u64| share(count.saturating_sub(OTHER_THREADS));
         let soft = |resource: Resource| match resource.get_soft() {
             Ok(rlimit::INFINITY) | Err(_) => None,
@@ -145,7 +145,7 @@ fn space_used() -> Option<u64> {
 }
 
 /// How much the kernel may hold for each of so many clients beyond what is on its way to it, in bytes.
-pub(super) fn notsent(clients: u64, tcp_memory: u64) -> u64 {
+pub(super) fn notsent_for(clients: u64, tcp_memory: u64) -> u64 {
     let share = tcp_memory / TCP_SHARE / clients.max(1);
     // Powers of two, so that it does not change with each client.
     let below = share.checked_ilog2().map_or(0, |power| 1 << power);
@@ -207,7 +207,7 @@ mod tests {
     fn many_clients_share_what_few_have_each() {
         #[track_caller]
         fn check(clients: u64, expected: u64) {
-            assert_eq!(notsent(clients, 1 << 30), expected, "{clients} clients");
+            assert_eq!(notsent_for(clients, 1 << 30), expected, "{clients} clients");
         }
         check(0, NOTSENT);
         check(1, NOTSENT);

@@ -164,7 +164,7 @@ proptest! {
                     }
                 }
             }
-            house.system.relent();
+            house.system.forget_plan();
         }
         house.system.append("\n");
         house.tick();

@@ -33,7 +33,7 @@ fn the_epoch_stays_as_long_as_the_file_goes_on_where_it_was() {
     let (mut journal, mut history) = open(&dir);
     journal.append(b"4\n", history.end()).unwrap();
     history.push_line(2);
-    journal.remember(&history).unwrap();
+    journal.note_numbering(&history).unwrap();
     drop((journal, history));
     assert_eq!(epoch(&dir), first, "lines of our own");
 }

@@ -120,7 +120,7 @@ fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
     let dir = Dir::new();
     let line = format!("\"{}\"\n", "x".repeat(997));
     // Of more than one block.
-    let text = line.repeat(REWRITE as usize / 1000 * 5 / 2);
+    let text = line.repeat(REWRITE_BYTES as usize / 1000 * 5 / 2);
     dir.write(&text);
     let modified = || {
         let meta = fs::metadata(dir.file()).unwrap();
@@ -140,22 +140,22 @@ fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
 
 #[test]
 fn a_batch_of_any_size_is_written_again_and_nothing_long_synced() {
-    const BATCH: u64 = REWRITE + 100;
+    const BATCH: u64 = REWRITE_BYTES + 100;
     #[track_caller]
     fn check(synced: u64, end: u64, expected_start: u64) {
         assert_eq!(perhaps_unsynced(synced, end, 100), expected_start..end);
     }
     check(0, 0, 0);
-    check(0, REWRITE, 0);
+    check(0, REWRITE_BYTES, 0);
     // An orderly stop.
-    check(9 * REWRITE, 9 * REWRITE, 8 * REWRITE);
+    check(9 * REWRITE_BYTES, 9 * REWRITE_BYTES, 8 * REWRITE_BYTES);
     // The largest batch came after the lock file was written.
-    check(9 * REWRITE, 9 * REWRITE + BATCH, 9 * REWRITE);
+    check(9 * REWRITE_BYTES, 9 * REWRITE_BYTES + BATCH, 9 * REWRITE_BYTES);
     // More did: all but the last batch is on disk.
-    check(9 * REWRITE, 9 * REWRITE + 2 * BATCH, 9 * REWRITE + BATCH);
+    check(9 * REWRITE_BYTES, 9 * REWRITE_BYTES + 2 * BATCH, 9 * REWRITE_BYTES + BATCH);
     // The record is that of another file, or there is none.
-    check(0, 9 * REWRITE, 9 * REWRITE - BATCH);
-    check(u64::MAX, 9 * REWRITE, 8 * REWRITE);
+    check(0, 9 * REWRITE_BYTES, 9 * REWRITE_BYTES - BATCH);
+    check(u64::MAX, 9 * REWRITE_BYTES, 8 * REWRITE_BYTES);
 }
 
 #[test]
