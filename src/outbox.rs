@@ -225,11 +225,20 @@ impl Outbox {
 
     /// Sends all of `bytes`, waiting as long as the client takes some of it every `stall_timeout`:
     /// for the thread that catches up, whose socket has `SEND_SLICE` as its send timeout.
-    pub fn send_patiently(&self, bytes: &[u8], stall_timeout: Duration) -> Result<(), SendError> {
+    pub fn send_patiently(
+        &self,
+        bytes: &[u8],
+        more: More,
+        stall_timeout: Duration,
+    ) -> Result<(), SendError> {
+        let flags = match more {
+            More::Follows => libc::MSG_NOSIGNAL | libc::MSG_MORE,
+            More::No => libc::MSG_NOSIGNAL,
+        };
         let mut sent = 0;
         let mut progress = Instant::now();
         while sent < bytes.len() {
-            match self.socket.send_with_flags(&bytes[sent..], libc::MSG_NOSIGNAL) {
+            match self.socket.send_with_flags(&bytes[sent..], flags) {
                 Ok(count) => {
                     sent += count;
                     progress = Instant::now();
@@ -311,6 +320,15 @@ impl Outbox {
         // Each step leaves it valid, so a panic elsewhere in a thread that held it takes nothing.
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether more is about to be sent, so that the kernel may wait for it to fill a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// At once.
+    Follows,
+    /// The peer is to get this now.
+    No,
 }
 
 /// Whether what was taken ends with a close frame.

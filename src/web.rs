@@ -1,8 +1,8 @@
 //! The HTTP face on the same port: the page, the history and posting for curl and bots, and what
 //! operators ask.
 //!
-//! A connection's own thread answers its requests one after the other. Whoever reads the history
-//! reads the file, a block at a time, so a slow reader holds one block and delays nobody.
+//! A connection's own thread answers its requests one after the other. It reads the history from the
+//! file as it sends it, so a slow reader holds a few KiB and delays nobody.
 
 use std::{io, time::Instant};
 
@@ -13,15 +13,16 @@ use crate::{
     access::Caller,
     command::{HubHandle, View},
     config::Config,
-    history::Window,
+    history::{BLOCK, Window},
     http::{
         HttpRefusal,
         body::{self, BODY_TIME, BodyError},
         response::{TEXT, response_head},
     },
     metrics::Metrics,
-    outbox::{Outbox, SEND_SLICE},
+    outbox::{More, Outbox, SEND_SLICE},
     route::Resource,
+    wire::HistoryFrame,
 };
 
 mod page;
@@ -35,6 +36,29 @@ pub use operators::HUB_TIME;
 
 /// How long a browser may remember what it asked before a request from another page's.
 const PREFLIGHT_SECONDS: &str = "600";
+
+/// What is held of a body while the peer takes nothing: 160 MB for ten thousand of them, with a buffer
+/// of the same size to read messages one by one.
+const PIECE: usize = 8 << 10;
+
+/// A body, or a part of one, that can be read from the file again from where it stands.
+trait Source {
+    /// Appends what comes next to `out`, up to `most` bytes; nothing at the end.
+    fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()>;
+
+    /// Goes on behind the next `count` bytes.
+    fn advance(&mut self, count: usize);
+}
+
+impl Source for HistoryFrame {
+    fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        HistoryFrame::peek(self, out, most)
+    }
+
+    fn advance(&mut self, count: usize) {
+        HistoryFrame::advance(self, count);
+    }
+}
 
 const JSON: &str = "application/json";
 
@@ -286,9 +310,35 @@ impl Exchange<'_> {
         Ok(self.send(&bytes)?)
     }
 
+    /// Sends all of a source: in blocks as long as the peer takes them at once, and piece by piece when
+    /// it has to be waited for.
+    fn send_all(&mut self, mut source: impl Source) -> Result<(), Stop> {
+        let mut block = Vec::new();
+        loop {
+            block.clear();
+            source.peek(&mut block, BLOCK)?;
+            if block.is_empty() {
+                return Ok(());
+            }
+            let sent = self.web.outbox.send_now(&block).map_err(|_| Stop::PeerGone)?;
+            source.advance(sent);
+            if sent < block.len() {
+                block = Vec::new();
+                source.peek(&mut block, PIECE)?;
+                self.send(&block)?;
+                source.advance(block.len());
+            }
+        }
+    }
+
     fn send(&mut self, bytes: &[u8]) -> Result<(), PeerGone> {
+        self.send_and(bytes, More::No)
+    }
+
+    fn send_and(&mut self, bytes: &[u8], more: More) -> Result<(), PeerGone> {
         self.began = true;
-        self.web.outbox.send_patiently(bytes, self.web.config.stall_timeout).map_err(|_| PeerGone)
+        let stall_timeout = self.web.config.stall_timeout;
+        self.web.outbox.send_patiently(bytes, more, stall_timeout).map_err(|_| PeerGone)
     }
 }
 

@@ -5,11 +5,15 @@
 
 use std::{fs::File, io, sync::Arc};
 
-use super::{BLOCK, Hole, Mark, STRIDE};
+use super::{Hole, Mark, STRIDE};
 use crate::{
     lines::{Line, Lines, read_at},
     message,
 };
+
+/// Read at a time when messages are read one by one: so little that ten thousand readers may wait with
+/// it, and so much that a system call does not count.
+const READ: usize = 8 << 10;
 
 /// A stretch of the history, to be read by the thread that holds it.
 #[derive(Clone, Debug)]
@@ -55,7 +59,7 @@ impl Stretch {
     /// When the file cannot be read.
     pub fn messages(self) -> io::Result<Messages> {
         let (start, end) = self.offsets()?;
-        let lines = Lines::new(&self.file, start, end, BLOCK, self.line_limit);
+        let lines = Lines::new(&self.file, start, end, READ, self.line_limit);
         let hole = self.hole_at(self.first_id);
         let (next_id, last_id) = (self.first_id, self.last_id);
         Ok(Messages { next_id, last_id, lines, holes: self.holes, hole })

@@ -244,13 +244,16 @@ fn a_client_that_is_gone_is_given_up() {
 fn patience_ends_with_the_client_or_its_progress() {
     let (outbox, mut peer) = live();
     outbox.socket().set_write_timeout(Some(Duration::from_millis(1))).unwrap();
-    assert!(outbox.send_patiently(&[7; 100], Duration::ZERO).is_ok());
-    let result = outbox.send_patiently(&[7; 100_000], Duration::ZERO);
+    assert!(outbox.send_patiently(&[7; 100], More::No, Duration::ZERO).is_ok());
+    let result = outbox.send_patiently(&[7; 100_000], More::No, Duration::ZERO);
     let Err(SendError::Stalled(sent)) = result else { panic!("it took everything") };
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), 100 + sent);
     drop(peer);
-    assert!(matches!(outbox.send_patiently(&[7; 10], Duration::MAX), Err(SendError::Gone)));
+    assert!(matches!(
+        outbox.send_patiently(&[7; 10], More::No, Duration::MAX),
+        Err(SendError::Gone)
+    ));
 }
 
 #[test]
@@ -261,7 +264,8 @@ fn patience_lasts_as_long_as_the_client_takes_something_of_one_long_frame() {
     let frame = vec![7; 300_000];
     let begun = Instant::now();
     thread::scope(|scope| {
-        let sending = scope.spawn(|| outbox.send_patiently(&frame, stall_timeout).is_ok());
+        let sending =
+            scope.spawn(|| outbox.send_patiently(&frame, More::No, stall_timeout).is_ok());
         while !sending.is_finished() {
             peer.read(5_000);
             // Being slow is the point here; there is nothing to wait for.

@@ -1,15 +1,11 @@
 //! `GET /messages.txt`: the text file, whole or from where a copy broke off.
 
-use std::fs::File;
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use http::{Method, StatusCode, header};
 
-use super::{Exchange, Stop};
-use crate::{
-    history::{BLOCK, Window},
-    http::response::TEXT,
-    lines::read_at,
-};
+use super::{Exchange, Source, Stop};
+use crate::{history::Window, http::response::TEXT};
 
 impl Exchange<'_> {
     /// The file itself, as far as it is committed, so that a copy ends in a whole line.
@@ -47,18 +43,26 @@ impl Exchange<'_> {
         if self.request.method() == Method::HEAD {
             return Ok(());
         }
-        self.copy(view.stretch.file(), start, end)
+        self.send_all(FilePart { file: view.stretch.file().clone(), start, end })
+    }
+}
+
+/// The bytes of the text file from one offset up to another.
+struct FilePart {
+    file: Arc<File>,
+    start: u64,
+    end: u64,
+}
+
+impl Source for FilePart {
+    fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        let from = out.len();
+        out.resize(from + (most as u64).min(self.end - self.start) as usize, 0);
+        self.file.read_exact_at(&mut out[from..], self.start)
     }
 
-    fn copy(&mut self, file: &File, mut from: u64, end: u64) -> Result<(), Stop> {
-        let mut block = vec![0; BLOCK.min((end - from) as usize)];
-        while from < end {
-            let want = block.len().min((end - from) as usize);
-            let got = read_at(file, &mut block[..want], from)?;
-            self.send(&block[..got])?;
-            from += got as u64;
-        }
-        Ok(())
+    fn advance(&mut self, count: usize) {
+        self.start += count as u64;
     }
 }
 

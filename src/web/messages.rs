@@ -4,14 +4,15 @@ use crossbeam_channel::{Receiver, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
-use super::{Exchange, Headers, JSON, PeerGone, Stop, response_epoch};
+use super::{Exchange, Headers, JSON, PIECE, PeerGone, Stop, response_epoch};
 use crate::{
     command::View,
-    history::{BLOCK, LocatedMessage, Snapshot, Stretch, Times, Window},
+    history::{LocatedMessage, Snapshot, Stretch, Times, Window},
     http::{
         HttpRefusal,
         query::{number, parameters},
     },
+    outbox::More,
     wire::{HistoryFrame, push_number},
 };
 
@@ -174,7 +175,7 @@ impl Exchange<'_> {
             let frame = HistoryFrame::new(Snapshot { stretch, epoch, resumed: None })?;
             headers.push((header::CONTENT_LENGTH, frame.payload_len().to_string()));
             self.begin(StatusCode::OK, headers, &[])?;
-            return if self.is_head() { Ok(()) } else { self.array(frame.without_header()) };
+            return if self.is_head() { Ok(()) } else { self.send_all(frame.without_header()) };
         }
         let mut body = self.begin_chunks(headers)?;
         if self.is_head() {
@@ -194,19 +195,6 @@ impl Exchange<'_> {
 
     fn is_head(&self) -> bool {
         self.request.method() == Method::HEAD
-    }
-
-    /// The payload of a history frame.
-    fn array(&mut self, mut frame: HistoryFrame) -> Result<(), Stop> {
-        let mut block = Vec::new();
-        // Nothing but an end is honest when the file cannot be read any more.
-        while !frame.is_done() {
-            frame.peek(&mut block, BLOCK)?;
-            self.send(&block)?;
-            frame.advance(block.len());
-            block.clear();
-        }
-        Ok(())
     }
 
     /// What `q` found as one object: with `ids`, since its messages are not neighbours.
@@ -275,7 +263,7 @@ impl Exchange<'_> {
             self.is_last = true;
         }
         self.begin(StatusCode::OK, headers, &[])?;
-        Ok(Chunks { bytes: Vec::new(), is_chunked })
+        Ok(Chunks { bytes: Vec::new(), is_chunked, is_held_back: false })
     }
 }
 
@@ -334,25 +322,38 @@ fn push_line(out: &mut Vec<u8>, id: u64, ts: Option<u64>, data: &[u8]) {
 pub(super) struct Chunks {
     pub(super) bytes: Vec<u8>,
     is_chunked: bool,
+    /// Whether the kernel was told that more follows.
+    is_held_back: bool,
 }
 
 impl Chunks {
     fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        if self.bytes.len() < BLOCK {
+        if self.bytes.len() < PIECE {
             return Ok(());
         }
-        self.flush(exchange)
+        self.send(exchange, More::Follows)
     }
 
     pub(super) fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        if self.bytes.is_empty() {
-            return Ok(());
+        if !self.bytes.is_empty() {
+            return self.send(exchange, More::No);
         }
+        if std::mem::take(&mut self.is_held_back) {
+            // The kernel may still wait for more; this makes it send. It cannot fail on a connection,
+            // and what is held back goes out by itself in a moment.
+            let _ = exchange.web.outbox.socket().set_tcp_nodelay(true);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, exchange: &mut Exchange<'_>, more: More) -> Result<(), PeerGone> {
         if self.is_chunked {
-            exchange.send(format!("{:x}\r\n", self.bytes.len()).as_bytes())?;
+            let head = format!("{:x}\r\n", self.bytes.len());
+            self.bytes.splice(..0, head.into_bytes());
             self.bytes.extend_from_slice(b"\r\n");
         }
-        exchange.send(&self.bytes)?;
+        exchange.send_and(&self.bytes, more)?;
+        self.is_held_back = more == More::Follows;
         self.bytes.clear();
         Ok(())
     }

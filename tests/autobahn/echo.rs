@@ -26,7 +26,7 @@ use tungstenite::{
 };
 use txtcord::{
     http::{Head, HeadError, HttpRefusal, head::read_head},
-    outbox::{Last, Outbox, SEND_SLICE, SendError},
+    outbox::{Last, More, Outbox, SEND_SLICE, SendError},
     socket::linger,
     upgrade::upgrade,
     websocket::{Connection, Limits, Received, Wait},
@@ -142,7 +142,7 @@ fn catch_up(outbox: &Outbox, cut: &CutFrame) -> io::Result<()> {
 }
 
 fn send(outbox: &Outbox, bytes: &[u8]) -> io::Result<()> {
-    outbox.send_patiently(bytes, STALL_TIMEOUT).map_err(|error| match error {
+    outbox.send_patiently(bytes, More::No, STALL_TIMEOUT).map_err(|error| match error {
         SendError::Stalled(_) => io::ErrorKind::TimedOut.into(),
         SendError::Gone => io::ErrorKind::BrokenPipe.into(),
     })
