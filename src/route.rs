@@ -11,8 +11,8 @@ use crate::http::{HttpRefusal, query::number};
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// `/`: the chat page.
-    Page,
+    /// `/` and what is under `/app/`: the chat page.
+    Page(PageFile),
     /// `/ws`: the chat itself.
     WebSocket,
     /// `/messages`: the history, and where messages are posted.
@@ -31,6 +31,17 @@ pub enum Resource {
     Nothing,
 }
 
+/// The files of the chat page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFile {
+    /// `/`
+    Document,
+    /// `/app/style.css`
+    Style,
+    /// `/app/chat.js`
+    Script,
+}
+
 /// What can only be read takes these methods.
 const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 
@@ -38,7 +49,9 @@ impl Resource {
     /// What a path names.
     pub fn at(path: &str) -> Resource {
         match path {
-            "/" => Resource::Page,
+            "/" => Resource::Page(PageFile::Document),
+            "/app/style.css" => Resource::Page(PageFile::Style),
+            "/app/chat.js" => Resource::Page(PageFile::Script),
             "/ws" => Resource::WebSocket,
             "/messages" => Resource::Messages,
             "/messages.txt" => Resource::TextFile,

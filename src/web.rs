@@ -217,7 +217,7 @@ impl Exchange<'_> {
             return self.options(resource.methods());
         }
         match resource {
-            Resource::Page => self.page(),
+            Resource::Page(file) => self.page(file),
             Resource::Messages if is_post => self.post(),
             Resource::Messages => self.messages(),
             Resource::Message(id) => self.message(id),

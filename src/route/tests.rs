@@ -27,7 +27,12 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
             }
         }
     }
-    check("/", Resource::Page, READ_ONLY);
+    check("/", Resource::Page(PageFile::Document), READ_ONLY);
+    check("/app/style.css", Resource::Page(PageFile::Style), READ_ONLY);
+    check("/app/chat.js", Resource::Page(PageFile::Script), READ_ONLY);
+    check("/app", Resource::Nothing, "");
+    check("/app/", Resource::Nothing, "");
+    check("/app/index.html", Resource::Nothing, "");
     check("/ws", Resource::WebSocket, "GET");
     check("/messages", Resource::Messages, "GET, HEAD, POST, OPTIONS");
     check("/messages/1", Resource::Message(1), READ_ONLY);

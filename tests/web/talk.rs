@@ -19,8 +19,17 @@ pub const WORDS: &str = "text/plain";
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Every path there is, but for `/ws`.
-pub const PATHS: [&str; 7] =
-    ["/", "/messages", "/messages/1", "/messages.txt", "/healthz", "/readyz", "/metrics"];
+pub const PATHS: [&str; 9] = [
+    "/",
+    "/app/style.css",
+    "/app/chat.js",
+    "/messages",
+    "/messages/1",
+    "/messages.txt",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+];
 
 // ---------------------------------------------------------------------------------------------
 // An ordinary HTTP client
