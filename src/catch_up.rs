@@ -1,9 +1,10 @@
 //! Brings clients that are behind up to date: those that join, and those whose sockets were full.
 //!
-//! A few threads do it for everybody. Each waits until one of its sockets takes more (epoll), sends
-//! what the client lacks from the history, and asks the hub for more, until the hub has made the client
-//! live. Nothing is kept for a client but its `Cursor`: what the socket did not take is read again
-//! from the file. So ten thousand clients that are behind cost a few megabytes and no thread.
+//! A few threads serve all these clients. Each thread waits until one of its sockets takes more
+//! (epoll), sends the client what it lacks from the history, and asks the hub for more, until the
+//! hub has made the client live. Nothing is kept for a client but its `Cursor`: bytes that the
+//! socket did not take are read again from the file. So ten thousand clients that are behind cost a
+//! few megabytes and no thread.
 
 use std::{
     collections::HashMap,
@@ -36,24 +37,25 @@ mod cursor;
 
 use cursor::{Buffers, Cursor, Progress};
 
-/// The stack of a thread that catches up: its blocks are on the heap.
+/// The stack of a catch-up thread, in bytes. It can be small, since blocks are on the heap.
 const STACK: usize = 64 << 10;
 
-/// How often, within the stall timeout, a client that does not seem to take anything is tried. The
-/// kernel says that a socket takes more only when half of what it may hold is free; a try sees every
-/// byte of progress. Ten thousand tries cost some 30 ms.
+/// How often, within the stall timeout, a step is tried for a client that does not seem to take
+/// anything. The kernel reports that a socket takes more only when half of what it may hold is free;
+/// a try sees every byte of progress. Ten thousand tries cost some 30 ms.
 const TRIES_PER_TIMEOUT: u32 = 4;
 
-/// Events taken from the kernel at a time.
+/// Events taken from the kernel at a time: enough that a wait costs little beside its sends.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// How long a thread without clients waits before it looks whether a count is to be logged.
+/// How long a thread without clients waits before it looks whether a count is to be logged. Counts
+/// are logged no more often than that (`tally.rs`).
 const LOG_WAIT: Duration = Duration::from_secs(30);
 
-/// The event of the thread's own inbox; clients are numbered from 1.
+/// The number of the event that something is in the thread's inbox. Clients are numbered from 1.
 const INBOX_EVENT: u64 = 0;
 
-/// A client that is behind, for those who catch it up.
+/// A client that is behind, with all that a catch-up thread needs for it.
 #[derive(Debug)]
 pub struct Behind {
     /// The client.
@@ -64,15 +66,16 @@ pub struct Behind {
     pub hub: HubHandle,
     /// The text file, to read from.
     pub file: Arc<File>,
-    /// What is left of the frame that was cut.
+    /// The rest of the frame of which the socket took a part; it is sent first.
     pub cut: CutFrame,
-    /// What is left of the history of a client that joins.
+    /// The rest of the history frame, for a client that joins; it is sent next.
     pub history: Option<Box<HistoryFrame>>,
-    /// The first message after that; `None` when it is the first that the hub did not send.
+    /// The id of the first message after these; `None` when it is the first that the hub did not
+    /// send.
     pub next_id: Option<u64>,
 }
 
-/// Where clients that are behind are handed to.
+/// A handle of the catch-up threads: it takes clients that are behind.
 #[derive(Clone, Debug)]
 pub struct CatchUp {
     threads: Arc<[Inbox]>,
@@ -86,11 +89,12 @@ struct Inbox {
 }
 
 impl CatchUp {
-    /// Starts the threads, as many as there are processors. They end when the last handle is gone, and
-    /// with it the last client.
+    /// Starts the threads, as many as there are processors. A thread ends when the last handle is
+    /// dropped and its last client is served. A client that takes nothing for `stall_timeout` is
+    /// closed.
     ///
     /// # Errors
-    /// When a thread or what it waits with cannot be had.
+    /// When the system has no thread, or no descriptor for a thread to wait with.
     pub fn start(stall_timeout: Duration, metrics: &Arc<Metrics>) -> io::Result<CatchUp> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let stalled = Arc::default();
@@ -103,22 +107,22 @@ impl CatchUp {
         Ok(CatchUp { threads: (1..=processors).map(start).collect::<io::Result<_>>()? })
     }
 
-    /// Takes over a client that is behind: nobody else sends to it until it is live again.
+    /// Takes over a client that is behind: nothing else sends to it until it is live again.
     pub fn take(&self, behind: Behind) {
         let inbox = &self.threads[behind.client.0 as usize % self.threads.len()];
         let outbox = behind.outbox.clone();
         if inbox.clients.send(behind).is_err() {
-            // The thread has panicked, which is a bug; the others are served all the same.
+            // The thread has panicked, which is a bug. The clients of the other threads go on.
             return outbox.abort();
         }
-        // It fails only when the thread has been woken more often than a number can count.
+        // It fails only when the count of wakes is at its limit, and then the thread wakes anyway.
         let _ = rustix::io::write(&inbox.wake, &1_u64.to_ne_bytes());
     }
 }
 
 #[cfg(test)]
 impl CatchUp {
-    /// Without threads: the clients are given to the test.
+    /// A handle without threads: the test gets the clients.
     pub(crate) fn by_hand() -> (CatchUp, Receiver<Behind>) {
         let (clients, taken) = unbounded();
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor"));
@@ -126,10 +130,10 @@ impl CatchUp {
     }
 }
 
-/// How many clients took nothing for too long: one log line for all, not one each.
+/// How many clients took nothing for too long, on all threads: they get one log line together.
 type Stalled = Arc<Mutex<Tally>>;
 
-/// One thread that catches clients up.
+/// One catch-up thread.
 struct Thread {
     inbox: Receiver<Behind>,
     wake: Arc<OwnedFd>,
@@ -214,18 +218,18 @@ impl Thread {
         loop {
             match self.inbox.try_recv() {
                 Ok(behind) => self.begin(behind),
-                // The clients that are left are served to their end.
+                // Without handles, the clients that are left are still served to their end.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
         }
     }
 
     fn clear_wake(&self) {
-        // Nothing to clear is as good.
+        // If it fails, there is nothing to clear.
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
-    /// Waits until a socket takes more, or there is something in the inbox.
+    /// Waits until a socket takes more or the inbox has a client, for `most` at the longest.
     fn wait(&self, events: &mut Vec<epoll::Event>, most: Duration) -> io::Result<()> {
         let most = Timespec::try_from(most).ok();
         match epoll::wait(&self.epoll, spare_capacity(events), most.as_ref()) {
@@ -254,9 +258,9 @@ impl Thread {
         }
     }
 
-    /// Sends a client as much as its socket takes, within bounds.
+    /// Makes one step with a client, and forgets the client if that was the last.
     fn step_client(&mut self, number: u64, now: Instant) {
-        // It may have been dropped by an earlier event of the same wait.
+        // The client may have been dropped at an earlier event of the same wait.
         let Some(cursor) = self.clients.get_mut(&number) else { return };
         let buffers = &mut self.buffers;
         let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.step(buffers)));
@@ -285,12 +289,12 @@ impl Thread {
 
     fn end(&mut self, number: u64) {
         if let Some(cursor) = self.clients.remove(&number) {
-            // It fails only when the socket is not waited for, which is as good.
+            // It fails only when the socket is not waited for, which is what is wanted.
             let _ = epoll::delete(&self.epoll, cursor.outbox().socket());
         }
     }
 
-    /// Tries all clients that have not taken anything lately.
+    /// Makes one step with each client that has not taken anything lately.
     fn step_idle_clients(&mut self, now: Instant) {
         let tried = self.stall_timeout / TRIES_PER_TIMEOUT;
         let idle = self.clients.iter().filter(|(_, cursor)| now >= cursor.last_progress + tried);

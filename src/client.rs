@@ -1,8 +1,8 @@
 //! One client of the chat, from the upgrade to the goodbye.
 //!
-//! Its thread joins it, sends it the beginning of the history, and then reads: text becomes lines for
-//! the hub. From the hub's answer on, the hub and those who catch clients up send; this thread sends
-//! control frames only.
+//! The client's thread joins the hub and sends the client the beginning of the history. Then it reads:
+//! text becomes lines for the hub. From then on the hub and the catch-up threads send messages; this
+//! thread sends control frames only.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -19,37 +19,38 @@ use crate::{
     wire::{CutFrame, ErrorAnswer, HistoryFrame},
 };
 
-/// Lines that one command brings to the hub at the most, in bytes; a single message may be longer.
+/// A client's messages are collected until they have this many bytes: a queue full of such posts
+/// takes 16 MiB. A single message may be longer.
 const POST_BYTES: usize = 64 << 10;
 
-// The longest post of a client: what was collected, and a message more whose name, like its text, may
-// be all control characters, six bytes each in JSON. The journal counts on it that no post is longer
-// than a line may be.
+// The longest post of a client has the messages that were collected and one more. The name and the
+// text in that one may be all control characters, which take six bytes each in JSON. The journal
+// counts on it that no post is longer than a line may be.
 const _: () = assert!(POST_BYTES + 6 * NAME_BYTES + AROUND_WORDS <= BESIDE_TEXT);
 
 /// What a client asked for when it connected.
 #[derive(Clone, Debug, Default)]
 pub struct JoinRequest {
-    /// What it wants of the history.
+    /// The part of the history that it asks for.
     pub resume: Resume,
-    /// `as=NAME`: who types.
+    /// `as=NAME`: the name of the person who types.
     pub name: Option<String>,
 }
 
-/// What a client is served with, apart from its connection.
+/// What the threads of all clients share.
 #[derive(Clone, Debug)]
 pub struct Services {
     /// The hub that it joins.
     pub hub: HubHandle,
-    /// Takes over when its socket is full.
+    /// The catch-up threads, which take over when a socket is full.
     pub catch_up: CatchUp,
-    /// What is counted.
+    /// The counters of the server.
     pub metrics: Arc<Metrics>,
-    /// What its connection keeps to.
+    /// The limits of every connection.
     pub limits: Limits,
 }
 
-/// A client for as long as it is one of the hub's.
+/// A client for as long as the hub knows it.
 struct Membership {
     services: Services,
     outbox: Arc<Outbox>,
@@ -58,12 +59,13 @@ struct Membership {
 }
 
 impl Membership {
-    /// Has the client caught up after a control frame found its socket full.
+    /// Hands the client over to a catch-up thread, after a control frame found its socket full.
     fn hand_over(&self, cut: CutFrame) {
         self.hand_over_at(cut, None, None);
     }
 
-    /// Has the client caught up from where it stands.
+    /// Hands the client over to a catch-up thread: it lacks the rest of a frame, the rest of the
+    /// history, and the messages from `next_id` on.
     fn hand_over_at(&self, cut: CutFrame, history: Option<HistoryFrame>, next_id: Option<u64>) {
         self.services.catch_up.take(Behind {
             client: self.client,
@@ -83,10 +85,11 @@ impl Drop for Membership {
     }
 }
 
-/// Serves one client to its end: `response` accepts the upgrade, `received` came behind the request.
+/// Serves one client to its end. `response` accepts the upgrade; `received` are the bytes that came
+/// after the request.
 ///
 /// # Errors
-/// When it cannot be begun; the connection is to be dropped then.
+/// When the client cannot join or be sent its first bytes. The connection must be dropped then.
 pub fn serve(
     services: Services,
     outbox: Arc<Outbox>,
@@ -100,7 +103,7 @@ pub fn serve(
     Ok(())
 }
 
-/// Joins, and sends what can be sent at once of the response and the history.
+/// Joins the hub, and sends as much of the response and the history as the socket takes at once.
 fn join(
     services: Services,
     outbox: Arc<Outbox>,
@@ -114,7 +117,7 @@ fn join(
     let membership = Membership { services, outbox, file, client };
     let mut history = HistoryFrame::new(snapshot)?;
     let head = response.len();
-    // One packet, as a rule, for the handshake and a short history.
+    // The response and a short history go out in one packet, as a rule.
     let mut bytes = response;
     history.peek(&mut bytes, BLOCK)?;
     let sent = membership.outbox.send_now(&bytes)?;
@@ -124,14 +127,14 @@ fn join(
     } else if !history.is_done() {
         membership.hand_over_at(CutFrame::default(), Some(history), next_id);
     } else if !matches!(membership.services.hub.next_step(client, next_id), Ok(NextStep::Live)) {
-        // There is more already; it is asked for again.
+        // There are messages already that came after the history. The catch-up thread asks for them.
         membership.hand_over_at(CutFrame::default(), None, next_id);
     }
     Ok(membership)
 }
 
-/// Reads until the connection is over, handing over what is said in as few commands as possible:
-/// all that one read of the socket brought.
+/// Reads until the connection is over. All messages that one read of the socket brought go to the hub
+/// as one post, unless they are very many.
 fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>) {
     let mut lines = Vec::new();
     loop {

@@ -1,7 +1,7 @@
-//! What the hub is asked, what it answers, and the handle to ask it with.
+//! The commands of the hub, its answers, and the handle that other threads have of it.
 //!
-//! Every question goes through one bounded queue; those who ask wait for the hub, and the hub waits
-//! for none of them. The hub ends when the last handle is dropped.
+//! Every command goes through one bounded queue. A thread that asks waits for the hub's answer; the
+//! hub waits for no other thread. The hub ends when the last handle is dropped.
 
 use std::{
     sync::{Arc, Weak},
@@ -17,65 +17,68 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// Commands that may wait; a sender of one more waits for the hub. Each may bring a message of
-/// `--max-message`, so this also bounds the memory that a crowd of speakers can take.
+/// How many commands may wait in the queue; a thread that sends one more waits for the hub. A post may
+/// have a message of `--max-message`, so this also bounds the memory that a crowd of speakers can
+/// take. One batch takes all that wait.
 pub(crate) const QUEUE: usize = 256;
 
-/// Names a client to the hub, in the order of joining.
+/// The number of a client, in the order of joining, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
 
 /// What the hub is asked.
 #[derive(Debug)]
 pub enum Command {
-    /// A client wants the history, and from its end on every message.
+    /// A client joins: it wants the history, and after that every message.
     Join {
-        /// The client's sending side; behind until the history is sent.
+        /// The client's sending side, which is behind until the history has been sent.
         outbox: Arc<Outbox>,
-        /// What it asks of the history.
+        /// The part of the history that the client asks for.
         resume: Resume,
         /// Gets the answer.
         reply: Sender<Joined>,
     },
-    /// Somebody says something.
+    /// A client or a request says something.
     Post(Post),
-    /// Somebody wants to read the history.
+    /// A request reads the history.
     Look {
-        /// Which part.
+        /// The part that it asks for.
         window: Window,
-        /// Told, from now on, whenever there is more; ends when the server stops.
+        /// Gets a word whenever there are new messages, from now on. The hub drops it when the
+        /// server stops.
         follow: Option<Sender<()>>,
         /// Gets the answer.
         reply: Sender<View>,
     },
-    /// Somebody wants to know how things are.
+    /// A request asks for the state of the server.
     Status(Sender<Status>),
-    /// A client that is behind and was sent all it was given asks for more, or to be live.
+    /// A catch-up thread has sent a client all that it was told to send, and asks what comes next.
     NextStep {
         /// The client.
         client: ClientId,
-        /// The first message that it has nothing of; `None` when that is as the hub knows it.
+        /// The id of the first message of which the client has no part; `None` when that is as the
+        /// hub knows it.
         next_id: Option<u64>,
-        /// Gets the answer.
+        /// Gets the answer. It is dropped if the hub does not know the client any more.
         reply: Sender<NextStep>,
     },
     /// A client is gone.
     Leave(ClientId),
-    /// The server stops: nothing more is taken, everybody is told.
+    /// The server stops: the hub refuses posts from now on, and sends all clients a close frame.
     Stop,
 }
 
 /// One or more messages of one speaker.
 #[derive(Debug)]
 pub struct Post {
-    /// Who says it.
+    /// The client or the request that says it.
     pub by: Speaker,
-    /// Each a line with its `\n`.
+    /// The messages, each as one line with its `\n`.
     pub lines: Vec<u8>,
 }
 
 impl Post {
-    /// The key under which it is said once only.
+    /// The key that names the post, if it has one: posts with the same key are stored only once.
     pub fn key(&self) -> Option<&String> {
         match &self.by {
             Speaker::Request { key, .. } => key.as_ref(),
@@ -84,100 +87,102 @@ impl Post {
     }
 }
 
-/// Who speaks, and how to answer.
+/// Where a post comes from, and how it is answered.
 #[derive(Debug)]
 pub enum Speaker {
-    /// A client: it is sent its own message like everybody, or an error answer.
+    /// A client: it is sent its own messages as all clients are, or an error answer for each.
     Client(ClientId),
-    /// Somebody who waits for the ids.
+    /// A request, which waits for the ids.
     Request {
-        /// Names the post: the same again within a while is answered with the first one's ids.
+        /// The `Idempotency-Key`, which names the post. A later post with the same key is not stored,
+        /// but answered with the ids of the first, as long as the hub remembers the key.
         key: Option<String>,
         /// Gets the answer.
         reply: Sender<Result<Stored, ErrorAnswer>>,
     },
 }
 
-/// The ids of what was posted: the first and the last.
+/// The ids of a post that was stored. Its messages have all ids from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Of the first message.
+    /// The id of the first message.
     pub first_id: u64,
-    /// Of the last.
+    /// The id of the last message.
     pub last_id: u64,
 }
 
-/// A part of the history, and what is known about it.
+/// The answer to a look at the history.
 #[derive(Debug)]
 pub struct View {
-    /// The lines.
+    /// The lines that were asked for, as far as they exist.
     pub stretch: Stretch,
-    /// When they were accepted.
+    /// When their messages were accepted, as far as that is known.
     pub times: Times,
-    /// The name of the numbering.
+    /// The epoch of the file.
     pub epoch: Arc<str>,
-    /// The number of the last line there is.
+    /// The id of the last line of the file, whether or not it is in the stretch.
     pub last_id: u64,
-    /// The committed length of the file.
+    /// The committed end of the file, in bytes.
     pub end: u64,
 }
 
 /// The answer to a join.
 #[derive(Debug)]
 pub struct Joined {
-    /// The name to use from now on.
+    /// The client's number, for all further commands.
     pub client: ClientId,
-    /// What to send first.
+    /// The part of the history that the client is to be sent first.
     pub snapshot: Snapshot,
 }
 
-/// What a client that catches up does next.
+/// What a catch-up thread does next with a client.
 #[derive(Debug)]
 pub enum NextStep {
-    /// Send these, and ask again.
+    /// Send the messages of this stretch, with their times, and ask again.
     Stretch(Stretch, Times),
-    /// Send what waits between frames, and ask again.
+    /// Send the control frames that wait, and ask again.
     ControlFrames,
-    /// Nothing: it has everything, and the hub sends to it from now on.
+    /// Nothing: the client lacks no message, and the hub sends to it from now on.
     Live,
 }
 
-/// A way to ask the hub, which ends when the last of these is gone.
+/// A handle to ask the hub with. The hub ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct HubHandle {
     inbox: Arc<Sender<Command>>,
 }
 
-/// A handle for the hub itself to give away, which does not keep it running.
+/// A handle that does not keep the hub running. The hub itself has it, and makes handles from it.
 #[derive(Clone, Debug)]
 pub struct WeakHubHandle {
     inbox: Weak<Sender<Command>>,
 }
 
 impl WeakHubHandle {
-    /// A handle, as long as somebody else has one.
+    /// A handle that keeps the hub running; `None` when the last one of these was dropped.
     pub fn upgrade(&self) -> Option<HubHandle> {
         self.inbox.upgrade().map(|inbox| HubHandle { inbox })
     }
 }
 
-/// The hub's queue: what is sent through the handle waits for the hub to take it.
+/// Makes the hub's queue: the first handle, and the end from which the hub takes commands.
 pub fn queue() -> (HubHandle, Receiver<Command>) {
     let (inbox, commands) = bounded(QUEUE);
     (HubHandle { inbox: Arc::new(inbox) }, commands)
 }
 
-/// The hub is gone: the process is about to end.
+/// The hub gave no answer: it has ended and the process is about to end, or it does not know the
+/// client.
 #[derive(Debug)]
 pub struct HubGone;
 
 impl HubHandle {
-    /// The same for the hub itself.
+    /// A handle that does not keep the hub running.
     pub fn downgrade(&self) -> WeakHubHandle {
         WeakHubHandle { inbox: Arc::downgrade(&self.inbox) }
     }
 
-    /// Joins a client; see [`Command::Join`].
+    /// Joins a client to the hub; see [`Command::Join`].
     ///
     /// # Errors
     /// When the hub is gone.
@@ -185,7 +190,8 @@ impl HubHandle {
         self.ask(|reply| Command::Join { outbox, resume, reply })
     }
 
-    /// Posts whole lines. They are stored and shown to all, or answered with an error.
+    /// Posts whole lines for a client. They are stored and sent to all clients, or the client is sent an
+    /// error answer for each of them.
     ///
     /// # Errors
     /// When the hub is gone.
@@ -193,10 +199,12 @@ impl HubHandle {
         self.send(Command::Post(Post { by: Speaker::Client(client), lines }))
     }
 
-    /// Posts whole lines, and waits until they are stored; see [`Speaker::Request`].
+    /// Posts whole lines for a request, and waits until they are stored or refused; see
+    /// [`Speaker::Request`].
     ///
     /// # Errors
-    /// When the hub is gone.
+    /// When the hub is gone; the lines may be stored or not then. The inner error says why the post
+    /// was refused; nothing of it is stored then.
     pub fn store(
         &self,
         key: Option<String>,
@@ -213,7 +221,8 @@ impl HubHandle {
         self.ask(|reply| Command::Look { window, follow, reply })
     }
 
-    /// Asks how things are; `None` when there is no answer in time.
+    /// Asks for the state of the server; `None` when there is no answer within `timeout`, or with a
+    /// full queue within twice that.
     ///
     /// # Errors
     /// When the hub is gone.
@@ -231,23 +240,23 @@ impl HubHandle {
         }
     }
 
-    /// Asks what a client that is behind does next; see [`Command::NextStep`].
+    /// Asks what a catch-up thread does next with a client; see [`Command::NextStep`].
     ///
     /// # Errors
-    /// When the hub is gone, or knows no such client any more.
+    /// When the hub is gone, or does not know the client any more.
     pub fn next_step(&self, client: ClientId, next_id: Option<u64>) -> Result<NextStep, HubGone> {
         self.ask(|reply| Command::NextStep { client, next_id, reply })
     }
 
-    /// Says that a client is gone.
+    /// Tells the hub that a client is gone.
     pub fn leave(&self, client: ClientId) {
-        // A hub that is gone has forgotten everybody.
+        // A hub that has ended has forgotten all clients.
         let _ = self.send(Command::Leave(client));
     }
 
-    /// Asks for the orderly end.
+    /// Tells the hub to stop in order; see [`Command::Stop`].
     pub fn stop(&self) {
-        // A hub that is gone has stopped.
+        // A hub that has ended has stopped.
         let _ = self.send(Command::Stop);
     }
 

@@ -1,16 +1,17 @@
 //! The clients of one hub, and the messages that are on their way to them.
 //!
-//! The hub goes round the live clients, again and again; each gets all that it lacks with one send when
-//! its turn comes. Messages that arrive during a round join it: clients whose turn is still to come get
-//! them in this round, the others in the next. So the more is said, the more one send carries, and no
-//! client waits longer than a round. Speakers are served first: their next message then arrives while
-//! the round is still running, and joins it.
+//! The hub goes round the live clients, again and again. When a client's turn comes, one send brings
+//! it all messages that it lacks. Messages that arrive during a round join it: clients whose turn is
+//! still to come get them in this round, the other clients in the next. So the more is said, the
+//! more one send carries, and no client waits longer than a round. Speakers are served first: their
+//! next message then arrives while the round is still running, and joins it.
 //!
-//! To 1,000 clients, 8 of them speaking with one message on its way each, this brings 10 times the
-//! deliveries of one round a batch, 1.5 times with 16 on their way each; at a fixed rate that fills
-//! the hub, it halves the median latency (7.9 to 4.0 ms at 1,000 messages/s).
+//! This was compared with one full round for each batch, with 1,000 clients of which 8 speak. It
+//! delivers 10 times as many messages where each speaker has one message on its way, and 1.5 times
+//! as many where each has 16. At a fixed rate that fills the hub, it halves the median latency (from
+//! 7.9 to 4.0 ms at 1,000 messages/s).
 //!
-//! A client whose socket is full leaves the round; [`Fanout::fell_behind`] says who did.
+//! A client whose socket is full leaves the round; [`Fanout::take_fell_behind`] hands it out.
 
 use std::{
     collections::BTreeMap,
@@ -27,63 +28,66 @@ use crate::{
     wire::{CutFrame, Frames},
 };
 
-/// Bytes of frames that were added since a client's last turn, at which the round goes on before more
-/// is taken in: about what the kernel holds for
-/// a client at the most (`server::capacity::NOTSENT`), so that nobody falls behind because its turn came late.
-/// Half of it brings 0.9 times the deliveries to 1,000 clients, twice as much none more, but some
-/// fall behind.
-pub(crate) const WINDOW: usize = 128 << 10;
+/// The round does not pause after a client for which more bytes of frames than this had come since
+/// its last turn: the next client lacks about as much. It is about the most that the kernel holds
+/// for a client (`server::capacity::NOTSENT`), so that none falls behind because its turn came late. With
+/// half of it, 1,000 clients get 0.9 times as many messages; with twice as much they get no more,
+/// but some fall behind.
+pub(crate) const LAG_LIMIT: usize = 128 << 10;
 
-/// Sends after which others get the processor, should they wait for it: the readers of what was just
-/// sent, on this machine (a proxy, as a rule), and those who ask the hub something. On one processor
-/// it brings 1.36 times the deliveries to 100 clients with 16 messages on their way. On two, the
-/// median latency to 100 clients at 200 messages/s is 0.8 times what it was, to 1,000 at 20/s 1.15
-/// times, and deliveries are the same.
+/// After this many sends the hub lets other threads have the processor, should they wait for it:
+/// programs on this machine that read what was just sent (a proxy, as a rule), and threads that ask
+/// the hub something. On one processor, 100 clients with 16 messages on their way get 1.36 times as
+/// many messages. On two processors they get as many as before; the median latency is 0.8 times what
+/// it is otherwise with 100 clients at 200 messages/s, and 1.15 times with 1,000 at 20 messages/s.
 const YIELD_EVERY: usize = 16;
 
-/// Bytes of frames that are forgotten at a time: moving the rest to the front then costs less than a
-/// send.
-const FORGOTTEN: usize = 64 << 10;
+/// Frames that all clients have are forgotten when they have at least this many bytes: moving the
+/// other frames to the front of the memory then costs less than a send.
+const FORGET_BYTES: usize = 64 << 10;
 
 /// One client as the hub knows it.
 struct Client {
     outbox: Arc<Outbox>,
-    /// The first message that it has not been sent; for a client that is behind, when it fell behind.
+    /// The id of the first message that it has not been sent. For a client that is behind, this is
+    /// as it was when the client fell behind.
     next_id: u64,
-    /// The first message that was not there at its last turn. Along the round, from the client whose
-    /// turn is next, these never go back; what a client was sent as a speaker does not count.
+    /// The id after the last message that there was at its last turn. From the client whose turn is
+    /// next, these ids never go back along the round. Messages that a client was sent out of turn,
+    /// as a speaker, do not change it.
     next_id_at_turn: u64,
 }
 
-/// A client whose socket was found full, to be handed to those who catch clients up.
+/// A client whose socket was found full, to be handed over to the catch-up threads.
 #[derive(Debug)]
 pub struct FellBehind {
     /// The client.
     pub client: ClientId,
     /// Its sending side.
     pub outbox: Arc<Outbox>,
-    /// What is left of the frame that was cut.
+    /// The rest of the frame of which the socket took a part.
     pub cut: CutFrame,
-    /// The first message after that; `None` when no message was cut, and none is missing before
-    /// what [`Fanout::make_live`] knows.
+    /// The id of the first message after the cut frame. `None` when a control frame was cut: the
+    /// client then lacks the messages that [`Fanout::make_live`] knows of.
     pub next_id: Option<u64>,
 }
 
-/// Where a client stands that has been sent all it was given.
+/// What keeps a client that is behind from being live.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// It lacks messages from this one on that are in the history only.
+    /// It lacks messages from this id on, and their frames have been forgotten: the history has
+    /// them.
     Messages(u64),
     /// Control frames wait to be sent first.
     ControlFrames,
-    /// It is live; so many messages were sent with that.
+    /// Nothing: it is live. This many messages were sent to it in the same moment.
     Nothing(u64),
 }
 
 /// All clients, and the frames that some of the live ones may lack.
 pub struct Fanout {
-    /// Those that were live when last sent to, in the order of joining, which is the order of a round.
-    /// Whether one still is, its outbox knows.
+    /// The clients that were live at their last send, in the order of joining, which is the order of
+    /// a round. Whether a client is still live, its outbox knows.
     live: BTreeMap<ClientId, Client>,
     behind: BTreeMap<ClientId, Client>,
     fell_behind: Vec<FellBehind>,
@@ -95,12 +99,12 @@ pub struct Fanout {
     first_id: u64,
     /// The last client that had its turn.
     last_served: ClientId,
-    /// How many turns are left until everybody has everything.
+    /// How many turns are left until all live clients have all messages.
     turns_left: usize,
 }
 
 impl Fanout {
-    /// Nobody is connected, and messages begin with `first_id`.
+    /// A fanout without clients, whose first message will have the id `first_id`.
     pub fn new(first_id: u64) -> Fanout {
         Fanout {
             live: BTreeMap::new(),
@@ -115,22 +119,22 @@ impl Fanout {
         }
     }
 
-    /// How many clients there are.
+    /// How many clients there are, live or behind.
     pub fn clients(&self) -> usize {
         self.live.len() + self.behind.len()
     }
 
-    /// How many of them are behind.
+    /// How many clients are behind.
     pub fn behind(&self) -> usize {
         self.behind.len()
     }
 
-    /// The clients that fell behind since the last call: to be caught up from where they stand.
+    /// The clients that fell behind since the last call; the catch-up threads are to have them.
     pub fn take_fell_behind(&mut self) -> impl Iterator<Item = FellBehind> {
         self.fell_behind.drain(..)
     }
 
-    /// Takes in a client that is behind: it is sent everything before `next_id` by others.
+    /// Takes in a client, which is behind: other threads send it all messages before `next_id`.
     pub fn join(&mut self, outbox: Arc<Outbox>, next_id: u64) -> ClientId {
         let id = ClientId(self.next_client);
         self.next_client += 1;
@@ -145,8 +149,9 @@ impl Fanout {
         }
     }
 
-    /// Makes a client live if it lacks nothing that is not at hand, and sends it that. `next_id` is the
-    /// first message that it has nothing of, if others sent it some.
+    /// Makes a client live, if the frames that are at hand are all that it lacks, and sends it those
+    /// frames. `next_id` is the id of the first message of which it has no part, if it was sent
+    /// messages while it was behind. `None` if there is no such client.
     pub fn make_live(&mut self, id: ClientId, next_id: Option<u64>) -> Option<Missing> {
         let mut client = self.live.remove(&id).or_else(|| self.behind.remove(&id))?;
         client.next_id = next_id.unwrap_or(client.next_id);
@@ -159,14 +164,15 @@ impl Fanout {
             self.behind.insert(id, client);
             return Some(Missing::ControlFrames);
         }
-        // What is at hand may have come while it asked. If that were a stretch of its own, the next
-        // message would come while it is sent that: it would never be live on a busy server.
+        // The frames at hand may have come while the client asked. If it were sent them from the
+        // file, more would come in the meantime: on a busy server it would never be live.
         let Served { messages, is_live } = client.serve(id, &self.frames, &mut self.fell_behind);
         if is_live {
-            // The clients after it in the round may lack what it has.
+            // The clients after it in the round may lack frames that it has.
             client.next_id_at_turn = self.first_id;
             self.live.insert(id, client);
-            // It may stand before clients whose turn in this round is still to come.
+            // It may stand before clients whose turn in this round is still to come, and then it
+            // has a turn, too.
             self.turns_left += usize::from(self.turns_left > 0);
         } else {
             self.behind.insert(id, client);
@@ -174,7 +180,8 @@ impl Fanout {
         Some(Missing::Nothing(messages))
     }
 
-    /// Messages from `first_id` on follow. If everybody has all that went before, that is forgotten.
+    /// Prepares for messages from `first_id` on. If all live clients have all messages before, their
+    /// frames are forgotten.
     pub fn begin_at(&mut self, first_id: u64) {
         if self.turns_left == 0 {
             self.frames.clear();
@@ -183,18 +190,18 @@ impl Fanout {
         }
     }
 
-    /// Encodes one more message, which stands at `offset` in the file, once for everybody; nobody is
-    /// sent it before [`Fanout::publish`].
+    /// Makes the frame of one more message, which stands at `offset` in the file. No client is sent
+    /// the frame before [`Fanout::publish`]. `ts` is in Unix milliseconds.
     pub fn push(&mut self, message: &[u8], offset: u64, id: u64, ts: u64) {
         self.frames.push(message, offset, id, Some(ts));
     }
 
-    /// Bytes of frames that somebody may lack.
+    /// The length of the frames that a live client may lack, in bytes.
     pub fn bytes(&self) -> usize {
         self.frames.bytes().len()
     }
 
-    /// From now on, what was pushed is sent to everybody; how many messages that was.
+    /// Lets all frames that were pushed be sent; returns how many messages are new with that.
     pub fn publish(&mut self) -> u64 {
         let new = self.frames.len() - self.published;
         self.published = self.frames.len();
@@ -204,7 +211,8 @@ impl Fanout {
         new as u64
     }
 
-    /// Serves one client out of turn; how many messages it got. Its turn will find it served.
+    /// Sends one client all that it lacks before its turn; returns how many messages that were. Its
+    /// turn still comes, and may then have nothing to send.
     pub fn serve_out_of_turn(&mut self, id: ClientId) -> u64 {
         let Some(client) = self.live.get_mut(&id) else { return 0 };
         let Served { messages, is_live } = client.serve(id, &self.frames, &mut self.fell_behind);
@@ -214,9 +222,10 @@ impl Fanout {
         messages
     }
 
-    /// Serves the live clients in turn, until all have everything, or it is enough for now and nobody
-    /// lacks too much; how many messages they got. At least one turn is taken, so that the round goes
-    /// on whatever else the hub is asked. Frames that all clients have are forgotten on the way.
+    /// Serves the live clients in turn; returns how many messages they got. It ends when all have all
+    /// messages, or when `should_pause` says so and the client that was just served had not lacked
+    /// too much. At least one client has its turn, so that the round goes on whatever else the hub is
+    /// asked. Frames that all clients have are forgotten on the way.
     pub fn go_round(&mut self, should_pause: impl Fn() -> bool) -> u64 {
         let mut sent = 0;
         let mut sends = 0;
@@ -226,14 +235,14 @@ impl Fanout {
             let mut clients = self.live.range_mut((Excluded(self.last_served), Unbounded));
             while self.turns_left > 0 && !pauses {
                 let Some((&id, client)) = clients.next() else {
-                    // The round goes on with the client that joined first.
+                    // After the client that joined last, it is the turn of the one that joined first.
                     self.last_served = ClientId(0);
                     break;
                 };
                 self.last_served = id;
                 self.turns_left -= 1;
-                // All others have had a turn since this client had one.
-                let forgotten = self.frames.forget_before(client.next_id_at_turn, FORGOTTEN);
+                // All other clients have had a turn since this client had its last one.
+                let forgotten = self.frames.forget_before(client.next_id_at_turn, FORGET_BYTES);
                 if forgotten > 0 {
                     self.published -= forgotten;
                     self.first_id = client.next_id_at_turn;
@@ -252,7 +261,7 @@ impl Fanout {
                         thread::yield_now();
                     }
                 }
-                pauses = lag < WINDOW && should_pause();
+                pauses = lag < LAG_LIMIT && should_pause();
             }
             fell.drain(..).for_each(|id| self.leave_round(id));
             if self.live.is_empty() {
@@ -268,7 +277,7 @@ impl Fanout {
         }
     }
 
-    /// Forgets what was pushed and is not to be sent, since it could not be stored.
+    /// Forgets the frames that were pushed and not published: their messages could not be stored.
     pub fn retract(&mut self) {
         self.frames.truncate(self.published);
     }
@@ -280,14 +289,14 @@ impl Fanout {
         }
     }
 
-    /// Says goodbye to one client.
+    /// Sends one client a close frame.
     pub fn close(&mut self, id: ClientId, code: CloseCode, reason: &'static str) {
         if let Some(client) = self.live.get(&id).or_else(|| self.behind.get(&id)) {
             client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
         }
     }
 
-    /// Says goodbye to everybody.
+    /// Sends all clients a close frame.
     pub fn close_all(&mut self, code: CloseCode, reason: &'static str) {
         for (&id, client) in self.live.iter().chain(&self.behind) {
             client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
@@ -295,7 +304,7 @@ impl Fanout {
     }
 }
 
-/// What became of a client's turn.
+/// What a client has been sent, and how it is now.
 struct Served {
     /// How many messages it got.
     messages: u64,
@@ -320,7 +329,8 @@ impl Client {
                 self.next_id = frames.next_id();
                 Served { messages: lacked, is_live: true }
             }
-            // Its own thread found the socket full, or is about to say that it has left.
+            // The client's own thread found the socket full, or is about to tell the hub that the
+            // client has left.
             Offered::Behind | Offered::Closed => Served { messages: 0, is_live: false },
             Offered::SocketFull { cut, next_id } => {
                 self.next_id = next_id;

@@ -6,20 +6,21 @@
 //! checks that the text is one JSON value and makes it one line. `client` sends the line to the hub
 //! as a `Post`, through the bounded queue of `command`. The hub takes all commands that wait as one
 //! batch and *proposes* the posts to the journal, which appends them to the text file with one
-//! write (`hub::commit`). Where each line stands is decided by the file, since others append to it,
-//! too (`hub::placing`). The hub *applies* the lines: `history` gives each its number, `wire` makes
-//! each one frame for everybody. The journal syncs as `--fsync` says, and only then may anybody be
-//! sent the frames. `fanout` goes round the live clients, the speakers first, and `outbox` sends
-//! each all that it lacks without waiting. A client whose socket is full falls behind, and
-//! `catch_up` sends it what it lacks from the file. When nothing is missing any more, the hub makes
-//! it live again.
+//! write (`hub::commit`). The file decides where each line stands, since other programs append to
+//! it, too (`hub::placing`). The hub *applies* the lines: `history` gives each line its id, `wire`
+//! makes of each message one frame for everybody. The journal syncs as `--fsync` says, and only
+//! then are the frames sent. `fanout` goes round the live clients, the speakers first, and `outbox`
+//! sends each client all that it lacks without waiting. A client whose socket is full falls behind,
+//! and `catch_up` sends it what it lacks from the file. When it lacks nothing any more, the hub
+//! makes it live again.
 //!
 //! # Words
 //!
 //! | word | means |
 //! |---|---|
-//! | message | what somebody said: one JSON value, kept as its bytes |
+//! | message | what a person or a program said: one JSON value, kept as its bytes |
 //! | line, hole | a line of the text file; one that holds no message |
+//! | foreign | written to the text file by another program, not by this server |
 //! | id | the number of a message's line, from 1 |
 //! | epoch | the name of a file's numbering; it changes when the file is another |
 //! | journal, history | the writing of the text file; the reading of it |
@@ -27,16 +28,19 @@
 //! | lock file | `messages.txt.lock`: it holds the lock and the epoch |
 //! | hub | the thread that owns the journal, the history and the list of clients |
 //! | command, batch | what the hub is asked; the commands that it takes at once |
-//! | post | one or more messages of one speaker |
+//! | post, speaker | one or more messages; the client or the request that they come from |
 //! | frame | a WebSocket frame |
+//! | cut frame | the rest of a frame of which a full socket took only a part |
 //! | connection, client | a TCP connection; one that is a WebSocket and has joined the hub |
 //! | outbox | the sending side of a client |
 //! | live, behind | a client that is sent messages as they come; one that lacks some |
-//! | cursor | where a client that is behind stands |
+//! | catch-up | what sends clients that are behind the messages that they lack |
+//! | cursor, step | how far a client that is behind has come; what is sent to it at a time |
 //! | round, turn | one pass of the hub over the live clients; one client's part of it |
 //! | window, stretch | the part of the history that is asked for; a part that is read in one go |
 //! | caller, resource | who sent a request; what its path names |
 //! | follower | a request that streams messages as they come |
+//! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone would be one of the chat |
 //!
 //! # Threads
@@ -45,7 +49,7 @@
 //! |---|---|---|
 //! | `main` | the start, then waits for the end | the process ends |
 //! | `accept` | takes connections from the listener | the listener is shut down |
-//! | `client-N` | the requests of connection N, then the reading of its WebSocket | the peer leaves, breaks a rule or is silent; the server stops |
+//! | `client-N` | the requests of connection N, then reads its WebSocket | the peer leaves, breaks a rule or is silent; the server stops |
 //! | `hub` | batches of commands | the last handle is dropped, or the file fails |
 //! | `catch-up-N` | sends to its share of the clients that are behind | the hub and its last such client are gone |
 //! | `signals` | waits for SIGTERM and SIGINT | the process ends |
@@ -54,9 +58,10 @@
 //!
 //! 1. The hub alone has the journal, the history and the list of clients; there is no lock around
 //!    them.
-//! 2. Waits point one way: the others wait for the hub, and the hub waits for the disk alone.
-//! 3. The file comes first: what anybody has been shown is in the file, and is read back from
-//!    nowhere else.
+//! 2. Waits point one way: the other threads wait for the hub, and the hub waits for the disk
+//!    alone.
+//! 3. The file comes first: every message that a client has been shown is in the file, and is read
+//!    back from nowhere else.
 //! 4. One thread at a time writes to a socket, and every byte that leaves is part of a whole frame.
 //! 5. Letting go means to drop a handle or to shut a socket down; each ending causes the next.
 //! 6. The committed end never goes back, and nothing before it is changed or cut off.

@@ -1,11 +1,12 @@
 //! The sending side of one client.
 //!
-//! It is *live* as long as its socket takes at once what it is offered: then the hub sends straight
-//! into it. When the socket is full it is *behind*: nothing is queued for it, it is caught up from the
-//! history (`catch_up.rs`), and the hub makes it live again when nothing is missing. The state, which
-//! has its only home here, decides who may write: everybody, never waiting, while live; only the
-//! thread that catches it up, while behind; nobody, once closed. So every byte that leaves is part of
-//! a whole frame.
+//! A client is *live* as long as its socket takes at once what it is offered: the hub then sends
+//! straight to the socket. When the socket is full, the client falls *behind*: no message is queued
+//! for it; a catch-up thread sends it messages from the history (`catch_up.rs`), and the hub makes it
+//! live again when it lacks none. The state is kept here and nowhere else, and decides which thread
+//! may write: any thread while the client is live, if it does not wait for the socket; only the
+//! catch-up thread while the client is behind; none once it is closed. So every byte that leaves is
+//! part of a whole frame.
 
 use std::{
     io,
@@ -20,33 +21,34 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::wire::{CutFrame, Frames, close_frame};
 
-/// Bytes of control frames and error answers that wait for a client that is behind. Further ones are
-/// dropped: a peer that reads none of so many answers does not miss the next. Ten thousand clients
-/// that ask and never read hold 40 MB with this.
+/// The most bytes of control frames and error answers that wait for a client that is behind. Further
+/// ones are dropped: a peer that reads none of so many answers does not miss the next. With this
+/// limit, ten thousand clients that ask and never read hold 40 MB.
 const CONTROL_LIMIT: usize = 4 << 10;
 
-// Where nothing waits yet, the answer to the longest ping fits.
+// The answer to the longest ping fits, when no other frame waits: RFC 6455, section 5.5.
 const _: () = assert!(2 + 125 <= CONTROL_LIMIT);
 
 /// How long one blocking send may take. The kernel wakes a sender only when a third of the socket's
-/// buffer is free; a try of our own sees every byte of progress.
+/// buffer is free, but a new try sees every byte of progress.
 pub const SEND_SLICE: Duration = Duration::from_millis(500);
 
-/// The sending side of one client, shared by its thread, the hub and the thread that catches up.
+/// The sending side of one client, shared by its own thread, the hub and a catch-up thread.
 #[derive(Debug)]
 pub struct Outbox {
     socket: Socket,
     sending: Mutex<Sending>,
-    /// Told when the state leaves `Behind` or `Closing`.
+    /// Notified when the state leaves `Behind` or `Closing`.
     settled: Condvar,
 }
 
 #[derive(Debug)]
 struct Sending {
     state: State,
-    /// While behind: whole control frames and error answers, which go out between messages.
+    /// Whole control frames and error answers for a client that is behind; they go out between its
+    /// messages.
     waiting: Vec<u8>,
-    /// Whether it was ended because the client took nothing.
+    /// Whether the connection was ended because the client took nothing.
     stalled: bool,
 }
 
@@ -54,62 +56,64 @@ struct Sending {
 enum State {
     Live,
     Behind,
-    /// Behind, and the last frame that waits is a close.
+    /// Behind, and the last frame that waits is a close frame.
     Closing,
     Closed,
 }
 
-/// What became of frames offered to a client.
+/// What became of frames that were offered to a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Offered {
     /// The socket took them all.
     Sent,
-    /// The socket is full. The client is behind, and has to be caught up by the thread that offered.
+    /// The socket is full, and the client has fallen behind. The caller must hand it over to a
+    /// catch-up thread.
     SocketFull {
-        /// What is left of the frame that was cut.
+        /// The rest of the frame of which the socket took a part.
         cut: CutFrame,
-        /// The first message after that.
+        /// The id of the first message after that frame.
         next_id: u64,
     },
-    /// The client is behind already; it has none of them.
+    /// The client was behind before; it was sent none of the frames.
     Behind,
-    /// There is nobody to send to.
+    /// The connection is closed.
     Closed,
 }
 
-/// What became of a control frame.
+/// What became of a control frame or an error answer.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum ControlOutcome {
-    /// It is sent, it waits until the client has what goes before it, or nobody is there to take it.
+    /// There is nothing to do for the caller: the frame was sent, or waits for the catch-up thread,
+    /// or was dropped, because too many wait or the connection is closed.
     Done,
-    /// The socket is full, and this is what is left of the frame. The client is behind, and has to be
-    /// caught up by the thread that sent.
+    /// The socket is full, this is the rest of the frame, and the client has fallen behind. The
+    /// caller must hand it over to a catch-up thread.
     SocketFull(CutFrame),
 }
 
-/// Why a client cannot be sent to any more.
+/// Why nothing more can be sent to a peer.
 #[derive(Debug)]
 pub enum SendError {
-    /// It took nothing for the time it is allowed, after so many bytes.
+    /// It took nothing for as long as it may. Before, it took so many bytes.
     Stalled(usize),
     /// The connection is gone.
     Gone,
 }
 
 impl Outbox {
-    /// The sending side of a socket, behind: it has been sent nothing yet.
+    /// The sending side of a socket. The client is behind, since it has been sent nothing yet.
     pub fn new(socket: Socket) -> Outbox {
         let sending = Sending { state: State::Behind, waiting: Vec::new(), stalled: false };
         Outbox { socket, sending: Mutex::new(sending), settled: Condvar::new() }
     }
 
-    /// The socket, to read from; nobody writes to it but this.
+    /// The socket, to be read from. It may be written to through this outbox alone.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Sends live frames, those that begin at `start` or behind it, without waiting: the hub's side.
+    /// Sends the frames from the offset `start` of `frames.bytes()` on, without waiting. For the hub.
     pub fn offer(&self, frames: &Frames, start: usize) -> Offered {
         let mut sending = self.lock();
         match sending.state {
@@ -131,10 +135,10 @@ impl Outbox {
         }
     }
 
-    /// Makes the client live; false when frames still wait to be sent before.
+    /// Makes the client live; false when control frames must be sent to it first.
     ///
-    /// Only for the hub, when the client has been sent every message, and only while the thread that
-    /// catches it up waits for the answer with nothing left of a frame.
+    /// For the hub alone, when the client lacks no message, and only while the catch-up thread waits
+    /// for the hub's answer and has no cut frame to finish.
     pub fn go_live(&self) -> bool {
         let mut sending = self.lock();
         match sending.state {
@@ -147,17 +151,18 @@ impl Outbox {
         }
     }
 
-    /// Sends a whole control frame or error answer: at once, or between frames when behind.
+    /// Sends a whole control frame or error answer: at once to a client that is live, between messages
+    /// to one that is behind.
     pub fn control(&self, frame: &[u8]) -> ControlOutcome {
         self.control_then(frame, State::Behind)
     }
 
-    /// Sends a close frame, after which nothing more is sent.
+    /// Sends a close frame. Nothing is sent after it.
     pub fn close(&self, code: CloseCode, reason: &'static str) -> ControlOutcome {
         self.close_with(&close_frame(code, reason))
     }
 
-    /// Sends a close frame that somebody else formatted.
+    /// Sends a close frame that is given as its bytes. Nothing is sent after it.
     pub fn close_with(&self, frame: &[u8]) -> ControlOutcome {
         self.control_then(frame, State::Closing)
     }
@@ -193,8 +198,8 @@ impl Outbox {
         }
     }
 
-    /// What waits to be sent between frames, and whether it ends with a close: for the thread that
-    /// catches up.
+    /// Moves the control frames that wait to the end of `out`, and says whether the last of them is a
+    /// close frame. For the catch-up thread.
     pub fn take_waiting(&self, out: &mut Vec<u8>) -> Last {
         let mut sending = self.lock();
         out.append(&mut sending.waiting);
@@ -205,7 +210,8 @@ impl Outbox {
         }
     }
 
-    /// Sends as much as the socket takes at once: none when it is full.
+    /// Sends as much as the socket takes at once; returns how many bytes that were, 0 when the socket
+    /// is full.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -223,8 +229,12 @@ impl Outbox {
         }
     }
 
-    /// Sends all of `bytes`, waiting as long as the client takes some of it every `stall_timeout`:
-    /// for the thread that catches up, whose socket has `SEND_SLICE` as its send timeout.
+    /// Sends all of `bytes`, and waits as long as the peer takes some of them within every
+    /// `stall_timeout`. The socket must have [`SEND_SLICE`] as its send timeout. For threads that
+    /// serve one peer alone.
+    ///
+    /// # Errors
+    /// When the peer took nothing for too long or is gone. A part of the bytes may have been sent.
     pub fn send_patiently(
         &self,
         bytes: &[u8],
@@ -254,46 +264,47 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a thread is at work to catch the client up.
+    /// Whether the client is behind, with or without a close frame that waits.
     pub fn is_behind(&self) -> bool {
         matches!(self.lock().state, State::Behind | State::Closing)
     }
 
-    /// Whether the close frame is out, or nothing can be sent any more.
+    /// Whether the close frame has been sent, or nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
         self.lock().state == State::Closed
     }
 
-    /// Nothing more is sent; the last frame that was given out is out.
+    /// Notes that the last frame has been sent. Nothing is sent after it.
     pub fn closed(&self) {
         self.settle(&mut self.lock(), State::Closed);
     }
 
-    /// Waits until the close frame is out or nothing can be sent; false when that took too long.
+    /// Waits until the close frame has been sent or nothing can be sent any more; false when that
+    /// took longer than `timeout`.
     pub fn wait_closed(&self, timeout: Duration) -> bool {
         let sending = self.lock();
         let waits = |sending: &mut Sending| sending.state == State::Closing;
-        let (_side, result) = self
+        let (_sending, result) = self
             .settled
             .wait_timeout_while(sending, timeout, waits)
             .unwrap_or_else(PoisonError::into_inner);
         !result.timed_out()
     }
 
-    /// Ends the connection at once, for a peer that is gone or takes nothing: what was not sent is
-    /// dropped, whoever waits on the socket wakes up, and no kernel memory stays behind.
+    /// Ends the connection at once, for a peer that is gone or takes nothing. Bytes that the kernel
+    /// has not sent are dropped and their memory is free; threads that wait for the socket wake up.
     pub fn abort(&self) {
         self.shut_down(&mut self.lock());
     }
 
-    /// The same, for a client that took nothing for too long.
+    /// Does the same as [`Outbox::abort`], for a client that took nothing for too long.
     pub fn abort_stalled(&self) {
         let mut sending = self.lock();
         sending.stalled = true;
         self.shut_down(&mut sending);
     }
 
-    /// Whether it was ended because the client took nothing.
+    /// Whether the connection was ended because the client took nothing.
     pub fn has_stalled(&self) -> bool {
         self.lock().stalled
     }
@@ -305,8 +316,9 @@ impl Outbox {
 
     fn shut_down(&self, sending: &mut Sending) {
         self.settle(sending, State::Closed);
-        // Both fail only on a socket that is gone already, which is as good. The shutdown wakes the
-        // client's thread from its read; without the linger, a close would go on sending.
+        // Both calls fail only when the connection is gone, which is what they are for. The shutdown
+        // wakes the client's thread from its read. With a linger time of zero, the kernel drops what
+        // it has not sent.
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -317,7 +329,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sending> {
-        // Each step leaves it valid, so a panic elsewhere in a thread that held it takes nothing.
+        // Each change leaves a valid state, so a thread that panicked with the lock did no harm.
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -325,18 +337,18 @@ impl Outbox {
 /// Whether more is about to be sent, so that the kernel may wait for it to fill a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum More {
-    /// At once.
+    /// More follows at once.
     Follows,
     /// The peer is to get this now.
     No,
 }
 
-/// Whether what was taken ends with a close frame.
+/// Whether the frames that were taken end with a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Last {
-    /// More may follow.
+    /// They do not: more frames may follow.
     No,
-    /// Nothing follows.
+    /// They do: nothing may follow.
     Close,
 }
 

@@ -1,8 +1,9 @@
 //! A WebSocket: tungstenite reads, and the outbox sends.
 //!
-//! Frames come in as messages, control frames are answered, errors are answered with a close code, and
-//! silence with a ping. tungstenite writes while it reads; here its frames go to the outbox, which
-//! alone writes to the socket. A frame that finds the socket full is given to the caller.
+//! A read gives a message. Meanwhile control frames are answered, errors are answered with a close
+//! code, and silence is answered with a ping. tungstenite also writes while it reads; its frames go to
+//! the outbox, which alone writes to the socket. A frame that finds the socket full is given to the
+//! caller of the read.
 
 use std::{
     io::{self, Read, Write},
@@ -24,27 +25,30 @@ use crate::{
     wire::{CutFrame, ping_frame},
 };
 
-/// tungstenite's read buffer, taken by every connection at once: a dozen chat messages and more. With
-/// 4 KiB an idle client takes 21.2 KB of memory, with 2 KiB 19.2 KB, and what clients say is no
-/// slower.
+/// The size of tungstenite's read buffer, in bytes. It holds a dozen chat messages and more. Every
+/// connection has one: with 4 KiB an idle client takes 21.2 KB of memory, with 2 KiB 19.2 KB, and
+/// messages are read as fast.
 const READ_BUFFER: usize = 2 << 10;
 
-// Head, mask and payload of the longest control frame: none makes tungstenite allocate.
+// The longest control frame fits, with its header, mask and payload (RFC 6455, section 5.5), so that
+// none makes tungstenite allocate.
 const _: () = assert!(2 + 4 + 125 <= READ_BUFFER);
 
-/// How long a peer may take to answer a close, or to take what goes before one.
+/// How long a peer may take for the frames before a close frame and for the close frame itself: long
+/// enough for a peer that reads, and short enough for an orderly stop (`server::STOP_TIME`).
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
-/// What every connection keeps to.
+/// The limits of every connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The longest message, in bytes.
     pub max_message: usize,
-    /// Silence after which a ping is sent; twice as long ends the connection.
+    /// After this long without a byte from the peer, it is sent a ping. After twice as long, the
+    /// connection ends.
     pub ping_interval: Duration,
 }
 
-/// A WebSocket whose reading is here and whose sending is the outbox's.
+/// The reading side of a WebSocket. The sending side is its outbox.
 #[derive(Debug)]
 pub struct Connection {
     websocket: WebSocket<Stream>,
@@ -57,26 +61,26 @@ pub enum Received {
     Text(Utf8Bytes),
     /// A binary message.
     Binary(Bytes),
-    /// Nothing more that has arrived is whole; read again to wait for it.
+    /// No whole message has arrived. Read again to wait for one.
     Nothing,
-    /// A control frame found the socket full, and this is left of it: the client is behind, and is to be
-    /// caught up before the next read.
+    /// A control frame found the socket full, and this is the rest of it. The client has fallen behind;
+    /// the caller must hand it over to a catch-up thread before the next read.
     SocketFull(CutFrame),
-    /// The connection is over; [`Connection::finish`] is to be told why.
+    /// The connection is over. The caller must pass the reason to [`Connection::finish`].
     Over(Over),
 }
 
 /// Why a connection is over.
 #[derive(Debug)]
 pub enum Over {
-    /// tungstenite's reason: closed by the peer, gone, or an error of the protocol.
+    /// The peer closed or is gone, or broke the protocol: tungstenite's error says which.
     Ended(Error),
     /// Nothing was read for twice the ping interval.
     Silent,
 }
 
 impl Over {
-    /// The same in a word.
+    /// The reason as it is counted.
     pub fn reason(&self) -> LeaveReason {
         match self {
             Over::Silent => LeaveReason::Silent,
@@ -95,14 +99,14 @@ impl Over {
 /// Whether a read may wait for the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// As long as the peer lives.
+    /// It may wait as long as the peer lives.
     ForPeer,
-    /// No: only what has been received already.
+    /// It may not: it gives a message only if all its bytes have been read before.
     Not,
 }
 
 impl Connection {
-    /// Goes on with a socket after the handshake; `received` is what came behind the request.
+    /// Begins to read after the handshake. `received` are the bytes that came after the request.
     ///
     /// # Errors
     /// When the socket is gone.
@@ -125,10 +129,11 @@ impl Connection {
         Ok(Connection { websocket })
     }
 
-    /// The next message; pings and closes are answered meanwhile.
+    /// Reads the next message. Pings and close frames are answered meanwhile.
     pub fn read(&mut self, wait: Wait) -> Received {
         loop {
-            // A message may have been read with the frame that was cut; it is given out first.
+            // One call of tungstenite may read a message and write an answer that the socket cuts. The
+            // message has been given out then; now comes the rest of the answer.
             if let Some(cut) = self.websocket.get_mut().cut.take() {
                 return Received::SocketFull(cut);
             }
@@ -157,7 +162,7 @@ impl Connection {
         }
     }
 
-    /// Sends a whole frame that is not one of the hub's.
+    /// Sends a whole control frame or error answer. If it finds the socket full, the next read says so.
     pub fn send(&mut self, frame: &[u8]) {
         let sent = self.outbox().control(frame);
         self.websocket.get_mut().keep_cut(sent);
@@ -168,10 +173,10 @@ impl Connection {
         &self.websocket.get_ref().outbox
     }
 
-    /// Nothing was read for a ping interval: asks whether anybody is there, unless that was asked then.
+    /// Sends a ping after a ping interval without a byte, unless one is unanswered.
     fn ping(&mut self) -> PingAnswer {
-        // A client that is behind cannot be sent a ping, and how long it may take nothing is
-        // decided where it is sent to.
+        // A ping would not reach a client that is behind. The catch-up thread decides how long such
+        // a client may take nothing.
         if self.outbox().is_behind() {
             return PingAnswer::Awaited;
         }
@@ -184,11 +189,12 @@ impl Connection {
         PingAnswer::Awaited
     }
 
-    /// Ends the connection: says to the peer, where tungstenite does not, why it is over, and
-    /// leaves so that the peer can read it. `catch_up` is given a frame that found the socket full.
-    pub fn finish(mut self, over: &Over, catch_up: impl FnOnce(CutFrame)) {
+    /// Ends the connection. Where tungstenite has not told the peer why, this sends a close frame, and
+    /// waits so that the peer can read it. `hand_over` gets the rest of a frame that found the socket
+    /// full.
+    pub fn finish(mut self, over: &Over, hand_over: impl FnOnce(CutFrame)) {
         let goodbye = match over {
-            // The peer closed and has its answer.
+            // The peer sent a close frame, and tungstenite answered it.
             Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => None,
             Over::Ended(
                 Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
@@ -203,7 +209,7 @@ impl Connection {
             Over::Ended(_) => Some((CloseCode::Error, "unexpected")),
             Over::Silent => {
                 let reason = "no answer to a ping; come back with after=";
-                // For a peer that may still be there; the connection is not waited for.
+                // The peer may still be there and read it, but is not waited for.
                 let _ = self.outbox().close(CloseCode::Again, reason);
                 return self.outbox().abort();
             }
@@ -214,12 +220,12 @@ impl Connection {
             self.websocket.get_mut().keep_cut(sent);
         }
         if let Some(cut) = self.websocket.get_mut().cut.take() {
-            catch_up(cut);
+            hand_over(cut);
         }
         self.leave();
     }
 
-    /// Waits until the close frame is out, then for the peer to go.
+    /// Waits until the close frame has been sent, then for the peer to end the connection.
     fn leave(self) {
         let outbox = self.outbox();
         if outbox.wait_closed(CLOSE_WAIT) {
@@ -232,14 +238,15 @@ impl Connection {
     }
 }
 
-/// A socket as tungstenite sees it: reads come from it, whole frames written go to the outbox.
+/// A socket as tungstenite sees it: reads come from the socket, and whole frames that tungstenite
+/// writes go to the outbox.
 #[derive(Debug)]
 struct Stream {
     outbox: Arc<Outbox>,
     wait: Wait,
-    /// Ping intervals without a byte.
+    /// How many ping intervals have passed without a byte from the peer.
     silent_intervals: u32,
-    /// What is left of a frame that found the socket full.
+    /// The rest of a frame that found the socket full.
     cut: Option<CutFrame>,
     /// The last message that was longer than the read buffer. While it is held, tungstenite cannot
     /// use its memory again and takes a small buffer instead; else every client that once sent a
@@ -250,18 +257,19 @@ struct Stream {
 impl Stream {
     fn keep_cut(&mut self, sent: ControlOutcome) {
         if let ControlOutcome::SocketFull(cut) = sent {
-            // Once behind, frames wait in the outbox, so there is one of these at a time.
+            // From now on the client is behind and frames wait in the outbox, so no second frame is
+            // cut before this one is handed over.
             self.cut = Some(cut);
         }
     }
 }
 
-/// Whether a peer that was asked has answered.
+/// Whether a peer has answered a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PingAnswer {
-    /// It has time to.
+    /// It still has time to answer.
     Awaited,
-    /// It has not, and had time to.
+    /// It has not answered in time.
     Missing,
 }
 
@@ -278,7 +286,8 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    /// With a write buffer size of 0, tungstenite writes exactly one whole control frame a call.
+    /// With a write buffer size of 0, tungstenite writes exactly one whole control frame with each
+    /// call.
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         const OPCODE: u8 = 0x0f;
         const CLOSE: u8 = 0x8;

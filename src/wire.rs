@@ -1,8 +1,8 @@
 //! What goes over the wire: every envelope and every frame, spelled here and nowhere else.
 //!
 //! A live message is encoded once for all clients. A history is one frame that is read from the file
-//! while it is sent. Where a socket takes only a part, both say exactly where they stand, so that
-//! nothing that was not sent is kept: it is read again from the file.
+//! while it is sent. When a socket takes only a part of a frame, the message in it is not kept in
+//! memory: a [`CutFrame`] or [`HistoryFrame`] knows from which byte on it must be read again.
 
 use std::{
     fs::File,
@@ -34,22 +34,25 @@ pub struct Frames {
     marks: Vec<FrameMark>,
 }
 
-/// Where a frame ends, and the message in it begins and ends.
+/// Where a frame ends, and where the message in it begins and ends, as offsets in the bytes of all
+/// frames.
 #[derive(Clone, Copy, Debug)]
 struct FrameMark {
     id: u64,
     data: usize,
     data_end: usize,
     end: usize,
-    /// Where the message stands in the file.
+    /// The offset of the message in the file.
     offset: u64,
 }
 
-/// Memory that is kept for the frames of the next batch.
+/// How many bytes of memory are kept for the next frames: those of several batches, but not those of
+/// a rare huge one.
 const FRAMES_KEPT: usize = 4 << 20;
 
 impl Frames {
-    /// Appends one `new_message` frame; `offset` is where `data` stands in the file.
+    /// Appends one `new_message` frame. `offset` is that of `data` in the file, `ts` the time of
+    /// acceptance in Unix milliseconds, if it is known.
     pub fn push(&mut self, data: &[u8], offset: u64, id: u64, ts: Option<u64>) {
         let stamp = ts.map_or(0, |ts| TS.len() + digits(ts));
         let len = NEW_MESSAGE.len() + data.len() + ID.len() + digits(id) + stamp + 1;
@@ -69,7 +72,7 @@ impl Frames {
         self.marks.push(FrameMark { id, data: start, data_end, end, offset });
     }
 
-    /// Whole frames, back to back.
+    /// The frames, whole and one after the other.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -108,7 +111,8 @@ impl Frames {
         self.bytes.truncate(self.marks.last().map_or(0, |mark| mark.end));
     }
 
-    /// Forgets the messages before `id`, if that is at least `least` bytes; returns how many that were.
+    /// Forgets the frames before the message `id`, if they have at least `least` bytes; returns how
+    /// many frames that were.
     pub fn forget_before(&mut self, id: u64, least: usize) -> usize {
         let count = self.marks.partition_point(|mark| mark.id < id);
         let bytes = if count == 0 { 0 } else { self.marks[count - 1].end };
@@ -125,20 +129,20 @@ impl Frames {
         count
     }
 
-    /// Forgets the frames, keeps the memory but for what a rare huge batch took.
+    /// Forgets all frames, but keeps [`FRAMES_KEPT`] bytes of their memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(FRAMES_KEPT);
         self.marks.clear();
     }
 
-    /// Where a send that took `sent` bytes, fewer than all, leaves a client: what is left of the first
-    /// frame that it did not take whole, and the id after that.
+    /// What a client lacks when its socket took `sent` bytes, fewer than all: the rest of the first
+    /// frame that it did not take whole, and the id of the first message after that frame.
     pub fn cut(&self, sent: usize) -> (CutFrame, u64) {
         let whole = self.marks.partition_point(|mark| mark.end <= sent);
         let start = if whole == 0 { 0 } else { self.marks[whole - 1].end };
         let mark = &self.marks[whole];
-        // The next id is what follows the cut message, whether or not there is a frame of it.
+        // The line after the cut message may be a hole, which has no frame.
         let next_id = mark.id + 1;
         if mark.end - sent <= SHORT_REST {
             return (CutFrame::of(&self.bytes[start..mark.end], sent - start), next_id);
@@ -163,7 +167,8 @@ pub struct LiveFrames {
 }
 
 impl LiveFrames {
-    /// Prepares the frames of a stretch, with the times that are known.
+    /// Prepares the frames of a stretch. `times` has the times of its messages, as far as they are
+    /// known.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -171,7 +176,8 @@ impl LiveFrames {
         Ok(LiveFrames { messages: stretch.messages()?, times })
     }
 
-    /// Makes `frames` those that come next, whole, of `least` bytes or a little more; none at the end.
+    /// Replaces `frames` by the next ones: as many whole frames as it takes for `least` bytes, fewer
+    /// near the end of the stretch, none at its end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -186,32 +192,33 @@ impl LiveFrames {
     }
 }
 
-/// What is left of a frame is kept up to this length, in bytes, instead of being read again: less than
-/// a system call's worth, and little beside what else a client takes.
+/// The rest of a frame is kept in memory up to this length, in bytes. To copy so little costs less
+/// than the system call that would read it again, and it is little beside what else a client takes.
 const SHORT_REST: usize = 256;
 
-/// What a socket did not take of one frame. The message in it is not kept but read again from the
-/// file, so that ten thousand clients in the middle of long messages cost next to nothing.
+/// The part of one frame that a full socket did not take. The message in it is not kept but read
+/// again from the file, so that ten thousand clients in the middle of long messages cost next to
+/// nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CutFrame {
-    /// Whether some of it is out.
+    /// Whether the peer has a part of the frame.
     is_begun: bool,
-    /// What comes first.
+    /// The bytes before the message.
     before: Box<[u8]>,
-    /// Then a part of the file.
+    /// The part of the file that comes then.
     offset: u64,
     len: u64,
-    /// What comes last.
+    /// The bytes after the message.
     after: Box<[u8]>,
 }
 
 impl CutFrame {
-    /// What is left of a short frame of which `sent` bytes are out.
+    /// The rest of a short frame of which `sent` bytes have been sent.
     pub fn of(frame: &[u8], sent: usize) -> CutFrame {
         CutFrame { is_begun: sent > 0, before: frame[sent..].into(), ..CutFrame::default() }
     }
 
-    /// Whether the peer has a part of it, so that nothing else may be sent before the rest.
+    /// Whether the peer has a part of the frame, so that nothing else may be sent before the rest.
     pub fn is_begun(&self) -> bool {
         self.is_begun && !self.is_empty()
     }
@@ -221,7 +228,7 @@ impl CutFrame {
         self.before.is_empty() && self.len == 0 && self.after.is_empty()
     }
 
-    /// Appends what comes next to `out`, `most` bytes or what is left.
+    /// Appends the next bytes to `out`: `most` of them, or all that are left.
     ///
     /// # Errors
     /// When the file cannot be read: the frame cannot be finished then.
@@ -243,7 +250,7 @@ impl CutFrame {
         Ok(())
     }
 
-    /// Goes on behind the next `count` bytes.
+    /// Leaves out the next `count` bytes, which have been sent.
     pub fn advance(&mut self, count: usize) {
         if count == 0 {
             return;
@@ -259,18 +266,20 @@ impl CutFrame {
     }
 }
 
-/// A `message_history` frame that is read from the file as it is sent: one frame, whose header has the
-/// length, known from the stretch and its holes, and whose array is the file with each `\n` made a `,`.
+/// A `message_history` frame that is read from the file as it is sent. The length in its header is
+/// known from the stretch and its holes; its array is the text of the file with a `,` in the place of
+/// each `\n`.
 #[derive(Clone, Debug)]
 pub struct HistoryFrame {
     stretch: Stretch,
     epoch: Arc<str>,
     resumed: Option<bool>,
+    /// The part that comes next.
     part: Part,
-    /// How many bytes of the part are out, but for those of the array.
+    /// How many bytes of that part have been sent; the array counts for itself.
     sent_of_part: usize,
     array: MessageText,
-    /// The next id that may have to be named as skipped.
+    /// Holes from this id on must still be named as skipped.
     skipped_from: u64,
 }
 
@@ -307,28 +316,28 @@ impl HistoryFrame {
         })
     }
 
-    /// Leaves the frame's header out: for those who are sent the payload by other means.
+    /// Leaves the frame's header out, for an HTTP response whose body is the payload.
     pub fn without_header(mut self) -> HistoryFrame {
         self.part = Part::Begin;
         self
     }
 
-    /// Whether all of it is out.
+    /// Whether all of it has been sent.
     pub fn is_done(&self) -> bool {
         self.part == Part::Done
     }
 
-    /// The length of the payload, before any of it has been taken.
+    /// The length of the payload in bytes. It must be asked for before any part has been sent.
     pub fn payload_len(&self) -> u64 {
         let skipped: u64 =
             self.stretch.holes_from(self.skipped_from).map(|id| digits(id) as u64 + 1).sum();
-        // Each id brings a comma but for the first, whose place the closing bracket takes.
+        // Each id has a comma before it, but the first: there the closing bracket counts instead.
         let skipped = if skipped == 0 { 0 } else { SKIPPED.len() as u64 + skipped };
         let rest = HISTORY.len() + self.ids().len() + self.closing().len();
         rest as u64 + self.array.left() + skipped
     }
 
-    /// Appends what comes next to `out`, up to `most` bytes; nothing when all of it is out.
+    /// Appends the next bytes to `out`: `most` of them, or all that are left.
     ///
     /// # Errors
     /// When the file cannot be read: the frame cannot be finished then.
@@ -341,7 +350,7 @@ impl HistoryFrame {
                 None => {
                     let from = out.len();
                     ahead.array.read(out, room)?;
-                    // A loop that the compiler makes wide.
+                    // The compiler makes this loop work on many bytes at a time.
                     for byte in &mut out[from..] {
                         *byte = if *byte == b'\n' { b',' } else { *byte };
                     }
@@ -358,7 +367,7 @@ impl HistoryFrame {
         Ok(())
     }
 
-    /// Goes on behind the next `count` bytes.
+    /// Leaves out the next `count` bytes, which have been sent.
     pub fn advance(&mut self, count: usize) {
         let mut left = count;
         while left > 0 && !self.is_done() {
@@ -369,7 +378,7 @@ impl HistoryFrame {
         }
     }
 
-    /// The part that comes next, if it is not the array.
+    /// The bytes of the part that comes next; `None` for the array, which is read from the file.
     fn part_bytes(&self) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         match self.part {
@@ -409,7 +418,8 @@ impl HistoryFrame {
         format!(r#","epoch":"{}"{resumed}}}"#, self.epoch).into_bytes()
     }
 
-    /// Goes on behind `most` bytes of a part of `len` bytes, or its end; returns how many that was.
+    /// Leaves out `most` bytes of the current part, which has `len`, or those that are left of it;
+    /// returns how many that were.
     fn advance_part(&mut self, len: usize, most: usize) -> usize {
         let count = most.min(len - self.sent_of_part);
         self.sent_of_part += count;
@@ -449,7 +459,7 @@ impl HistoryFrame {
     }
 }
 
-/// The header of an unmasked text frame, RFC 6455 section 5.2.
+/// Appends the header of an unmasked text frame with a payload of `len` bytes: RFC 6455, section 5.2.
 pub fn push_text_header(len: u64, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     header.format(len, out).expect("writing a header to memory cannot fail");
@@ -460,17 +470,17 @@ pub fn digits(number: u64) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-/// Decimal digits.
+/// Appends a number in decimal digits.
 pub fn push_number(number: u64, out: &mut Vec<u8>) {
     write!(out, "{number}").expect("writing a number to memory cannot fail");
 }
 
-/// What a client is told when its input was not taken; the codes are on the wire.
+/// Why a message was refused, as its speaker is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorAnswer {
     /// The text is not JSON.
     NotJson,
-    /// Messages are text.
+    /// The message came as a binary frame.
     BinaryUnsupported,
     /// The disk is full, or a quota or limit is reached.
     StorageFull,
@@ -479,7 +489,7 @@ pub enum ErrorAnswer {
 }
 
 impl ErrorAnswer {
-    /// The code on the wire.
+    /// The code for programs, which is part of the wire contract.
     pub fn code(self) -> &'static str {
         match self {
             ErrorAnswer::NotJson => "not_json",
@@ -489,7 +499,7 @@ impl ErrorAnswer {
         }
     }
 
-    /// What a person is told, where the case has no bytes of its own.
+    /// The sentence for people, where there is no more exact one.
     pub fn sentence(self) -> &'static str {
         match self {
             ErrorAnswer::NotJson => "the text is not JSON",
@@ -499,7 +509,7 @@ impl ErrorAnswer {
         }
     }
 
-    /// The answer as JSON.
+    /// The answer as JSON, with a sentence for people.
     pub fn json(self, message: &str) -> Vec<u8> {
         let mut json =
             format!(r#"{{"type":"error","code":"{}","message":"#, self.code()).into_bytes();
@@ -508,7 +518,7 @@ impl ErrorAnswer {
         json
     }
 
-    /// The answer as one text frame.
+    /// The answer as one text frame, with a sentence for people.
     pub fn frame(self, message: &str) -> Vec<u8> {
         let json = self.json(message);
         let mut frame = Vec::with_capacity(json.len() + 10);

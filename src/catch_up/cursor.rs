@@ -1,4 +1,8 @@
-//! Where one client that is behind stands, and its next step.
+//! How far one client that is behind has come, and its next step.
+//!
+//! A step sends what the socket takes at once, in this order: the rest of a cut frame, the rest of
+//! the history frame, control frames that wait, and the messages that the hub names. What the socket
+//! did not take of a frame is kept as a cut frame, and begins the next step.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -13,24 +17,25 @@ use crate::{
     wire::{CutFrame, Frames, LiveFrames},
 };
 
-/// What is sent at first, to find out whether the socket takes anything: reading a whole block for a
-/// socket that takes nothing would be wasted.
+/// How many bytes a step tries to send first, to find out whether the socket takes anything: a whole
+/// block would be read in vain for a socket that takes nothing.
 const FIRST_SEND: usize = 4 << 10;
 
-/// What a client is sent before others get their turn: so little that a thousand who join at once all
-/// see progress, and so much that the wait for events in between does not count.
+/// About how many bytes a client is sent in one step, before the next client has its step. It is so
+/// little that a thousand clients that join at once all see progress, and so much that the wait for
+/// events between two steps does not count.
 const STEP_BYTES: usize = 2 * BLOCK;
 
-// A try is a small part of a block, and a turn gets a client a whole one.
+// The first send is a small part of a block, and a step sends at least a whole block.
 const _: () = assert!(FIRST_SEND < BLOCK && BLOCK <= STEP_BYTES);
 
 /// One client's way from behind to live.
 pub(super) struct Cursor {
     behind: Behind,
-    /// When it last took something.
+    /// When the client last took something.
     pub(super) last_progress: Instant,
-    /// Whether a question to the hub found it gone.
-    hub_is_gone: bool,
+    /// Whether a question to the hub got no answer.
+    hub_gave_no_answer: bool,
 }
 
 /// What a step of a cursor sent.
@@ -38,16 +43,16 @@ pub(super) struct Cursor {
 pub(super) enum Progress {
     /// The socket is full, and took nothing.
     None,
-    /// Something; there is more.
+    /// Something, and there is more to send.
     Some,
-    /// All there is: the client is live, or closed.
+    /// All there was: the client is live or closed.
     Done,
 }
 
 /// The memory of a thread, shared by all its clients.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    /// What a client is sent, in bytes, before others get their turn.
+    /// About how many bytes a client is sent in one step.
     pub(super) step_bytes: usize,
     block: Vec<u8>,
     frames: Frames,
@@ -59,20 +64,21 @@ impl Buffers {
         Buffers { step_bytes: STEP_BYTES, block: Vec::new(), frames: Frames::default(), metrics }
     }
 
-    /// Gives the memory back while nobody is behind.
+    /// Gives the memory back while the thread has no client.
     pub(super) fn shrink(&mut self) {
         self.block = Vec::new();
         self.frames = Frames::default();
     }
 }
 
-/// How much of a step is done.
+/// One step of a cursor.
 struct Step {
+    /// How many bytes the socket took so far.
     sent: usize,
 }
 
 impl Step {
-    /// How many bytes to try next.
+    /// How many bytes to try to send next.
     fn room(&self) -> usize {
         if self.sent == 0 { FIRST_SEND } else { BLOCK }
     }
@@ -83,24 +89,24 @@ impl Step {
         Ok(sent)
     }
 
-    fn end(&self) -> Progress {
+    fn progress(&self) -> Progress {
         if self.sent == 0 { Progress::None } else { Progress::Some }
     }
 }
 
 impl Cursor {
     pub(super) fn new(behind: Behind) -> Cursor {
-        Cursor { behind, last_progress: Instant::now(), hub_is_gone: false }
+        Cursor { behind, last_progress: Instant::now(), hub_gave_no_answer: false }
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
         &self.behind.outbox
     }
 
-    /// Sends as long as the socket takes it at once, up to about a turn's worth.
+    /// Sends what the socket takes at once, up to about `step_bytes`.
     ///
     /// # Errors
-    /// When the peer is gone or the file cannot be read; the connection is to be dropped then.
+    /// When the peer is gone or the file cannot be read. The connection must be dropped then.
     pub(super) fn step(&mut self, buffers: &mut Buffers) -> io::Result<Progress> {
         if self.outbox().is_closed() {
             return Ok(Progress::Done);
@@ -109,36 +115,36 @@ impl Cursor {
         let mut unsent = None;
         while step.sent < buffers.step_bytes {
             if !self.finish_frame(&mut step, buffers)? {
-                return Ok(step.end());
+                return Ok(step.progress());
             }
             match self.send_waiting(&mut step, buffers)? {
                 Some(Last::Close) => return Ok(Progress::Done),
                 Some(Last::No) => {}
-                None => return Ok(step.end()),
+                None => return Ok(step.progress()),
             }
             match &mut unsent {
                 None => match self.behind.hub.next_step(self.behind.client, self.behind.next_id) {
                     Ok(NextStep::Live) => return Ok(Progress::Done),
                     Ok(NextStep::ControlFrames) => {}
                     Ok(NextStep::Stretch(stretch, times)) => {
-                        let after = stretch.last_id + 1;
+                        let next_id = stretch.last_id + 1;
                         let frames = LiveFrames::new(stretch, times).inspect_err(unreadable)?;
-                        unsent = Some((frames, after));
+                        unsent = Some((frames, next_id));
                     }
-                    // Its goodbye waits to be sent, if there is one.
-                    Err(_) if !self.hub_is_gone => self.hub_is_gone = true,
+                    // A close frame from the hub may wait: it is sent on the next lap of this loop.
+                    Err(_) if !self.hub_gave_no_answer => self.hub_gave_no_answer = true,
                     Err(_) => return Ok(Progress::Done),
                 },
-                Some((frames, after)) => {
+                Some((frames, next_id)) => {
                     frames.fill(&mut buffers.frames, step.room()).inspect_err(unreadable)?;
                     if buffers.frames.is_empty() {
-                        // Holes may stand at its end.
-                        self.behind.next_id = Some(*after);
+                        // The stretch may end with holes, which no frame tells of.
+                        self.behind.next_id = Some(*next_id);
                         unsent = None;
                         continue;
                     }
                     if !self.send_frames(&mut step, buffers)? {
-                        return Ok(step.end());
+                        return Ok(step.progress());
                     }
                 }
             }
@@ -146,7 +152,8 @@ impl Cursor {
         Ok(Progress::Some)
     }
 
-    /// Sends what is left of the frame that was begun; false when the socket is full.
+    /// Sends the rest of a cut frame and of the history frame; false when the socket is full or the
+    /// step is over.
     fn finish_frame(&mut self, step: &mut Step, buffers: &mut Buffers) -> io::Result<bool> {
         let Behind { outbox, file, cut, history, .. } = &mut self.behind;
         let block = &mut buffers.block;
@@ -207,11 +214,11 @@ impl Cursor {
         Ok(is_all)
     }
 
-    /// Closes a client that takes nothing, with a word if it can still be said between frames.
+    /// Closes a client that takes nothing. It is sent a close frame if no other frame is begun.
     pub(super) fn give_up(&self) {
         let Behind { outbox, cut, history, .. } = &self.behind;
         if history.is_none() && !cut.is_begun() {
-            // The socket is full, so this is a hope and no more.
+            // The socket is most likely full; then the client hears nothing.
             let _ = outbox.send_now(&stalled_close());
         }
         outbox.abort_stalled();

@@ -9,7 +9,7 @@ use std::{fmt, fs};
 use rlimit::Resource;
 
 use super::{EXTRA_CONNECTIONS, OTHER_FILES, OTHER_THREADS, STACK};
-use crate::fanout::WINDOW;
+use crate::fanout::LAG_LIMIT;
 
 /// Memory maps of a client's thread: its stack, the stack for signals, and a guard page for each.
 const MAPS: u64 = 4;
@@ -33,7 +33,7 @@ pub(super) const NOTSENT: u64 = 128 << 10;
 const LEAST_NOTSENT: u64 = 16 << 10;
 
 // A round that goes on as long as the hub lets it must not make a client fall behind that reads.
-const _: () = assert!(WINDOW as u64 <= NOTSENT);
+const _: () = assert!(LAG_LIMIT as u64 <= NOTSENT);
 const _: () = assert!(LEAST_NOTSENT < NOTSENT);
 
 /// The share of the kernel's memory for TCP that may be filled so, of what it likes to use for all
