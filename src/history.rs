@@ -1,8 +1,8 @@
-//! The text file as history: which lines are messages and where they stand.
+//! The text file as history: which lines are messages, and where they stand.
 //!
-//! Memory holds only what finds things in the file: a sparse list of line offsets and the holes
-//! (lines that hold no message). The hub owns it. Others are given a [`Stretch`] of it, which reads the
-//! file itself.
+//! No message is kept in memory, only an index of the file: the offset of every so many lines, and
+//! the holes. The hub owns the history. Other threads get a [`Stretch`] of it, with which they read
+//! the file themselves.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -15,54 +15,56 @@ mod times;
 pub use stretch::{LocatedMessage, MessageText, Messages, Stretch};
 pub use times::Times;
 
-/// Distance in bytes of the file between two remembered line offsets: what has to be searched to
-/// find a line, against 16 bytes of memory. Ten million short lines take about two megabytes.
+/// The distance in the file between two lines whose offsets are remembered, in bytes. So much of the
+/// file is searched to find a line, and each offset takes 16 bytes of memory: about two megabytes for
+/// ten million short lines.
 const STRIDE: u64 = 8 << 10;
 
-/// Bytes of history sent at a time: the memory of one joiner or one client that is behind.
+/// Bytes of history that are read and sent at a time: the memory that a thread takes for it.
 pub const BLOCK: usize = 128 << 10;
 
-/// What a client that is behind is given at a time, in bytes of the file.
+/// About how many bytes of the file the hub names to a catch-up thread at a time: several blocks, so
+/// that the hub is seldom asked.
 const STRETCH_BYTES: u64 = 512 << 10;
 
-// What is asked for at a time fills a block, and is found without reading more than it.
+// A stretch fills a block, and its first line is found with less reading than that.
 const _: () = assert!(STRIDE < BLOCK as u64 && BLOCK as u64 <= STRETCH_BYTES);
 
 /// The byte order mark that some editors put before line 1.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Where a line starts.
+/// The offset of a line in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     id: u64,
     offset: u64,
 }
 
-/// Neighbouring lines that hold no message.
+/// A hole, or several holes one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hole {
+struct Holes {
     first_id: u64,
     lines: u64,
     start: u64,
     end: u64,
 }
 
-impl Hole {
+impl Holes {
     fn last_id(&self) -> u64 {
         self.first_id + self.lines - 1
     }
 }
 
-/// Lines in the order of the file: their number, marks and holes.
+/// What is known of the lines of the file, or of a part of it.
 #[derive(Debug)]
 struct Index {
     /// The offset of line 1.
     start: u64,
-    /// The offset behind the last whole line.
+    /// The offset where the last whole line ends.
     end: u64,
     lines: u64,
     marks: Vec<Mark>,
-    holes: Arc<Vec<Hole>>,
+    holes: Arc<Vec<Holes>>,
     hole_lines: u64,
 }
 
@@ -80,14 +82,14 @@ impl Index {
         self.end += len;
     }
 
-    /// Takes in the next line as one that holds no message.
+    /// Takes in the next line, of `len` bytes with its `\n`, as a hole.
     fn push_hole(&mut self, len: u64) {
         let start = self.end;
         self.push_line(len);
-        self.push_holes(Hole { first_id: self.lines, lines: 1, start, end: self.end });
+        self.push_holes(Holes { first_id: self.lines, lines: 1, start, end: self.end });
     }
 
-    fn push_holes(&mut self, hole: Hole) {
+    fn push_holes(&mut self, hole: Holes) {
         self.hole_lines += hole.lines;
         let holes = Arc::make_mut(&mut self.holes);
         match holes.last_mut() {
@@ -99,13 +101,13 @@ impl Index {
         }
     }
 
-    /// Takes in the lines of a stretch of the file that begins where this one ends.
+    /// Takes in the lines of the part of the file that follows.
     fn absorb(&mut self, next: Index) {
         debug_assert!(next.lines == 0 || next.start == self.end);
         let before = self.lines;
         self.marks.extend(next.marks.iter().map(|mark| Mark { id: mark.id + before, ..*mark }));
         for hole in next.holes.iter() {
-            self.push_holes(Hole { first_id: hole.first_id + before, ..*hole });
+            self.push_holes(Holes { first_id: hole.first_id + before, ..*hole });
         }
         self.lines += next.lines;
         self.end = self.end.max(next.end);
@@ -120,25 +122,25 @@ pub struct History {
     index: Index,
 }
 
-/// What somebody who reads the history asks of it.
+/// The part of the history that a request asks for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Window {
-    /// Only what came after this id.
+    /// Only messages after this id.
     pub after: Option<u64>,
-    /// Only what came before this id.
+    /// Only messages before this id.
     pub before: Option<u64>,
-    /// At most so many messages: with `after` the first ones, else the last.
+    /// At most so many of these messages: with `after` the first ones, otherwise the last.
     pub limit: Option<u64>,
 }
 
-/// What a client that connects asks of the history.
+/// The part of the history that a client asks for when it connects.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
-    /// Only what came after this id.
+    /// Only messages after this id.
     pub after: Option<u64>,
-    /// The numbering that `after` belongs to.
+    /// The epoch that `after` belongs to; `None` for whatever the file has.
     pub epoch: Option<String>,
-    /// At most so many messages, the last ones.
+    /// At most so many of these messages: the last ones.
     pub limit: Option<u64>,
 }
 
@@ -159,12 +161,12 @@ impl History {
         Ok(History { file, line_limit, index })
     }
 
-    /// The committed length of the file: behind its last whole line.
+    /// The committed end of the file, in bytes.
     pub fn end(&self) -> u64 {
         self.index.end
     }
 
-    /// The number of the last line; 0 when there is none.
+    /// The id of the last line; 0 when there is none.
     pub fn last_id(&self) -> u64 {
         self.index.lines
     }
@@ -174,7 +176,7 @@ impl History {
         self.index.lines - self.index.hole_lines
     }
 
-    /// How many lines hold none, and the number of the first of them.
+    /// How many lines are holes, and the id of the first one; `None` when there is none.
     pub fn holes(&self) -> Option<(u64, u64)> {
         self.index.holes.first().map(|hole| (self.index.hole_lines, hole.first_id))
     }
@@ -196,7 +198,10 @@ impl History {
         self.index.lines
     }
 
-    /// How many lines stand before `offset`, which must be the start of a line or the end.
+    /// How many lines stand before `offset`, which must be the start of a line or the committed end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
     pub fn lines_before(&self, offset: u64) -> io::Result<u64> {
         let marks = &self.index.marks;
         let Some(mark) = marks[..marks.partition_point(|mark| mark.offset <= offset)].last() else {
@@ -210,8 +215,9 @@ impl History {
         Ok(id)
     }
 
-    /// What a client that connects is sent: the window it asks for, and whether that continues what
-    /// it has. Never a part of what it missed: where `limit` would cut that, it starts over.
+    /// The history that a client is sent when it connects, and whether it continues what the client
+    /// has. It continues only if it has every message that the client missed. If `limit` allows fewer,
+    /// the client starts over with the last messages.
     pub fn snapshot(&self, resume: &Resume, epoch: &Arc<str>) -> Snapshot {
         let last_id = self.last_id();
         let limited = resume.limit.map_or(1, |limit| self.first_of_last(limit, last_id + 1));
@@ -226,7 +232,7 @@ impl History {
         Snapshot { stretch: self.lines(first_id, last_id), epoch: epoch.clone(), resumed }
     }
 
-    /// What somebody who reads the history wants of it, as far as it is there.
+    /// The lines that a request asks for, as far as they exist.
     pub fn window(&self, window: &Window) -> Stretch {
         let before = window.before.unwrap_or(u64::MAX).min(self.last_id() + 1).max(1);
         match (window.after, window.limit) {
@@ -250,14 +256,15 @@ impl History {
             line_limit: self.line_limit,
             first_id,
             last_id,
-            start: self.near(first_id),
-            stop: self.near(last_id + 1),
-            end: self.index.end,
+            near_first: self.near(first_id),
+            near_next: self.near(last_id + 1),
+            committed_end: self.index.end,
             holes: self.index.holes.clone(),
         }
     }
 
-    /// The nearest known line at or before one; the line behind the last is known.
+    /// The nearest line at or before `id` whose offset is known. That of the line after the last one
+    /// is known, too.
     fn near(&self, id: u64) -> Mark {
         if id > self.index.lines {
             return Mark { id: self.index.lines + 1, offset: self.index.end };
@@ -269,7 +276,8 @@ impl History {
         }
     }
 
-    /// The next lines for somebody who has everything before `first_id`: about as many as fit in a stretch.
+    /// The next lines for a client that has all messages before `first_id`: those in about
+    /// [`STRETCH_BYTES`] of the file.
     pub fn stretch(&self, first_id: u64) -> Stretch {
         let marks = &self.index.marks;
         let near = self.near(first_id);
@@ -312,8 +320,8 @@ impl History {
         next_id.saturating_add(missing) - 1
     }
 
-    /// Whether two windows hold the same messages, or the second holds more: between `from` and a
-    /// later `limited` there may be holes only.
+    /// Whether the lines from `limited` on have all messages that the lines from `from` on have. If
+    /// `limited` is the later one, only holes may stand between the two.
     fn same_messages(&self, from: u64, limited: u64) -> bool {
         limited <= from
             || self
@@ -324,14 +332,14 @@ impl History {
     }
 }
 
-/// Everything a client is sent when it connects.
+/// The history that a client is sent when it connects.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The lines in it.
     pub stretch: Stretch,
-    /// The name of the numbering.
+    /// The epoch of the file.
     pub epoch: Arc<str>,
-    /// Whether it goes on where `after` said, if that was said.
+    /// Whether it continues after the id that the client gave; `None` if the client gave none.
     pub resumed: Option<bool>,
 }
 

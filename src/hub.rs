@@ -1,10 +1,10 @@
 //! The hub: one thread that alone owns the history, the text file and the list of clients.
 //!
-//! Everybody else asks it through a queue of commands. It takes all that wait as one batch: one
-//! write, one sync, one buffer of frames for everybody (group commit). Always in this order, so
-//! what anyone has been shown is in the file: write, sync, move the committed end, send.
-//! Then it serves the clients in turn (`fanout.rs`), and takes the next batch in between.
-//! It waits for nobody but the disk.
+//! Other threads ask it through a queue of commands. It takes all commands that wait as one batch,
+//! with one write, one sync and one buffer of frames for all clients: what databases call group
+//! commit. It writes first, then moves the committed end, then syncs, then sends, always in this
+//! order, so every message that a client has been shown is in the file. Then it serves the clients
+//! in turn (`fanout.rs`), and takes the next batch in between. It waits for nothing but the disk.
 
 use std::{
     collections::HashSet,
@@ -39,48 +39,52 @@ mod placing;
 use followers::Followers;
 use keys::Keys;
 
-/// Bytes of lines in one batch: what one write and one sync are for. More would delay the first of
-/// them, and what is written again at a start must cover a batch (`journal::REWRITE_BYTES`).
+/// A batch takes no more posts when it has this many bytes of lines. A longer write would delay the
+/// first messages in it, and a start must write a whole batch again (`journal::REWRITE_BYTES`).
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Commands in one batch.
+/// The most commands in one batch: more than can wait in the queue, and so few that a crowd of
+/// senders does not keep the hub from its clients.
 const BATCH_COMMANDS: usize = 4096;
 
-// One batch takes all that waits.
+// One batch takes all commands that wait.
 const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 
-/// How often the hub looks at the file by itself: lines that others append are taken in within a second.
+/// How often the hub looks at the file when it has no command: foreign lines are taken in within a
+/// second.
 const TICK: Duration = Duration::from_millis(500);
 
-/// What everybody is told when the server stops.
+/// The close frame for all clients when the server stops.
 const STOPPING: (CloseCode, &str) = (CloseCode::Restart, "the server is stopping; come back");
 
-/// The hub.
+/// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
     journal: Journal,
     history: History,
     line_limit: usize,
     times: Times,
     fanout: Fanout,
-    /// Takes over the clients that fall behind.
+    /// The threads that take over clients that fall behind.
     catch_up: CatchUp,
-    /// What they ask for more with.
+    /// The hub's own handle, of which these threads get a strong one.
     handle: WeakHubHandle,
     followers: Followers,
     keys: Keys,
     metrics: Arc<Metrics>,
     stopping: bool,
-    /// The end of what is stored as the policy asks, and so of what anyone may be told of.
+    /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent, and
+    /// no others.
     shown_end: u64,
+    /// The last time of acceptance that was given, in Unix milliseconds.
     last_ts: u64,
     holes: Tally,
-    /// Whether it has been said that nothing can be noted beside the file.
+    /// Whether the log says that the lock file cannot be written.
     has_warned_of_note: bool,
 }
 
 impl Hub {
-    /// A hub for an open file, which hands the clients that fall behind to `catch_up`, with `handle` to
-    /// ask for more.
+    /// A hub for an open file. It hands clients that fall behind over to `catch_up`, with a handle
+    /// from `handle` to ask for more. No line longer than `line_limit` bytes holds a message.
     pub fn new(
         journal: Journal,
         history: History,
@@ -108,16 +112,16 @@ impl Hub {
         }
     }
 
-    /// Serves commands until it was told to stop and the last client has left, or the last handle is
-    /// dropped, or the file fails. Then everybody has been told.
+    /// Serves commands until [`Command::Stop`] has come and the last client has left, or the last
+    /// handle is dropped, or the file fails.
     ///
     /// # Errors
-    /// When the file fails.
+    /// When the file fails. All clients have been sent what any client was shown, and a close frame.
     pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
         let done = self.run_batches(commands);
         if let Err(fatal) = &done {
             error!("{}: {fatal}", self.journal.path().display());
-            // What one client was shown, all are shown.
+            // A message that one client was shown is sent to all.
             self.fanout.retract();
             self.deliver(|| false);
             self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
@@ -131,9 +135,9 @@ impl Hub {
         loop {
             let first = match commands.recv_deadline(next_tick) {
                 Ok(first) => {
-                    // Threads that are about to send a command get to do so before the batch is
-                    // taken: 1.1 times the messages to 10 clients, the same to more, and a single
-                    // client is not served later.
+                    // Threads that are about to send a command can do so before the batch is taken.
+                    // So 10 clients get 1.1 times the messages, more clients get as many, and a
+                    // single client is served no later.
                     thread::yield_now();
                     Some(first)
                 }
@@ -145,36 +149,37 @@ impl Hub {
             if self.stopping && self.fanout.clients() == 0 {
                 return self.sync_and_note();
             }
-            // Also while others keep it busy: with questions, or joins, or with posts alone.
+            // The tick comes also while commands of any kind keep the hub busy.
             let now = Instant::now();
             if now >= next_tick {
                 self.tick()?;
                 next_tick = now + TICK;
             }
-            // Commands that arrive meanwhile interrupt the round, and their messages join it. The round
-            // gets at least as much time as the step took, however long the disk needs. A look at the
-            // clock and the queue costs a hundredth of a send.
+            // Commands that arrive now let the round pause, and their messages join it. The round gets
+            // at least as much time as the step took, however long the disk needs. A look at the clock
+            // and the queue costs a hundredth of a send.
             let due = now + (now - begun);
             self.deliver(|| Instant::now() >= due && !commands.is_empty());
         }
     }
 
-    /// Takes the commands that wait as one batch: first the posts, then everything else. Afterwards the
-    /// speakers have been sent their messages; [`Hub::deliver`] serves everybody else.
+    /// Takes `commands` as one batch, as far as they fit in one: first the posts, then the other
+    /// commands. Afterwards the speakers have been sent their messages, and [`Hub::deliver`] sends
+    /// them to the other clients.
     ///
     /// The commands of one client keep their order where it matters: it joins before it posts, and
     /// leaves afterwards.
     ///
     /// # Errors
-    /// When the file fails; nothing of the batch has been shown then.
+    /// When the file fails. No client has been shown anything of the batch then.
     pub fn step(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Fatal> {
         let mut posts = Vec::new();
-        let mut others = Vec::new();
+        let mut other_commands = Vec::new();
         let mut keys = HashSet::new();
         let mut bytes = 0;
         for command in commands.take(BATCH_COMMANDS) {
             match command {
-                // One with the key of another waits until that one has its ids.
+                // A post with the key of an earlier one waits until that one has its ids.
                 Command::Post(post) if post.key().is_none_or(|key| keys.insert(key.to_owned())) => {
                     bytes += post.lines.len();
                     posts.push(post);
@@ -184,16 +189,16 @@ impl Hub {
                 }
                 // Nothing that is posted after the stop is taken.
                 Command::Stop => {
-                    others.push(command);
+                    other_commands.push(command);
                     break;
                 }
-                other => others.push(other),
+                other => other_commands.push(other),
             }
         }
         if !posts.is_empty() {
             self.commit(posts)?;
         }
-        for command in others {
+        for command in other_commands {
             match command {
                 Command::Join { outbox, resume, reply } => self.join(outbox, &resume, &reply),
                 Command::NextStep { client, next_id, reply } => {
@@ -213,14 +218,14 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes in what others appended to the file, and syncs what is due. To be called twice a second.
+    /// Takes in foreign lines, and syncs the file when that is due. It must be called twice a second.
     ///
     /// # Errors
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
         self.commit(Vec::new())?;
         if let Some(count) = self.holes.due() {
-            warn!("{count} more lines that others appended hold no message; skipped");
+            warn!("{count} more lines that other programs appended hold no message; skipped");
         }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
@@ -228,8 +233,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Notes in the lock file how far the numbering has come. Without that note, the next start may give
-    /// the numbering another name, so that clients start over; no message depends on it.
+    /// Notes in the lock file how far the numbering has come. Without that note, the next start may
+    /// begin a new epoch, so that clients are sent whole histories. No message depends on it.
     fn note_numbering(&mut self) {
         match self.journal.note_numbering(&self.history) {
             Err(error) if !self.has_warned_of_note => {
@@ -269,10 +274,10 @@ impl Hub {
         let _ = reply.send(next);
     }
 
-    /// Passes on the clients that fell behind.
+    /// Hands clients that fell behind over to the catch-up threads.
     fn hand_over_clients(&mut self) {
         for FellBehind { client, outbox, cut, next_id } in self.fanout.take_fell_behind() {
-            // Without a handle there is no thread that reads from the client either.
+            // When all handles are gone, no thread reads from the client any more.
             let Some(hub) = self.handle.upgrade() else { return };
             let file = self.journal.file().clone();
             self.catch_up.take(Behind { client, outbox, hub, file, cut, history: None, next_id });
@@ -280,7 +285,7 @@ impl Hub {
     }
 
     fn look(&mut self, window: &Window, follow: Option<Sender<()>>, reply: &Sender<View>) {
-        // When the server stops, dropping it is the answer.
+        // A server that stops drops the follower at once, which ends its stream.
         if let Some(follower) = follow.filter(|_| !self.stopping) {
             self.followers.add(follower);
         }
@@ -318,15 +323,15 @@ impl Hub {
         Ok(())
     }
 
-    /// Nothing is on its way to the disk afterwards.
+    /// Syncs all that was written, and notes how far the numbering has come.
     fn sync_and_note(&mut self) -> Result<(), Fatal> {
         self.journal.sync()?;
         self.note_numbering();
         Ok(())
     }
 
-    /// Serves the speakers first. Their next message then arrives while the round is still running, and
-    /// joins it.
+    /// Sends the speakers what they lack, before the round. Their next message then arrives while the
+    /// round is still running, and joins it.
     fn serve_speakers(&mut self, posts: &[Post]) {
         let mut sent = 0;
         for post in posts {
@@ -337,7 +342,7 @@ impl Hub {
         self.metrics.delivered(sent);
     }
 
-    /// Serves the live clients in turn, until all have everything or it is enough for now; see
+    /// Serves the live clients in turn, until all have all messages or `should_pause` says so; see
     /// [`Fanout::go_round`].
     pub fn deliver(&mut self, should_pause: impl Fn() -> bool) {
         let sent = self.fanout.go_round(should_pause);
@@ -345,16 +350,17 @@ impl Hub {
         self.hand_over_clients();
     }
 
-    /// Answers what was posted before under the same key.
+    /// If the key of this post was used before, answers it with the ids of that post.
     fn answer_if_known(&self, post: &Post) -> bool {
         let Speaker::Request { key: Some(key), reply } = &post.by else { return false };
         let Some(stored) = self.keys.get(key) else { return false };
-        // A caller that has stopped waiting has what it wanted all the same.
+        // A caller that has stopped waiting needs no answer.
         let _ = reply.send(Ok(stored));
         true
     }
 
-    /// Syncs what was taken in, as far as `--fsync` asks for it. From here on it may be sent.
+    /// Syncs the lines that were applied, as far as `--fsync` asks for it. From here on their messages
+    /// may be sent.
     fn show(&mut self) -> Result<(), Fatal> {
         if self.history.end() == self.shown_end {
             return Ok(());
@@ -387,7 +393,8 @@ impl Hub {
         }
     }
 
-    /// The time of acceptance in Unix milliseconds, which never goes back.
+    /// The time of acceptance for messages that are applied now, in Unix milliseconds. It never goes
+    /// back.
     fn acceptance_time(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
         self.last_ts = self.last_ts.max(now as u64);

@@ -1,11 +1,11 @@
 //! The text file as a journal: appended to, synced and watched.
 //!
-//! The hub owns it. The file is open in append mode, once, for life, so each write lands whole at
-//! the end, even between the writes of others: the file is an interface, and a program that appends
-//! a line to it says something. What a failed write left is taken back, and nothing before the
-//! committed end is ever touched, whatever the system claims. What a failed sync left is unknown,
-//! so that ends the server (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX
-//! ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering.
+//! The hub owns it. The file is opened once, in append mode, so each write lands as a whole at the
+//! end, even between the writes of other programs: the file is an interface, and a program that
+//! appends a line to it says something. The bytes that a failed write left are taken back, and no byte
+//! before the committed end is ever touched, whatever the system claims. After a failed sync it is
+//! unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover from fsync
+//! Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering.
 
 mod epoch;
 mod recovery;
@@ -28,13 +28,15 @@ pub use self::recovery::{OpenError, REWRITE_BYTES};
 use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 
-/// How often a full disk is tried again, at the most.
+/// A full disk is tried again after this long: soon enough for people, and seldom enough that a crowd
+/// of speakers does not keep the disk busy.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long after the last try a disk still counts as full.
+/// When no append has been tried for this long, the disk no longer counts as full; see
+/// [`Journal::is_full`].
 const FULL_FOR: Duration = Duration::from_secs(10);
 
-/// How often a disk that stays full is logged.
+/// A disk that stays full is logged once in this time, as redis does it (`aof.c`).
 const LOG_FULL_EVERY: Duration = Duration::from_secs(30);
 
 // Between two tries the disk still counts as full.
@@ -45,12 +47,12 @@ const _: () = assert!(RETRY_AFTER.as_millis() < FULL_FOR.as_millis());
 /// promised second.
 pub const SYNC_EVERY: Duration = Duration::from_millis(400);
 
-/// What the server cannot go on after.
+/// Why the server cannot go on with the file.
 #[derive(Debug)]
 pub enum Fatal {
     /// A write or sync failed in a way that leaves unknown what is on disk.
     Storage(io::Error),
-    /// The file is not the one that was opened, or not all of it; in words.
+    /// The file was removed, replaced or cut by another program; the sentence says which.
     Changed(String),
 }
 
@@ -70,7 +72,7 @@ impl fmt::Display for Fatal {
 /// Why lines were not appended.
 #[derive(Debug)]
 pub enum AppendError {
-    /// The disk has no room. Nothing of the lines is in the file, and they can be tried again.
+    /// The disk has no room. Nothing of the lines is in the file, and they can be appended later.
     DiskFull,
     /// The server cannot go on.
     Fatal(Fatal),
@@ -97,10 +99,10 @@ pub struct Journal {
     identity: (u64, u64),
     epoch: Epoch,
     fsync: Fsync,
-    /// Where everything ends that is decided, as the hub said last.
+    /// The committed end, as the hub gave it last.
     committed_end: u64,
     shortage: Option<Shortage>,
-    /// When the oldest write that is not synced was made.
+    /// The time of the oldest write that has not been synced.
     unsynced_since: Option<Instant>,
 }
 
@@ -112,37 +114,37 @@ struct Shortage {
 }
 
 impl Journal {
-    /// Lets a test's own system take the place of the real one.
+    /// Replaces the real system by a test's own.
     #[cfg(test)]
     pub(crate) fn with_system(mut self, system: impl System + 'static) -> Journal {
         self.system = Box::new(system);
         self
     }
 
-    /// Names this file's numbering: the same after a restart, another for another file.
+    /// The epoch of the file. It stays the same over a restart, and is another for another file.
     pub fn epoch(&self) -> &Arc<str> {
         self.epoch.name()
     }
 
-    /// Where the file is, or was.
+    /// The path under which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file, to be read.
+    /// The file, for reading.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 
-    /// The size of the file, which must still be the one that was opened and no shorter than
+    /// The size of the file in bytes. It must still be the file that was opened, and no shorter than
     /// `committed_end`.
     ///
     /// # Errors
-    /// When it was removed, replaced or cut. What only the open descriptor still holds has been
-    /// saved beside it then.
+    /// When the file was removed, replaced or cut. A file that is no longer under its path has been
+    /// copied to a file beside it then.
     pub fn survey(&mut self, committed_end: u64) -> Result<u64, Fatal> {
         self.move_committed_end(committed_end);
-        // As long as the path leads to the same file, one look at the path tells of both.
+        // While the path leads to the same file, one system call tells both its identity and size.
         let what = match fs::metadata(&self.path) {
             Ok(found) if identity(&found) != self.identity => "the file was replaced by another",
             Ok(found) if found.len() >= committed_end => return Ok(found.len()),
@@ -158,7 +160,7 @@ impl Journal {
         Err(Fatal::Changed(format!("{what} while the server ran; {}", self.salvage())))
     }
 
-    /// Copies what the open descriptor holds to a file beside the path; says how that went.
+    /// Copies the open file to a new file beside its path; returns a sentence about how that went.
     fn salvage(&self) -> String {
         let copy = || -> io::Result<PathBuf> {
             let (path, mut saved) = create_beside(&self.path, "saved")?;
@@ -174,20 +176,20 @@ impl Journal {
         }
     }
 
-    /// Whether an append found no room within the last seconds. Longer ago it counts as not full: a
-    /// server to which nobody sends anything, because it says that it is full, could not find out
-    /// that there is room again.
+    /// Whether an append has found no room within the last seconds. A disk that was full longer ago
+    /// does not count: speakers may send nothing to a server that says it is full, and then it could
+    /// never find out that there is room again.
     pub fn is_full(&self) -> bool {
         self.shortage
             .as_ref()
             .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_FOR)
     }
 
-    /// Appends whole lines with one write; returns the offset where they begin, which is the
-    /// committed end or behind what others appended there.
+    /// Appends whole lines with one write. Returns the offset where they begin: the committed end, or
+    /// a later offset if other programs appended there.
     ///
     /// # Errors
-    /// After [`AppendError::DiskFull`] nothing of them is in the file, and everything before the
+    /// After [`AppendError::DiskFull`], nothing of the lines is in the file, and every byte before the
     /// committed end is as it was.
     ///
     /// # Panics
@@ -235,12 +237,13 @@ impl Journal {
         self.committed_end = to;
     }
 
-    /// Where the lines begin that were just written. The position of the descriptor tells, but only
-    /// the file is believed: a call may claim what it did not do.
+    /// The offset of the lines that were just written; `None` if they are not in the file. The position
+    /// of the descriptor says where to look, but only the file is believed: a write may claim what it
+    /// did not do.
     fn find_written(&mut self, lines: &[u8]) -> io::Result<Option<u64>> {
         let len = lines.len() as u64;
         let position = self.system.position(&self.file)?;
-        // Nobody else wrote. The descriptor would not have moved if the write had not been done.
+        // No other program has written, and the descriptor moves only with a write that was done.
         if position == self.committed_end + len {
             return Ok(Some(self.committed_end));
         }
@@ -253,12 +256,13 @@ impl Journal {
         Ok(None)
     }
 
-    /// Takes back what a write left that did not store all of `lines`.
+    /// Takes back the bytes of a write that did not store all of `lines`. The write claimed to have
+    /// stored `claimed` bytes.
     fn take_back(&mut self, lines: &[u8], claimed: usize) -> Result<(), AppendError> {
         let size = self.file.metadata()?.len();
         let position = self.system.position(&self.file)?;
         let as_claimed = position.checked_sub(claimed as u64).map(|start| start..position);
-        // Should the claims be wrong: all that is new, as long as it is nobody else's.
+        // If the claim is wrong, all new bytes may be those of the write.
         let all_that_is_new = self.committed_end..size;
         let guesses = as_claimed.into_iter().chain([all_that_is_new]);
         for range in guesses.filter(|range| !range.is_empty()) {
@@ -275,7 +279,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether these bytes stand at `start`, in the part of the file that is not decided yet.
+    /// Whether these bytes stand at `start`, after the committed end.
     fn holds(&self, start: u64, bytes: &[u8]) -> io::Result<bool> {
         if start < self.committed_end
             || self.file.metadata()?.len().saturating_sub(start) < bytes.len() as u64
@@ -287,16 +291,17 @@ impl Journal {
         Ok(found == bytes)
     }
 
+    /// Cuts the file to `end` bytes.
     fn truncate(&self, end: u64) -> io::Result<()> {
         assert!(end >= self.committed_end, "the file is never cut below its committed end");
         self.file.set_len(end)
     }
 
-    /// Makes lines of ours white space, which must not be decided yet. It is the only way to take
-    /// them back without harm to what others may have written behind them.
+    /// Overwrites lines of ours with spaces, after the committed end. There is no other way to take
+    /// them back without harm to lines that other programs may have appended after them.
     ///
     /// # Errors
-    /// When that fails: then they may still stand there.
+    /// When that fails. The lines may still stand there then.
     ///
     /// # Panics
     /// When the range begins before the committed end.
@@ -306,7 +311,8 @@ impl Journal {
         open_in_place(&self.path, self.identity)
             .and_then(|file| file.write_all_at(&spaces, range.start))
             .map_err(Fatal::Storage)?;
-        // A start writes one batch again, and what follows may be one of its own.
+        // After a failed sync, a start writes one batch again. The lines that follow may be as many,
+        // so these spaces are synced before them.
         self.sync_per_policy().map(drop)
     }
 
@@ -325,11 +331,11 @@ impl Journal {
         AppendError::DiskFull
     }
 
-    /// Syncs what was written, by the server or by others, if the policy asks for that at once;
-    /// returns how long that took, if it was done.
+    /// Syncs the file if `--fsync` asks for that after each write, or if it is due. Returns how long
+    /// the sync took, if there was one.
     ///
     /// # Errors
-    /// When the sync fails. What is on disk is unknown then, and no sync may be tried again.
+    /// When the sync fails. It is unknown then what is on disk, and no sync may be tried again.
     pub fn sync_per_policy(&mut self) -> Result<Option<Duration>, Fatal> {
         match self.fsync {
             Fsync::Always => self.sync().map(Some),
@@ -341,8 +347,8 @@ impl Journal {
         }
     }
 
-    /// With `--fsync 1s`, syncs what was written some time ago; returns how long that took, if it
-    /// was done.
+    /// With `--fsync 1s`, syncs the file if its oldest write has waited long enough. Returns how long
+    /// the sync took, if there was one.
     ///
     /// # Errors
     /// As with [`Journal::sync_per_policy`].
@@ -353,7 +359,7 @@ impl Journal {
         }
     }
 
-    /// Syncs all that was written; returns how long that took.
+    /// Syncs all that was written, by this server or by other programs; returns how long that took.
     ///
     /// # Errors
     /// As with [`Journal::sync_per_policy`].
@@ -364,12 +370,12 @@ impl Journal {
         Ok(begun.elapsed())
     }
 
-    /// Notes in the lock file how far the numbering has come, so that the next start can tell
-    /// whether the file goes on under the same epoch.
+    /// Notes in the lock file how far the numbering has come, so that the next start can tell whether
+    /// the file still has the same epoch.
     ///
     /// # Errors
-    /// When the lock file cannot be written. Nothing that was said depends on it, but the next
-    /// start may take a new epoch, and clients are sent whole histories then.
+    /// When the lock file cannot be written. No message depends on it, but the next start may begin a
+    /// new epoch, and clients are sent whole histories then.
     pub fn note_numbering(&mut self, history: &History) -> io::Result<()> {
         self.epoch.note(&self.file, history)
     }
@@ -379,8 +385,8 @@ fn identity(meta: &fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-/// Opens the file once more, to be written in place, which a descriptor in append mode cannot do.
-/// It must still be the one of that identity.
+/// Opens the file once more, to overwrite bytes in it, which a descriptor in append mode cannot do.
+/// The file must still have the identity `expected`.
 fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
     let file = OpenOptions::new().write(true).open(path)?;
     if identity(&file.metadata()?) != expected {
@@ -389,7 +395,7 @@ fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
     Ok(file)
 }
 
-/// The path with `.` and an ending behind it.
+/// The path with a `.` and an ending after it.
 fn path_beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -397,7 +403,8 @@ fn path_beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A new file beside the text file, named for what it holds and the time in Unix milliseconds.
+/// Creates a file beside the text file. Its name has `what`, which says what it is for, and the time
+/// in Unix milliseconds.
 fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
     let mut ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
     loop {

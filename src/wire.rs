@@ -27,7 +27,7 @@ const TS: &[u8] = br#","ts":"#;
 const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
 const SKIPPED: &[u8] = br#","skipped":["#;
 
-/// Live messages, encoded once for everybody.
+/// Frames of live messages, encoded once for all clients.
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,

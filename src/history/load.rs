@@ -1,7 +1,7 @@
 //! Reads a whole text file into an index, on all processors.
 //!
-//! The file is cut into parts of equal length. A thread that is free takes the next part, and
-//! validates the lines that start in it, to the end of the last one. No lines are kept.
+//! The file is divided into parts of equal length. A thread that is free takes the next part, and
+//! validates the lines that start in it; the last of them may end in a later part. No line is kept.
 
 use std::{
     fs::File,
@@ -19,14 +19,15 @@ use crate::{
     message,
 };
 
-/// What a thread takes at a time, in bytes of the file.
+/// The length of a part, in bytes: so short that all threads end at about the same time, and so long
+/// that taking the next one costs nothing beside it.
 pub(super) const PART: u64 = 1 << 20;
 
-/// What a thread reads at a time.
+/// How many bytes a thread reads with one call: enough that the calls cost little.
 const READ: usize = 128 << 10;
 
-/// The lines from `start`, where line 1 begins, up to `end`; the parts are in the order of the
-/// file.
+/// The lines from `start`, where line 1 begins, up to `end`: one index for each part, in the order of
+/// the file.
 ///
 /// # Errors
 /// When the file cannot be read.

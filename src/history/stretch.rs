@@ -1,39 +1,40 @@
-//! A part of the history, and reading it from the file.
+//! A stretch of the history, and two ways to read it from the file: message by message, or as text.
 //!
-//! It costs nothing to make and stays true for ever, since the file only grows. The thread that needs
-//! the bytes reads them itself, never past the committed end.
+//! The hub makes a stretch without reading the file. It stays true for ever, since the file only
+//! grows. The thread that needs the messages reads them itself, never past the committed end.
 
 use std::{fs::File, io, sync::Arc};
 
-use super::{Hole, Mark, STRIDE};
+use super::{Holes, Mark, STRIDE};
 use crate::{
     lines::{Line, Lines, read_at},
     message,
 };
 
-/// Read at a time when messages are read one by one: so little that ten thousand readers may wait with
-/// it, and so much that a system call does not count.
+/// Bytes that are read at a time when messages are read one by one: so few that ten thousand readers
+/// may wait with them, and so many that a system call does not count.
 const READ: usize = 8 << 10;
 
-/// A stretch of the history, to be read by the thread that holds it.
+/// A contiguous part of the history, to be read by the thread that holds it.
 #[derive(Clone, Debug)]
 pub struct Stretch {
     pub(super) file: Arc<File>,
     pub(super) line_limit: usize,
-    /// The first line.
+    /// The id of its first line.
     pub first_id: u64,
-    /// The last line; one less than `first_id` when there is none.
+    /// The id of its last line; one less than `first_id` when it has no line.
     pub last_id: u64,
-    /// The nearest known line at or before the first, and at or before the one after the last.
-    pub(super) start: Mark,
-    pub(super) stop: Mark,
-    /// The committed end of the file.
-    pub(super) end: u64,
-    pub(super) holes: Arc<Vec<Hole>>,
+    /// The nearest line at or before the first one whose offset is known.
+    pub(super) near_first: Mark,
+    /// The nearest line at or before the one after the last whose offset is known.
+    pub(super) near_next: Mark,
+    /// The committed end of the file, as it was when the stretch was made.
+    pub(super) committed_end: u64,
+    pub(super) holes: Arc<Vec<Holes>>,
 }
 
 impl Stretch {
-    /// Whether there is no line in it.
+    /// Whether it has no line.
     pub fn is_empty(&self) -> bool {
         self.first_id > self.last_id
     }
@@ -43,37 +44,37 @@ impl Stretch {
         &self.file
     }
 
-    /// The ids in it that are holes, from `first_id` on.
+    /// The ids of its holes, from `first_id` on.
     pub fn holes_from(&self, first_id: u64) -> impl Iterator<Item = u64> {
         let from = first_id.max(self.first_id);
-        let ids = move |hole: &Hole| hole.first_id.max(from)..=hole.last_id().min(self.last_id);
-        self.holes[self.hole_at(from)..]
+        let ids = move |holes: &Holes| holes.first_id.max(from)..=holes.last_id().min(self.last_id);
+        self.holes[self.holes_at(from)..]
             .iter()
-            .take_while(|hole| hole.first_id <= self.last_id)
+            .take_while(|holes| holes.first_id <= self.last_id)
             .flat_map(ids)
     }
 
-    /// Reads the messages in it, one at a time.
+    /// Reads its messages, one at a time.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn messages(self) -> io::Result<Messages> {
         let (start, end) = self.offsets()?;
         let lines = Lines::new(&self.file, start, end, READ, self.line_limit);
-        let hole = self.hole_at(self.first_id);
+        let hole = self.holes_at(self.first_id);
         let (next_id, last_id) = (self.first_id, self.last_id);
         Ok(Messages { next_id, last_id, lines, holes: self.holes, hole })
     }
 
-    /// Reads the messages in it as they stand, with a `\n` between two of them.
+    /// Reads its messages as they stand in the file, with a `\n` between two of them.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn text(self) -> io::Result<MessageText> {
         let (offset, end) = self.offsets()?;
         let hole = self.holes.partition_point(|hole| hole.end <= offset);
-        // A hole that the stretch begins or ends in counts as far as it is in the stretch.
-        let inside = |hole: &Hole| hole.end.min(end).saturating_sub(hole.start.max(offset));
+        // Holes that the stretch begins or ends with count as far as they are in the stretch.
+        let inside = |hole: &Holes| hole.end.min(end).saturating_sub(hole.start.max(offset));
         let holes = self.holes[hole..].iter().take_while(|hole| hole.start < end);
         let left = (end - offset - holes.map(inside).sum::<u64>()).saturating_sub(1);
         Ok(MessageText { file: self.file, holes: self.holes, hole, offset, end, left })
@@ -82,25 +83,26 @@ impl Stretch {
     /// The offsets where the first line begins and the last one ends.
     fn offsets(&self) -> io::Result<(u64, u64)> {
         if self.is_empty() {
-            return Ok((self.end, self.end));
+            return Ok((self.committed_end, self.committed_end));
         }
-        let stop = self.offset(self.stop, self.last_id + 1)?;
-        Ok((self.offset(self.start, self.first_id)?, stop))
+        let stop = self.offset(self.near_next, self.last_id + 1)?;
+        Ok((self.offset(self.near_first, self.first_id)?, stop))
     }
 
-    /// The offset of a line, from one known at or before it.
+    /// The offset of a line, found by reading on from a known line at or before it.
     fn offset(&self, near: Mark, id: u64) -> io::Result<u64> {
         if near.id == id {
             return Ok(near.offset);
         }
         let block = STRIDE as usize;
-        let mut lines = Lines::new(&self.file, near.offset, self.end, block, self.line_limit);
+        let mut lines =
+            Lines::new(&self.file, near.offset, self.committed_end, block, self.line_limit);
         lines.skip(id - near.id)?;
         Ok(lines.offset())
     }
 
-    /// The first of `holes` that does not end before this line.
-    fn hole_at(&self, id: u64) -> usize {
+    /// The index of the first of `holes` that does not end before this line.
+    fn holes_at(&self, id: u64) -> usize {
         self.holes.partition_point(|hole| hole.last_id() < id)
     }
 }
@@ -111,19 +113,19 @@ pub struct Messages {
     next_id: u64,
     last_id: u64,
     lines: Lines,
-    holes: Arc<Vec<Hole>>,
-    /// The first of `holes` that does not end before `next_id`.
+    holes: Arc<Vec<Holes>>,
+    /// The index of the first of `holes` that does not end before `next_id`.
     hole: usize,
 }
 
-/// A message in the file.
+/// A message, and where it stands in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocatedMessage<'a> {
-    /// The number of its line.
+    /// The id of its line.
     pub id: u64,
-    /// The offset in the file of its first byte.
+    /// The offset of its first byte in the file.
     pub offset: u64,
-    /// The message itself.
+    /// The message itself, without white space around it.
     pub data: &'a [u8],
 }
 
@@ -131,7 +133,7 @@ impl Messages {
     /// The next message, or `None` at the end of the stretch.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or was changed.
     #[allow(clippy::should_implement_trait, reason = "lends from its buffer, as no Iterator can")]
     pub fn next(&mut self) -> io::Result<Option<LocatedMessage<'_>>> {
         while let Some(hole) = self.holes.get(self.hole)
@@ -158,18 +160,19 @@ impl Messages {
     }
 }
 
-/// The messages of a stretch as they stand in the file: every byte of their lines, without holes and
-/// without the `\n` of the last one.
+/// Reads the messages of a stretch as they stand in the file: every byte of their lines but the last
+/// `\n`, and no byte of a hole.
 #[derive(Clone, Debug)]
 pub struct MessageText {
     file: Arc<File>,
-    holes: Arc<Vec<Hole>>,
-    /// The first of `holes` that does not end at or before `offset`.
+    holes: Arc<Vec<Holes>>,
+    /// The index of the first of `holes` that does not end at or before `offset`.
     hole: usize,
-    /// The offset in the file of what comes next.
+    /// The offset of the next byte in the file.
     offset: u64,
     /// The offset where the last line ends.
     end: u64,
+    /// How many bytes are still to be read.
     left: u64,
 }
 
@@ -179,10 +182,10 @@ impl MessageText {
         self.left
     }
 
-    /// Appends the next `most` bytes to `out`, or what is left.
+    /// Appends the next bytes to `out`: `most` of them, or all that are left.
     ///
     /// # Errors
-    /// When the file cannot be read; `out` may have some of the bytes then.
+    /// When the file cannot be read; some of the bytes may have been appended then.
     pub fn read(&mut self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
         let mut most = most as u64;
         while let Some(count) = self.next_piece(most) {
@@ -196,7 +199,7 @@ impl MessageText {
         Ok(())
     }
 
-    /// Goes on behind the next `most` bytes, without reading them.
+    /// Leaves out the next `most` bytes, or all that are left, without reading them.
     pub fn skip(&mut self, most: u64) {
         let mut most = most;
         while let Some(count) = self.next_piece(most) {
@@ -205,8 +208,8 @@ impl MessageText {
         }
     }
 
-    /// How many of the next `most` bytes stand side by side, after the holes before them; `None` when
-    /// that is none.
+    /// Leaves out holes, and tells how many of the next `most` bytes stand before the next hole;
+    /// `None` when no byte is left.
     fn next_piece(&mut self, most: u64) -> Option<u64> {
         let most = most.min(self.left);
         if most == 0 {

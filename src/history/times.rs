@@ -1,21 +1,21 @@
-//! When messages were accepted, as long as that is remembered.
+//! The times at which messages were accepted, as long as they are remembered.
 
 use std::collections::VecDeque;
 
 use super::Stretch;
 
-/// When messages were accepted, as long as that is remembered.
+/// The times at which messages were accepted, as long as they are remembered.
 ///
-/// The file has no times, so they are known for this run of the server only. Messages of one
+/// The file has no times, so they are known for this run of the server only. Messages of the same
 /// millisecond share an entry.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
-    /// From which id on which time holds.
+    /// Pairs of an id and the time that holds from that id on.
     runs: VecDeque<(u64, u64)>,
 }
 
-/// How many different times are remembered: 1 MiB of memory, and 65 seconds of a server that is
-/// never idle for a millisecond, or months of one where people talk.
+/// How many different times are remembered. They take 1 MiB of memory. A server that is never idle
+/// for a millisecond remembers 65 seconds with it, one where people talk remembers months.
 const TIMES: usize = 1 << 16;
 
 impl Times {
@@ -30,13 +30,13 @@ impl Times {
         self.runs.push_back((first_id, ts));
     }
 
-    /// When the message was accepted, if that is remembered.
+    /// When the message was accepted, in Unix milliseconds, if that is remembered.
     pub fn of(&self, id: u64) -> Option<u64> {
         let later = self.runs.partition_point(|&(first_id, _)| first_id <= id);
         later.checked_sub(1).map(|at| self.runs[at].1)
     }
 
-    /// The part that says something of a stretch.
+    /// The times of the messages in a stretch.
     pub fn within(&self, stretch: &Stretch) -> Times {
         let from = self.runs.partition_point(|&(first_id, _)| first_id <= stretch.first_id);
         let to = self.runs.partition_point(|&(first_id, _)| first_id <= stretch.last_id);

@@ -1,9 +1,8 @@
 //! How messages become part of the history, in two steps.
 //!
-//! *Propose* hands what clients said to what decides the order of lines. That is the text file:
-//! others append to it, too, and the order in the file is the order. *Apply* takes in lines whose
-//! place is decided, and gives them their number, their time and their frames. Lines that others
-//! appended need this step alone.
+//! *Propose* writes the posts to the text file, which decides the order of all lines: other programs
+//! append to it, too. *Apply* takes in lines whose place is decided, and gives them their ids, their
+//! times and their frames. Foreign lines need this step alone.
 //!
 //! The messages of a batch always stand together in the file, in the order of the posts, each once.
 
@@ -21,7 +20,7 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-// A start writes a whole batch again.
+// A start writes a whole batch again, which may not be on the disk.
 const _: () = assert!(BATCH_BYTES as u64 <= REWRITE_BYTES);
 
 // The promise of `--fsync 1s`: a write that just missed being due waits for one more look, and the
@@ -29,7 +28,7 @@ const _: () = assert!(BATCH_BYTES as u64 <= REWRITE_BYTES);
 const _: () = assert!(SYNC_EVERY.as_millis() + TICK.as_millis() <= 900);
 
 impl Hub {
-    /// Stores what is said, together with what others appended to the file meanwhile, and shows it.
+    /// Stores posts, takes in the foreign lines that came meanwhile, and shows both.
     pub(super) fn commit(&mut self, mut posts: Vec<Post>) -> Result<(), Fatal> {
         if self.stopping && !posts.is_empty() {
             self.refuse(posts, ErrorAnswer::ShuttingDown);
@@ -51,11 +50,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Appends what is said to the file and applies it where it stands then; returns the id of the
-    /// first message, or `None` when there is no room and nothing of it stands there.
+    /// Appends posts to the file and applies them where they stand then. Returns the id of the first
+    /// message, or `None` when the disk has no room; nothing of the posts is in the file then.
     ///
-    /// The file had `size` bytes a moment ago. What stood behind the last whole line then is a line
-    /// that others have begun: it gets its end, so that ours is not glued to it.
+    /// The file had `size` bytes a moment ago. If it did not end with a whole line, another program
+    /// has begun one: our `\n` ends that line, so that our first message is not glued to it.
     fn propose(&mut self, posts: &[Post], size: u64) -> Result<Option<u64>, Fatal> {
         let len: usize = posts.iter().map(|post| post.lines.len()).sum();
         let mut protected = Vec::with_capacity(len + 1);
@@ -75,7 +74,11 @@ impl Hub {
             match place(start - self.history.end(), lines) {
                 Ok(placed) => {
                     let first_id = self.apply_placed(placed, start)?;
-                    assert_eq!(self.history.end(), start + lines.len() as u64, "all is applied");
+                    assert_eq!(
+                        self.history.end(),
+                        start + lines.len() as u64,
+                        "all lines are applied"
+                    );
                     return Ok(Some(first_id));
                 }
                 Err(Glued) => {
@@ -86,8 +89,7 @@ impl Hub {
         }
     }
 
-    /// Applies lines of ours, or that ours ended, from `start` on; returns the id of the first
-    /// message of ours.
+    /// Applies the lines that our write made, from `start` on; returns the id of our first message.
     fn apply_placed<'a>(
         &mut self,
         placed: impl Iterator<Item = Placed<'a>>,
@@ -111,7 +113,7 @@ impl Hub {
         Ok(first_id.expect("each post has a message"))
     }
 
-    /// Applies the whole lines that others appended, from the committed end up to `until`.
+    /// Applies the whole foreign lines from the committed end up to `until`.
     fn apply_foreign(&mut self, until: u64) -> Result<(), Fatal> {
         let from = self.history.end();
         if from >= until {
@@ -134,7 +136,7 @@ impl Hub {
             };
             let id = self.apply(len, message, ts);
             if message.is_none() && self.holes.add() {
-                warn!("line {id}, appended by somebody else, holds no message; skipped");
+                warn!("line {id}, appended by another program, holds no message; skipped");
             }
             if self.fanout.bytes() >= BATCH_BYTES {
                 self.show()?;
@@ -144,11 +146,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Applies the next line of the file: `len` bytes with its `\n`, and the message on it with the bytes
-    /// of white space before it, or none when it is a hole. Returns its id.
+    /// Applies the next line of the file and returns its id. It has `len` bytes with its `\n`. If it is
+    /// no hole, `message` has the message and the number of bytes before it on the line.
     fn apply(&mut self, len: u64, message: Option<(&[u8], u64)>, ts: u64) -> u64 {
         if self.history.end() == self.shown_end {
-            // The first line since everything was shown.
+            // This is the first line after those that have been shown.
             self.fanout.begin_at(self.history.last_id() + 1);
         }
         let Some((message, lead)) = message else { return self.history.push_hole(len) };
@@ -159,7 +161,8 @@ impl Hub {
         id
     }
 
-    /// Tells those who wait for them the ids of their messages, which are dense from `first_id` on.
+    /// Answers the requests among the speakers with their ids. The ids of the batch begin with
+    /// `first_id` and have no gap.
     fn acknowledge(&mut self, posts: Vec<Post>, first_id: u64) {
         let mut next_id = first_id;
         for post in posts {
@@ -170,10 +173,10 @@ impl Hub {
             if let Some(key) = key {
                 self.keys.insert(key, stored);
             }
-            // A caller that waits no more finds its messages in the history.
+            // A caller that has stopped waiting finds its messages in the history.
             let _ = reply.send(Ok(stored));
         }
-        assert_eq!(next_id, self.history.last_id() + 1, "a batch has dense ids");
+        assert_eq!(next_id, self.history.last_id() + 1, "the ids of a batch have no gap");
     }
 }
 

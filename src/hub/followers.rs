@@ -1,15 +1,18 @@
-//! HTTP requests that stream what comes: each is woken when there is more, and looks for itself.
+//! The followers: HTTP requests that stream messages as they come. The hub wakes each when there are
+//! new messages, and the request then reads them itself.
 
 use crossbeam_channel::{Sender, TrySendError};
 
-/// Followers that may be gone before it is looked who is.
+/// With more followers than this, the hub looks which of them are gone, even when no message comes.
+/// So few cost nothing, gone or not.
 const UNCHECKED: usize = 64;
 
 /// All followers of one hub.
 #[derive(Debug)]
 pub(super) struct Followers {
     wake: Vec<Sender<()>>,
-    /// With more than these, a look at who is gone is due even when nobody says anything.
+    /// With more followers than this, the hub looks which are gone. It doubles with their number, so
+    /// that adding one stays cheap.
     check_above: usize,
 }
 
@@ -26,14 +29,14 @@ impl Followers {
         }
     }
 
-    /// Tells all to look, and forgets those that are gone.
+    /// Wakes all followers, and forgets those that are gone.
     pub(super) fn wake(&mut self) {
-        // One that has been told and has not looked yet need not be told twice.
+        // A full queue means that the follower has been woken and has not read yet.
         let is_connected = |result| !matches!(result, Err(TrySendError::Disconnected(())));
         self.wake.retain(|follower| is_connected(follower.try_send(())));
     }
 
-    /// Ends all streams: their queues are gone.
+    /// Drops all followers' queues, which ends their streams.
     pub(super) fn end(&mut self) {
         self.wake.clear();
     }

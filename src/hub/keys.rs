@@ -1,13 +1,14 @@
-//! Posts that are said once only: what was answered to the latest `Idempotency-Key`s.
+//! The answers to the latest posts that had an `Idempotency-Key`, so that each is stored only once.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::command::Stored;
 
-/// How many posts with a key are remembered.
+/// How many posts with a key are remembered: enough for a request that is tried again some seconds
+/// later, and not much more than 2 MB with the longest keys.
 pub(super) const KEYS: usize = 4096;
 
-/// The ids of the latest posts that had a key, for as long as the server runs.
+/// The ids of the latest posts that had a key. They are forgotten when the server ends.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     stored: HashMap<String, Stored>,

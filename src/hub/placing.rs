@@ -1,37 +1,39 @@
-//! Whose line stands where, after lines of ours were appended to a file that others append to, too.
+//! Which lines our write has made in a file to which other programs append, too.
 //!
-//! Pure, so that its cases can be read and tried one by one. It is asked about the place where our
-//! write begins: whole lines that others appended before it or behind it are theirs.
+//! [`place`] is a pure function, so that its cases can be read and tried one by one. It looks at our
+//! write alone: the whole lines before and after it are foreign.
 
-/// One line of the file, from the place on where our write begins.
+/// One line that our write made or ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Placed<'a> {
-    /// A line that others had begun, and that our `\n` ends.
+    /// A line that another program had begun, and that our `\n` ends.
     Foreign,
-    /// Our `\n` alone, which ends nothing.
+    /// An empty line: no line was begun that our `\n` could end.
     Blank,
     /// A message of ours, with its `\n`.
     Ours(&'a [u8]),
 }
 
-/// Our first message stands in one line with what others had begun.
+/// Our first message stands on the same line as the beginning that another program wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Glued;
 
-/// The lines that stand where `written` was appended: whole lines of messages, or such lines behind
-/// a `\n` that protects them. `begun` is how many bytes stand between them and the last whole line.
+/// The lines that our write made. `written` is what we appended: messages, each with its `\n`, and
+/// perhaps one more `\n` before them. `begun` is the number of bytes between the last whole line and
+/// our write.
 ///
-/// | others had begun a line | we wrote | what stands there |
+/// | a foreign line was begun | we wrote | our write made |
 /// |---|---|---|
 /// | no | messages | our messages |
-/// | no, they ended it themselves meanwhile | `\n`, messages | a blank line, our messages |
-/// | yes | `\n`, messages | their line, our messages |
-/// | yes | messages | their line with our first message in it: [`Glued`] |
+/// | no longer: it was ended meanwhile | `\n`, messages | a blank line, our messages |
+/// | yes | `\n`, messages | the foreign line, our messages |
+/// | yes | messages | the foreign line with our first message on it: [`Glued`] |
 ///
-/// We write the `\n` when a look at the file found a line that others had begun. The last case is
-/// rare: they began it between our look and our write. None of our messages may stay there then, or
-/// the first would come behind the others. Nobody was told of them yet, so they are taken back, and
-/// written again behind a `\n`, which makes them safe from being glued to anything.
+/// We write the `\n` when a look at the file found that a foreign line was begun. The last case is
+/// rare: that line was begun between our look and our write. None of our messages may stay there
+/// then, or our first message would have to follow the others. They have not been shown yet, so the
+/// hub takes them all back and writes them again with a `\n` before them, which keeps them from being
+/// glued to any line.
 pub(super) fn place(begun: u64, written: &[u8]) -> Result<impl Iterator<Item = Placed<'_>>, Glued> {
     let (end, messages) = match (begun, written.strip_prefix(b"\n")) {
         (0, None) => (None, written),

@@ -1,8 +1,8 @@
-//! The name of a file's numbering, its epoch, and the lock file that keeps it.
+//! The epoch, which is the name of a file's numbering, and the lock file that keeps it.
 //!
-//! Beside the lock, the lock file holds one line of text: the epoch, how far the numbering came,
-//! and a hash of what stood there last. A start that finds all of this true in the text file goes
-//! on under the same epoch; any other start takes a new one, since the same ids may mean other
+//! The lock file holds the lock and one line of text, the *record*: the epoch, how far the numbering
+//! has come, and a hash of the last bytes that were numbered. A start that finds all of this true of
+//! the text file keeps the epoch. Any other start begins a new one, since the same ids may mean other
 //! messages.
 
 use std::{
@@ -16,11 +16,12 @@ use std::{
 
 use crate::history::History;
 
-/// How much of the file's end is hashed to know the file again.
+/// How many bytes at the end of the file are hashed: a page, which is read at once and tells two files
+/// apart.
 pub(super) const TAIL: u64 = 4096;
 
-/// The longest record that is read. One of ours has fewer than 150 bytes.
-const RECORD: u64 = 1024;
+/// The most bytes of the lock file that are read. A record that the server wrote has fewer than 150.
+const RECORD_LIMIT: u64 = 1024;
 
 /// The epoch of an open file, and its lock file.
 #[derive(Debug)]
@@ -33,9 +34,9 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    /// Takes the epoch of the record, if the text file still holds everything that was numbered
-    /// under it, or a new one. It is on disk afterwards: it must outlive what clients are told
-    /// under it.
+    /// Takes the epoch of the record, if the text file still begins with all lines that were numbered
+    /// under it; otherwise a new one. Afterwards the epoch is on disk, so that it lives as long as the
+    /// ids that clients are told under it.
     pub(super) fn open(
         lock_file: File,
         record: Option<Record>,
@@ -44,8 +45,8 @@ impl Epoch {
     ) -> io::Result<Epoch> {
         let name = match record {
             Some(record) if record.is_true_of(file, history)? => record.epoch.into(),
-            // The keys come from the operating system's randomness; a crate for one number is too
-            // much.
+            // std seeds its hash maps with random numbers of the operating system. A crate for one
+            // such number would be too much.
             _ => format!("{:016x}", RandomState::new().build_hasher().finish()).into(),
         };
         let mut epoch = Epoch { name, lock_file, noted: String::new() };
@@ -70,7 +71,7 @@ impl Epoch {
     }
 }
 
-/// What the lock file says of the text file.
+/// What the lock file says about the text file.
 pub(super) struct Record {
     epoch: String,
     lines: u64,
@@ -86,14 +87,15 @@ impl fmt::Display for Record {
 }
 
 impl Record {
-    /// Reads what the lock file says; what is not written as above is no record.
+    /// Reads the record; `None` when the lock file holds anything else.
     pub(super) fn read(mut lock_file: &File) -> Option<Record> {
         let mut text = String::new();
-        lock_file.by_ref().take(RECORD).read_to_string(&mut text).ok()?;
+        lock_file.by_ref().take(RECORD_LIMIT).read_to_string(&mut text).ok()?;
         Record::parse(&text)
     }
 
-    /// How long the text file was. With `--fsync always` all of that was on disk.
+    /// The committed end when the record was written. With `--fsync always`, all bytes before it were
+    /// on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -109,7 +111,7 @@ impl Record {
         let ["epoch", epoch, "lines", lines, "bytes", bytes, "tail", tail] = words[..] else {
             return None;
         };
-        // It goes onto the wire as it is.
+        // The epoch is sent to clients as it is, within a JSON string.
         if !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return None;
         }
@@ -121,7 +123,7 @@ impl Record {
         })
     }
 
-    /// Whether the file begins with everything that was numbered under this epoch.
+    /// Whether the file begins with all lines that were numbered under this epoch.
     fn is_true_of(&self, file: &File, history: &History) -> io::Result<bool> {
         Ok(self.bytes <= history.end()
             && tail_hash(file, self.bytes)? == self.tail
@@ -129,7 +131,8 @@ impl Record {
     }
 }
 
-/// FNV-1a of the last bytes before `end`: it tells files apart, it keeps no secret.
+/// The hash of the last bytes before `end`: FNV-1a (Fowler, Noll, Vo), which tells files apart and
+/// keeps no secret.
 fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
     let from = end.saturating_sub(TAIL);
     let mut tail = vec![0; (end - from) as usize];

@@ -1,8 +1,8 @@
-//! Opening the text file: the lock first, then whatever a crash or an editor left is made whole.
+//! Opens the text file: takes the lock, then repairs what a crash or an editor left.
 //!
 //! Nothing that could be a message is deleted, no state of the file stops the start, and nothing is
-//! changed before the lock is held. Afterwards the file ends with a whole line, and every line is
-//! on disk, even one that a failed sync had left readable in memory alone.
+//! changed before the lock is held. Afterwards the file ends with a whole line, and every line is on
+//! disk, even one that after a failed sync could be read from memory but was not on disk.
 
 use std::{
     fmt,
@@ -28,17 +28,18 @@ use crate::{
     message,
 };
 
-/// How much of the file's end is written again at each start, at the least, which takes some 3 ms.
-/// It is also the most that a batch of the hub holds before its last post.
+/// How many bytes at the end of the file are written again at each start, at the least: that takes
+/// some 3 ms. A batch of the hub has at most as many before its last post.
 pub const REWRITE_BYTES: u64 = 1 << 20;
 
-/// Read at a time where the end of the file is looked through.
+/// How many bytes are read with one call when the end of the file is searched: enough that the calls
+/// cost little.
 const BLOCK: usize = 64 << 10;
 
-/// Why the file cannot be served.
+/// Why the text file cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It is not a file that the server can use: a directory, a device, a file without permission.
+    /// The server cannot use it: it is a directory or a device, or permission is missing.
     Unusable(PathBuf, io::Error),
     /// Another server uses it.
     InUse(PathBuf),
@@ -65,13 +66,14 @@ impl fmt::Display for OpenError {
 }
 
 impl Journal {
-    /// Takes the lock, creates or repairs the file, reads and validates all of it.
+    /// Takes the lock, creates or repairs the file, and reads and validates all of it. `max_message` is
+    /// the longest text that a client may send, in bytes.
     ///
-    /// Afterwards every line in it is whole and, unless `fsync` is `never`, on disk.
+    /// Afterwards every line of the file is whole and, unless `fsync` is `never`, on disk.
     ///
     /// # Errors
-    /// When another server uses the file, or the file is unusable: then nothing in it was changed.
-    /// When reading, writing or syncing it fails: then it may have been repaired in part.
+    /// When another server uses the file, or the file is unusable; nothing in it was changed then.
+    /// When reading, writing or syncing it fails; it may have been repaired in part then.
     pub fn open(
         path: &Path,
         fsync: Fsync,
@@ -79,7 +81,8 @@ impl Journal {
     ) -> Result<(Journal, History), OpenError> {
         let unusable = |why| OpenError::Unusable(path.to_owned(), why);
         let failed = |why| OpenError::Failed(path.to_owned(), why);
-        // The lock file stands beside the file itself, so that two names of one file meet there.
+        // The lock file stands beside the file that a symbolic link leads to, so that two names of one
+        // file have the same lock.
         let path = &match fs::canonicalize(path) {
             Ok(path) => path,
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
@@ -89,7 +92,7 @@ impl Journal {
         let lock_file = lock(path)?;
         let record = Record::read(&lock_file);
         let file = Arc::new(open_or_create(path).map_err(unusable)?);
-        // Without a record no server wrote to this file.
+        // Without a record, no server has written to this file.
         let synced = record.as_ref().map_or(u64::MAX, Record::bytes);
         let end = recover(path, &file, line_limit(max_message)).map_err(failed)?;
         if fsync != Fsync::Never {
@@ -117,7 +120,7 @@ impl Journal {
     }
 }
 
-/// A FIFO would be waited for without end when it is opened, and a device stores nothing.
+/// Refuses a file that stores nothing. To open a FIFO would even wait without end.
 fn refuse_irregular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_file() => Ok(()),
@@ -128,8 +131,8 @@ fn refuse_irregular(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The lock is held on a file of its own that is never deleted: deleting a locked file would let a
-/// second server create and lock another one of the same name.
+/// Takes the lock, on a file of its own that is never deleted: if a locked file were deleted, a second
+/// server could create and lock another one of the same name.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path_beside(path, "lock");
     let unusable = |why| OpenError::Unusable(lock_path.clone(), why);
@@ -162,7 +165,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes the file end with a whole line; returns its length.
+/// Makes the file end with a whole line; returns its length in bytes.
 fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let whole = end_of_whole_lines(file, size)?;
@@ -180,9 +183,9 @@ fn bring_to_disk(path: &Path, file: &File, perhaps_unsynced: Range<u64>) -> io::
     file.sync_data()
 }
 
-/// The part of the file that may be readable in memory and yet not on disk, after a sync that
-/// failed: what came after the length that the lock file names as `synced`, at most one batch of the
-/// hub. No post is longer than a line may be.
+/// The part of the file that can be read from memory but may not be on disk, after a sync that failed:
+/// the lines that came after the length that the lock file tells of (`synced`), but at most one batch
+/// of the hub. The last post of a batch is no longer than a line may be.
 fn perhaps_unsynced(synced: u64, end: u64, line_limit: usize) -> Range<u64> {
     let batch = REWRITE_BYTES + line_limit as u64;
     synced.clamp(end.saturating_sub(batch), end.saturating_sub(REWRITE_BYTES))..end
@@ -199,7 +202,7 @@ fn rewrite(path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// The offset behind the last `\n` before `size`.
+/// The offset after the last `\n` before `size`.
 fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
     let mut block = vec![0; BLOCK.min(size as usize)];
     let mut end = size;
@@ -215,9 +218,9 @@ fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Mends a tail without `\n`. If it is a message, an editor left it so, and it gets its `\n`. If
-/// not, it is torn, and moves to a file beside. A proper prefix of a JSON object never parses, so
-/// what a crash left of one is never taken for a message.
+/// Repairs a file whose last line has no `\n`; returns its length. If that line is a message, an
+/// editor left it so, and it gets its `\n`. If not, it is torn, and moves to a file beside. A crash
+/// may leave the beginning of a JSON object, which never parses, so it is never taken for a message.
 fn mend_tail(
     path: &Path,
     file: &File,
@@ -245,7 +248,7 @@ fn mend_tail(
                 saved.display()
             );
         }
-        // They stay where they are, and get an end before the next line is written.
+        // The bytes stay where they are, and get their `\n` before the next line is written.
         Err(error) => warn!(
             "{}: the last {len} bytes are no whole line and could not be saved: {error}",
             path.display()

@@ -1,6 +1,5 @@
-//! What the journal asks of the operating system and cannot take for granted: a write may fall
-//! short, a descriptor may stand elsewhere, time passes. Tests put a system of their own in its
-//! place.
+//! The calls of the operating system that tests of the journal replace: a write may fall short, a
+//! descriptor may stand elsewhere, time passes.
 
 use std::{
     fmt,
@@ -9,14 +8,14 @@ use std::{
     time::Instant,
 };
 
-/// The calls that tests replace. What is provided here is the real thing.
+/// The calls that tests replace. The methods given here are the real calls.
 pub(crate) trait System: fmt::Debug + Send {
     /// Writes to a file in append mode with one call; returns how many bytes the call says it took.
     fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize> {
         (&*file).write(bytes)
     }
 
-    /// Where the file's descriptor stands: right behind what was last written through it.
+    /// The position of the file's descriptor: the offset after the last byte written through it.
     fn position(&mut self, file: &File) -> io::Result<u64> {
         (&*file).stream_position()
     }
