@@ -1,7 +1,7 @@
-//! What an operator may decide: flags, each also an environment variable, and their defaults.
+//! The settings that an operator may give: flags, each also an environment variable, and their defaults.
 //!
-//! The defaults here are what README.md promises. Everything that takes a setting imports it from
-//! here, so this module imports nothing of the crate.
+//! README.md promises the defaults. Other modules import the settings from here, so this module imports
+//! nothing of the crate.
 
 use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
 
@@ -24,8 +24,8 @@ use log::LevelFilter;
     disable_help_subcommand = true
 )]
 pub struct Config {
-    // A value may begin with a hyphen, so that `--max-clients -1` is answered by what the flag takes
-    // and not as an unknown flag of that name.
+    // A value may begin with a hyphen, so that the error for `--max-clients -1` tells what that flag
+    // takes, and not that `-1` is an unknown flag.
     /// Address and port to listen on
     #[arg(
         long,
@@ -166,30 +166,31 @@ pub struct Config {
     help: Option<bool>,
 }
 
-/// What the program does instead of serving.
+/// A task that the program does instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Task {
     /// Ask the server at --listen whether it is alive
     Health,
 }
 
-/// When a message reaches the disk, against when it is shown.
+/// When messages reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fsync {
-    /// Before anyone is shown it: a power cut loses nothing that was seen.
+    /// Before any client is shown them: a power cut loses no message that was seen.
     Always,
-    /// Within a second after it was shown.
+    /// Within a second after they were shown.
     #[value(name = "1s")]
     EverySecond,
-    /// When the operating system likes: `kill -9` loses nothing, a power cut may.
+    /// When the operating system writes them: `kill -9` loses none, a power cut may.
     Never,
 }
 
-/// The longest message that a flag may allow; a frame of it must fit in memory comfortably.
+/// The longest message that `--max-message` may allow, in bytes. Some frames of that length must fit
+/// in memory.
 const MAX_MESSAGE: u64 = 64 << 20;
 
-/// The most clients that a flag may allow. Each has a thread, and Linux numbers no more threads than
-/// this (PID_MAX_LIMIT).
+/// The most clients that `--max-clients` may allow. Each has a thread, and Linux has no more numbers
+/// for threads than this (PID_MAX_LIMIT).
 const MAX_CLIENTS: usize = 4 << 20;
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -220,7 +221,8 @@ fn level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| "must be off, error, warn, info, debug or trace".into())
 }
 
-/// What begins with a hyphen is most likely a flag whose value somebody forgot.
+/// Refuses a path that begins with a hyphen: it is most likely a flag, and the value before it is
+/// missing.
 fn path(path: PathBuf) -> Result<PathBuf, String> {
     match path.as_os_str().as_encoded_bytes().starts_with(b"-") {
         true => Err(format!(

@@ -1,16 +1,16 @@
-//! Reads a stretch of the text file line by line, in blocks, without moving any file position.
+//! Reads a part of the text file line by line, in blocks, without moving the file's position.
 //!
-//! A line is what stands between two `\n` bytes. Memory is one block, or one line where that is
-//! longer, and never more than the limit: a longer line is walked over and only measured.
+//! A line ends with a `\n` byte. A reader takes the memory of one block, or of one line where that is
+//! longer, up to a limit: a line above the limit is read over, and only its length is told.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
-/// The longest line that can be a message, whatever `--max-message` says: what the original program
-/// and other writers left in the file stays readable when the flag is lowered.
+/// A line of this many bytes can hold a message, whatever `--max-message` says: messages that are in
+/// the file stay readable when the flag is lowered.
 pub(crate) const LINE_LIMIT: usize = 16 << 20;
 
-/// How much longer than the text that was sent a line can be: `as=NAME` escapes a control character
-/// as six bytes, and the name and keys come on top.
+/// How many times longer a line can be than the text that was sent: with `as=NAME` a control character
+/// is escaped as six bytes, and the name and the keys are added.
 const ESCAPED: usize = 8;
 
 /// The longest line that is read into memory and can be a message, in bytes.
@@ -18,18 +18,19 @@ pub fn line_limit(max_message: usize) -> usize {
     LINE_LIMIT.max(max_message * ESCAPED)
 }
 
-/// What the line limit leaves at the least beside the longest text, whatever `--max-message` says,
-/// when the text is all control characters: it is least where the two limits meet.
+/// How many bytes the line limit leaves, at the least, beside the longest text that a client may send,
+/// even if that is all control characters. It leaves least for the `--max-message` at which the two
+/// limits of [`line_limit`] meet.
 pub(crate) const BESIDE_TEXT: usize = LINE_LIMIT - 6 * (LINE_LIMIT / ESCAPED);
 
-/// One line, as long as it is looked at.
+/// One line, borrowed from its reader.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// A whole line; the `\n` that ended it is not in `text` but counts as read.
+    /// A whole line, without its `\n`.
     Whole(&'a [u8]),
     /// A whole line above the limit, of so many bytes with its `\n`.
     TooLong(u64),
-    /// The stretch ended within a line, after so many bytes of it.
+    /// The beginning of a line, of so many bytes: the part of the file ends there.
     Unfinished(u64),
 }
 
@@ -37,7 +38,7 @@ pub enum Line<'a> {
 #[derive(Debug)]
 pub struct Lines {
     file: Arc<File>,
-    /// Bytes read and not yet handed out are `buffer[start..filled]`.
+    /// The bytes that were read and have not been given out are `buffer[start..filled]`.
     buffer: Vec<u8>,
     start: usize,
     filled: usize,
@@ -48,7 +49,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Reads `file` from `offset` up to `end`, `block` bytes at a time, lines of up to `limit`.
+    /// A reader of `file` from `offset` up to `end`. It reads `block` bytes at a time; lines above
+    /// `limit` bytes are [`Line::TooLong`].
     pub fn new(file: &Arc<File>, offset: u64, end: u64, block: usize, limit: usize) -> Lines {
         let block = (end.saturating_sub(offset)).clamp(1, block as u64) as usize;
         Lines {
@@ -67,10 +69,10 @@ impl Lines {
         self.offset
     }
 
-    /// The next line, or `None` at the end of the stretch.
+    /// The next line, or `None` at `end`.
     ///
     /// # Errors
-    /// When the file cannot be read, or ends before the stretch does.
+    /// When the file cannot be read, or ends before `end`.
     #[allow(clippy::should_implement_trait, reason = "lends from its buffer, as no Iterator can")]
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut searched = self.start;
@@ -99,7 +101,10 @@ impl Lines {
         }
     }
 
-    /// Skips `count` lines; the stretch must hold that many.
+    /// Skips `count` lines. So many must be left.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or ends before `end`.
     pub fn skip(&mut self, count: u64) -> io::Result<()> {
         for _ in 0..count {
             self.next()?;
@@ -107,7 +112,7 @@ impl Lines {
         Ok(())
     }
 
-    /// The rest of a line above the limit: read and forgotten.
+    /// Reads the rest of a line above the limit, and forgets it.
     fn walk_over(&mut self) -> io::Result<Line<'_>> {
         let mut length = 0;
         loop {
@@ -129,8 +134,8 @@ impl Lines {
         }
     }
 
-    /// Space behind what is held: moved to the front first, grown only for a line that needs it.
-    /// Returns how far what is held moved.
+    /// Makes room in the buffer after the bytes that are held: moves them to the front, and if that is
+    /// not enough, makes the buffer longer. Returns how far the bytes moved.
     fn make_room(&mut self) -> usize {
         let moved = self.start;
         self.buffer.copy_within(self.start..self.filled, 0);
@@ -153,8 +158,10 @@ impl Lines {
     }
 }
 
-/// Some bytes at `offset`; the end of the file is an error, since nothing here is asked for beyond
-/// what is known to be there.
+/// Reads bytes at `offset` into `space`; returns how many, at least one.
+///
+/// # Errors
+/// When the file cannot be read or ends at `offset`: callers only ask for bytes that must be there.
 pub fn read_at(file: &File, space: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match file.read_at(space, offset) {

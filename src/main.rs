@@ -25,8 +25,26 @@ use txtcord::{
     server::{self, Failure, Server, StartError},
 };
 
-/// What a second signal exits with; the first is an orderly stop, and exits with 0.
+/// The exit code after a second signal. The first one stops the server in order, with exit code 0.
 const EXIT_ON_SECOND_SIGNAL: i32 = 1;
+
+// The exit codes of failures are those that sysexits.h has for them, so that a supervisor can tell
+// what is worth another start.
+
+/// The text file is no file that can be used (EX_NOINPUT).
+const EXIT_UNUSABLE: u8 = 66;
+
+/// Another server uses the text file (EX_CANTCREAT).
+const EXIT_IN_USE: u8 = 73;
+
+/// The storage failed (EX_IOERR).
+const EXIT_STORAGE: u8 = 74;
+
+/// The text file was changed in a way that ends the server; a new start may serve it (EX_TEMPFAIL).
+const EXIT_CHANGED: u8 = 75;
+
+/// The address is in use; sysexits.h has no code for it, so this is the number of EADDRINUSE on Linux.
+const EXIT_ADDRESS_IN_USE: u8 = 98;
 
 fn main() -> ExitCode {
     share_one_heap_where_space_is_limited();
@@ -50,18 +68,18 @@ fn main() -> ExitCode {
         Err(error) => {
             error!("{error}");
             return ExitCode::from(match error {
-                StartError::File(OpenError::Unusable(..)) => 66,
-                StartError::File(OpenError::InUse(..)) => 73,
-                StartError::File(OpenError::Failed(..)) => 74,
-                StartError::AddressInUse(..) => 98,
+                StartError::File(OpenError::Unusable(..)) => EXIT_UNUSABLE,
+                StartError::File(OpenError::InUse(..)) => EXIT_IN_USE,
+                StartError::File(OpenError::Failed(..)) => EXIT_STORAGE,
+                StartError::AddressInUse(..) => EXIT_ADDRESS_IN_USE,
                 StartError::Other(..) => 1,
             });
         }
     };
     match server.run(&stop) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Fatal(Fatal::Storage(_))) => ExitCode::from(74),
-        Err(Failure::Fatal(Fatal::Changed(_))) => ExitCode::from(75),
+        Err(Failure::Fatal(Fatal::Storage(_))) => ExitCode::from(EXIT_STORAGE),
+        Err(Failure::Fatal(Fatal::Changed(_))) => ExitCode::from(EXIT_CHANGED),
         Err(Failure::Panicked) => ExitCode::FAILURE,
     }
 }
@@ -79,9 +97,9 @@ fn health(config: &Config) -> ExitCode {
     }
 }
 
-/// glibc reserves 64 MiB of address space for the heap of a thread, up to eight heaps a processor. Where
-/// the space is limited (`ulimit -v`) that would be all of it, so the program starts again with one
-/// heap for all threads.
+/// Starts the program again with one heap for all threads, if address space is limited (`ulimit -v`).
+/// glibc reserves 64 MiB of it for a heap, and makes up to eight heaps for each processor: they would
+/// take all of it.
 fn share_one_heap_where_space_is_limited() {
     const HEAPS_VARIABLE: &str = "MALLOC_ARENA_MAX";
     let is_limited = Resource::AS.get_soft().is_ok_and(|limit| limit != rlimit::INFINITY);
@@ -89,7 +107,7 @@ fn share_one_heap_where_space_is_limited() {
         return;
     }
     if let Ok(program) = env::current_exe() {
-        // It returns only when that fails; the server then serves fewer clients.
+        // This returns only when it fails; the server then serves fewer clients.
         let _ = Command::new(program).args(env::args_os().skip(1)).env(HEAPS_VARIABLE, "1").exec();
     }
 }
@@ -102,7 +120,7 @@ fn start_logging(config: &Config) -> Result<(), String> {
             Box::new(file.map_err(|error| format!("--log-file {}: {error}", path.display()))?)
         }
     };
-    // simplelog writes a line in twenty parts.
+    // simplelog writes each line in twenty parts, which would be as many system calls.
     let out = LineWriter::new(out);
     let format = ConfigBuilder::new()
         .set_time_format_rfc3339()
@@ -110,16 +128,18 @@ fn start_logging(config: &Config) -> Result<(), String> {
         .set_location_level(log::LevelFilter::Off)
         .set_thread_level(log::LevelFilter::Debug)
         .set_thread_mode(simplelog::ThreadLogMode::Names)
-        // tungstenite traces every frame, and with it what people say.
+        // Without this filter, tungstenite would log every frame at the level trace, and so all that
+        // people say.
         .add_filter_allow_str("txtcord")
         .build();
     WriteLogger::init(config.log_level, format, out).map_err(|error| error.to_string())
 }
 
-/// The first SIGTERM or SIGINT is passed on, the second ends the process at once.
+/// Catches signals. The first SIGTERM or SIGINT is sent through the queue that is returned, the second
+/// ends the process at once.
 fn stop_on_signals() -> io::Result<Receiver<()>> {
-    // SIGXFSZ, of a file that may not grow any more, is only caught so that it does not kill: the
-    // write fails then, and is handled like a full disk.
+    // SIGXFSZ comes when a file may not grow any more (`ulimit -f`). It is caught so that it does not
+    // kill the process: the write fails then, and is handled as on a full disk.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
     let (stop, stopped) = bounded(1);
     let watch = move || {
@@ -128,7 +148,7 @@ fn stop_on_signals() -> io::Result<Receiver<()>> {
             if asked.replace(signal).is_some() {
                 std::process::exit(EXIT_ON_SECOND_SIGNAL);
             }
-            // If nobody listens any more, the end is on its way.
+            // If the queue has no receiver any more, the server is ending.
             let _ = stop.try_send(());
         }
     };

@@ -1,11 +1,11 @@
 //! A message: any JSON value, kept as the bytes its sender wrote, on one line.
 //!
-//! Here text becomes a line of the file. Nothing is ever parsed into a value: a message is validated
-//! and carried, so that key order, duplicate keys, number spelling and escapes survive.
+//! Here text becomes a line of the file. A message is validated, but never parsed into a value and
+//! written again, so that key order, duplicate keys, the spelling of numbers and escapes survive.
 
 use serde::de::IgnoredAny;
 
-/// Why a text is no message: serde_json's own words, with line and column.
+/// Why a text is no message, in serde_json's words, with line and column.
 #[derive(Debug)]
 pub struct NotJson(serde_json::Error);
 
@@ -15,7 +15,8 @@ impl std::fmt::Display for NotJson {
     }
 }
 
-/// Appends `text` to `lines` as one line of the file: verbatim, trimmed, with its `\n`.
+/// Appends `text` to `lines` as one line of the file, with its `\n`. Only the white space around it is
+/// left out, and line ends within it become spaces.
 ///
 /// # Errors
 /// When `text` is not one JSON value; `lines` is as before then.
@@ -25,8 +26,8 @@ pub fn push_line(text: &str, lines: &mut Vec<u8>) -> Result<(), NotJson> {
     Ok(())
 }
 
-/// Appends what somebody called `name` typed: a JSON object as it is, anything else as the
-/// `content` of an object.
+/// Appends a text that a person called `name` typed, as one line: a JSON object as it is, any other
+/// text as the `content` of an object.
 pub fn push_line_as(name: &str, text: &str, lines: &mut Vec<u8>) {
     let typed = trim(text.as_bytes());
     if typed.first() == Some(&b'{') && check(text).is_ok() {
@@ -35,10 +36,11 @@ pub fn push_line_as(name: &str, text: &str, lines: &mut Vec<u8>) {
     push_words(name, text, lines);
 }
 
-/// Bytes of a line of words beside the name and the words themselves.
+/// How many bytes [`push_words`] adds to the name and the text, apart from escapes.
 pub(crate) const AROUND_WORDS: usize = "{\"user\":\"\",\"content\":\"\"}\n".len();
 
-/// Appends somebody's words as the `content` of an object, without the end of the line they typed.
+/// Appends a text as the `content` of an object with the `user` `name`, as one line. A line end at the
+/// end of the text is left out: the person typed it to send the text.
 pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -49,8 +51,8 @@ pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
     lines.extend_from_slice(b"}\n");
 }
 
-/// The message on a line of the file (without its `\n`), or `None` where the line is a hole:
-/// blank, not UTF-8 or not JSON.
+/// The message on a line of the file, which is given without its `\n`; `None` if the line is a hole:
+/// blank, not UTF-8 or not one JSON value.
 pub fn on_line(line: &[u8]) -> Option<&[u8]> {
     let text = std::str::from_utf8(line).ok()?;
     check(text).ok()?;
@@ -72,12 +74,14 @@ pub fn leading_space(text: &[u8]) -> usize {
     text.iter().position(|byte| !SPACE.contains(byte)).unwrap_or(text.len())
 }
 
-/// `IgnoredAny` walks without recursion, so depth costs no stack.
+/// Checks that a text is one JSON value. `IgnoredAny` is read without recursion, so deep values take no
+/// stack.
 fn check(text: &str) -> Result<(), NotJson> {
     serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(NotJson)
 }
 
-/// In valid JSON a raw CR or LF can only stand between tokens, where a space means the same.
+/// Appends JSON as one line. In valid JSON, a raw CR or LF can only stand between tokens, where a space
+/// means the same.
 fn push_on_one_line(json: &[u8], lines: &mut Vec<u8>) {
     let start = lines.len();
     lines.extend_from_slice(json);

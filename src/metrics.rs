@@ -1,7 +1,7 @@
-//! What is counted while the server runs, for `GET /metrics`.
+//! The counters of a running server, for `GET /metrics`.
 //!
-//! Counting is a relaxed add to memory, once a batch or once an event and never once a client, so
-//! that it does not show in what the hub can do.
+//! To count is a relaxed add to memory, once for each batch or event and never once for each client,
+//! so it costs the hub next to nothing.
 
 use std::{
     fmt::Write as _,
@@ -16,19 +16,19 @@ const FSYNC_BOUNDS: [f64; 12] =
 /// Why a client left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaveReason {
-    /// It, or the server, closed as the protocol has it.
+    /// The client or the server sent a close frame, and the other answered it.
     Closed,
     /// The connection broke.
     Gone,
-    /// It answered no ping.
+    /// The client answered no ping.
     Silent,
-    /// It took nothing.
+    /// The client took nothing for too long.
     Stalled,
-    /// It broke the protocol.
+    /// The client broke the WebSocket protocol.
     Protocol,
-    /// It sent what is no UTF-8.
+    /// The client sent text that is not UTF-8.
     InvalidText,
-    /// It sent too long a message.
+    /// The client sent too long a message.
     TooBig,
 }
 
@@ -57,64 +57,64 @@ pub struct Metrics {
     fsync_nanos: AtomicU64,
 }
 
-/// What the hub alone knows, asked for when somebody wants to see it.
+/// The state of the server that the hub alone knows. It is asked for it when a request wants it.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
-    /// Clients that have joined and not left.
+    /// How many clients have joined and not left.
     pub clients: usize,
-    /// Those of them that are catching up.
+    /// How many of these clients are behind.
     pub clients_behind: usize,
-    /// The committed length of the file, in bytes.
+    /// The committed end of the file, in bytes.
     pub file_bytes: u64,
-    /// The number of its last line.
+    /// The id of the last line.
     pub last_id: u64,
     /// How many lines hold a message.
     pub messages: u64,
-    /// Whether messages can be stored, as far as is known.
+    /// Whether messages can be stored, as far as the server knows.
     pub is_writable: bool,
     /// Whether the server is about to end.
     pub is_stopping: bool,
 }
 
 impl Metrics {
-    /// Messages were stored, and are on their way to everybody.
+    /// Counts messages that were stored and may be sent.
     pub fn stored(&self, messages: u64) {
         self.messages.fetch_add(messages, Relaxed);
     }
 
-    /// Messages were sent to clients, each counted once for each client.
+    /// Counts messages that were sent to clients, each once for each client.
     pub fn delivered(&self, messages: u64) {
         self.deliveries.fetch_add(messages, Relaxed);
     }
 
-    /// A client joined.
+    /// Counts a client that joined.
     pub fn joined(&self) {
         self.joins.fetch_add(1, Relaxed);
     }
 
-    /// A client left.
+    /// Counts a client that left.
     pub fn left(&self, reason: LeaveReason) {
         self.disconnects[reason as usize].fetch_add(1, Relaxed);
     }
 
-    /// Messages were not taken.
+    /// Counts messages that were refused.
     pub fn refused(&self, messages: u64) {
         self.refusals.fetch_add(messages, Relaxed);
     }
 
-    /// A request that is no upgrade was answered.
+    /// Counts a request that was answered, unless it was an upgrade.
     pub fn http_request(&self) {
         self.http_requests.fetch_add(1, Relaxed);
     }
 
-    /// The file was synced.
+    /// Counts a sync of the file, and the time that it took.
     pub fn synced(&self, time: Duration) {
         let bucket = FSYNC_BOUNDS.partition_point(|&bound| bound < time.as_secs_f64());
         self.fsyncs[bucket].fetch_add(1, Relaxed);
         self.fsync_nanos.fetch_add(time.as_nanos() as u64, Relaxed);
     }
 
-    /// Everything in the text format of Prometheus, version 0.0.4.
+    /// All counters and the state, in the text format of Prometheus, version 0.0.4.
     pub fn render(&self, status: &Status) -> String {
         let mut page = Page::default();
         let get = |counter: &AtomicU64| counter.load(Relaxed);

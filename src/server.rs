@@ -1,7 +1,7 @@
-//! The server's life: bind, accept, admit, stop.
+//! The life of a server: it opens the file, listens, admits connections, and stops.
 //!
-//! Each ending causes the next: the listener's shutdown ends the accept loop, the hub's goodbye
-//! ends the clients, and when the last of them is gone, the hub ends.
+//! Each ending causes the next: the listener's shutdown ends the accept loop, the hub's close frames
+//! end the clients, and when the last client is gone, the hub ends.
 
 use std::{
     convert::Infallible,
@@ -41,44 +41,47 @@ mod capacity;
 
 use capacity::{Capacity, NOTSENT, Space, notsent_for, tcp_memory};
 
-/// Connections that the kernel holds for us; std's 128 drops bursts.
+/// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops some
+/// of a burst.
 const BACKLOG: i32 = 1024;
 
-/// The stack of a client's thread. What it does not touch takes no memory.
+/// The stack of a client's thread, in bytes. The part of it that is never used takes no memory.
 const STACK: usize = 128 << 10;
 
-/// Connections beyond `--max-clients` that are read to be told so; more are just dropped.
+/// How many connections above `--max-clients` are served, to be told that there are too many. Any more
+/// are dropped without a word.
 const EXTRA_CONNECTIONS: usize = 64;
 
-/// Descriptors beside those of clients: the file, the lock, the log, the listener, and two for each
-/// thread that catches clients up.
+/// How many descriptors are kept free of clients: for the text file, the lock file, the log, the
+/// listener, and two for each catch-up thread.
 const OTHER_FILES: u64 = 24;
 
-/// Threads beside those of clients: main, accept, signals, the hub, those that catch clients up.
+/// How many threads are kept free of clients: for main, accept, signals, the hub and catch-up.
 const OTHER_THREADS: u64 = 32;
 
-/// How long an orderly stop may take.
+/// How long an orderly stop may take: half of the 10 s that docker waits before it kills.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// How long clients have to take note when the storage failed.
+/// How long clients have to read their close frames when the file failed. The process must end soon,
+/// so that it can be started again.
 const FAILED_TIME: Duration = Duration::from_secs(1);
 
-// A client that is slow to go is still waited for, or the process would end in the middle of it.
+// An orderly stop waits longer than a client that is slow to leave may take.
 const _: () = assert!(CLOSE_WAIT.as_millis() + LINGER.as_millis() <= STOP_TIME.as_millis());
 const _: () = assert!(FAILED_TIME.as_millis() < STOP_TIME.as_millis());
 
-/// Between attempts to accept when the system is out of something: doubling from the first to the
-/// last.
+/// The shortest and the longest time between two attempts to accept, when the system lacks memory or
+/// descriptors. The time doubles with each attempt.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// Why a server could not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The text file.
+    /// The text file cannot be served.
     File(OpenError),
-    /// Somebody else listens there.
+    /// Another program listens on the address.
     AddressInUse(SocketAddr),
-    /// Anything else; in words.
+    /// Something else failed; the text says what.
     Other(String, io::Error),
 }
 
@@ -95,7 +98,7 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Why a running server ended when nobody asked it to.
+/// Why a running server ended without being told to.
 #[derive(Debug)]
 pub enum Failure {
     /// The file failed.
@@ -110,18 +113,19 @@ pub struct Server {
     address: SocketAddr,
     listener: Arc<Socket>,
     accept: JoinHandle<()>,
-    /// How the hub ended; disconnected when it panicked.
+    /// Gets the result of the hub when it ends, and is disconnected when it panicked.
     hub_ended: Receiver<Result<(), Fatal>>,
     handle: HubHandle,
-    /// Disconnected when the accept loop and all clients are gone.
+    /// Is disconnected when the accept loop and all clients are gone.
     clients: Receiver<Infallible>,
 }
 
 impl Server {
-    /// Opens the file, then the port, and accepts.
+    /// Opens the file, then listens, and starts to accept connections.
     ///
     /// # Errors
-    /// When either cannot be had; nothing of the file was changed then, except to repair it.
+    /// When the file cannot be served, the address cannot be listened on, or a thread cannot be started.
+    /// The file was at most repaired then.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         let other = |what: &str| {
             let what = what.to_owned();
@@ -160,11 +164,12 @@ impl Server {
         let (ended, hub_ended) = bounded(1);
         spawn_named("hub", move || {
             let done = hub.run(&commands);
-            // Nobody waits for it when the process is about to end anyway.
+            // There is no receiver any more when the process is about to end.
             let _ = ended.send(done);
             drop(ended);
-            // What is still asked gets no answer, and is told so by the end of its reply queue; left
-            // in a queue that nobody reads, it would wait for ever.
+            // Threads that still ask get no answer. They notice when their command is dropped, and with
+            // it the queue for the answer; a command that stayed in the queue would let them wait for
+            // ever.
             commands.iter().for_each(drop);
         })
         .map_err(other("starting the hub"))?;
@@ -193,26 +198,27 @@ impl Server {
         Ok(Server { address, listener, accept, hub_ended, handle, clients })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop` says so, or is dropped, or the storage fails; then tells everybody,
-    /// waits for them a while, and returns.
+    /// Serves until something comes through `stop`, or its sender is dropped, or the hub ends. Then it
+    /// tells all clients, waits for them for some seconds at the most, and returns.
     ///
     /// # Errors
-    /// When the storage failed; what was shown before is stored all the same.
+    /// When the file failed or the hub panicked. Messages that were shown before are stored all the
+    /// same.
     pub fn run(self, stop: &Receiver<()>) -> Result<(), Failure> {
         let (time, ended) = select! {
             recv(stop) -> _ => (STOP_TIME, None),
             recv(self.hub_ended) -> done => (FAILED_TIME, Some(done.map_err(RecvTimeoutError::from))),
         };
-        // It ends the accept loop; if it fails, the process's end does.
+        // This ends the accept loop. If it fails, the loop ends with the process.
         let _ = self.listener.shutdown(Shutdown::Both);
         self.handle.stop();
         drop(self.handle);
-        // Said when nothing that is posted from here on is taken any more.
+        // From here on, the hub refuses every post that it gets.
         info!("stopping");
         let deadline = Instant::now() + time;
         if self.clients.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
@@ -220,7 +226,7 @@ impl Server {
         } else if self.accept.join().is_err() {
             error!("the accept loop panicked");
         }
-        // The hub has synced when it was told to stop; what is left is to hear how it ended.
+        // The hub synced the file when it was told to stop. Only its result is missing.
         match ended.unwrap_or_else(|| self.hub_ended.recv_deadline(deadline)) {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Err(fatal)) => Err(Failure::Fatal(fatal)),
@@ -236,7 +242,8 @@ fn spawn_named<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-/// The address as a client types it: one that means all addresses is no address to connect to.
+/// The address under which a program on this machine reaches the server. An address that means all
+/// addresses (0.0.0.0) becomes the loopback.
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -267,7 +274,7 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
     let open = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Inherited by what is accepted, as is what the kernel may hold.
+        // Accepted connections inherit this setting and the next.
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(NOTSENT as u32)?;
         socket.bind(&address.into())?;
@@ -284,17 +291,18 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
 struct Acceptor {
     listener: Arc<Socket>,
     house: House,
-    /// Connections that are open.
+    /// How many connections are open.
     open: Arc<AtomicUsize>,
-    /// Most of them that are served.
+    /// How many connections are served at a time.
     max_clients: usize,
     space: Space,
+    /// The memory for TCP that the kernel likes to use, in bytes.
     tcp_memory: u64,
-    /// What connections inherit; see [`notsent_for`].
+    /// How many unsent bytes the kernel may hold for a new connection; see [`notsent_for`].
     notsent: u64,
-    /// Connections that were accepted, which names their threads.
+    /// How many connections were accepted. The number of a connection names its thread.
     accepted: u64,
-    /// How often something was missing for one more client.
+    /// How often the system lacked something for one more client.
     shortages: Tally,
 }
 
@@ -331,14 +339,14 @@ impl Acceptor {
                         thread::sleep(back_off);
                         back_off = (back_off * 2).min(BACK_OFF.1);
                     }
-                    // What a listener that was shut down says.
+                    // The listener was shut down.
                     _ => return debug!("no longer accepting: {error}"),
                 },
             }
         }
     }
 
-    /// Starts a thread for a connection, or tells the peer that there is no room.
+    /// Starts a thread for a connection, or tells the peer that there is no room for it.
     fn admit(&mut self, socket: Socket) {
         let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
         self.share_tcp_memory();
@@ -356,17 +364,17 @@ impl Acceptor {
         };
         if let Err(error) = started {
             self.is_short_of(&format!("cannot start a thread for a client: {error}"));
-            // Best effort: there is no thread to wait for this peer.
+            // The peer may miss it, since there is no thread to wait for this peer.
             let refusal = HttpRefusal::unavailable("the server has no room now; come back later");
             let _ = outbox.send_now(&refusal.response(&Method::GET));
         }
     }
 
-    /// The more clients there are, the less the kernel holds for each that does not read.
+    /// Lets the kernel hold less for each client that does not read, the more clients there are.
     fn share_tcp_memory(&mut self) {
         let clients = self.open.load(Ordering::Relaxed) as u64;
         let notsent = notsent_for(clients, self.tcp_memory);
-        // Inherited by what is accepted, so it costs a connection nothing.
+        // Accepted connections inherit it from the listener, so none needs a system call of its own.
         if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
             self.notsent = notsent;
         }
@@ -379,16 +387,16 @@ impl Acceptor {
     }
 }
 
-/// One of the connections that may be open.
+/// A place for one open connection, free again when this is dropped.
 #[derive(Debug)]
 struct Seat {
     open: Arc<AtomicUsize>,
-    /// Whether it is one too many, and only there to be told so.
+    /// Whether it is above `max_clients`, for a connection that is only told so.
     is_extra: bool,
 }
 
 impl Seat {
-    /// None when there is not even room for a refusal.
+    /// Takes a seat; `None` when all are taken, those above `max_clients`, too.
     fn take(open: &Arc<AtomicUsize>, max_clients: usize) -> Option<Seat> {
         let before = open.fetch_add(1, Ordering::Relaxed);
         let seat = Seat { open: open.clone(), is_extra: before >= max_clients };

@@ -1,4 +1,4 @@
-//! What a connection's socket is asked for, whatever it speaks: reads, and a proper end.
+//! What connections of HTTP and of WebSocket both need of a socket: to read, and to end properly.
 
 use std::{
     io::{self, Read},
@@ -8,12 +8,17 @@ use std::{
 
 use socket2::Socket;
 
-/// How long, and how much, is still read after a close of ours: a socket closed with unread bytes
-/// resets the connection, and the reset would eat the close frame on its way.
+/// How long the server reads on after it has ended its side of a connection, and how many bytes. If a
+/// socket is closed with unread bytes, the kernel resets the connection, and the peer may lose the last
+/// bytes that were sent to it (RFC 9112, section 9.6). Both are enough for a peer that had sent
+/// something when it was told of the end.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 
-/// A read that a signal does not end.
+/// Reads into `space`, even if signals come; returns how many bytes, 0 at the end of the connection.
+///
+/// # Errors
+/// When the read timeout is over (see [`would_block`]) or the connection is gone.
 pub fn read(mut socket: &Socket, space: &mut [u8]) -> io::Result<usize> {
     loop {
         match socket.read(space) {
@@ -23,21 +28,21 @@ pub fn read(mut socket: &Socket, space: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// A read timeout shows as either, depending on the system.
+/// Whether a read ended because of its timeout. Which of the two errors it gives depends on the system.
 pub fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// How a peer took the end of the connection.
+/// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lingered {
-    /// It ended its side, so it has read what was sent.
+    /// The peer ended its side, too, so it has read what was sent; or it is gone.
     PeerEnded,
-    /// It did not in time.
+    /// The peer did not end its side in time.
     TimedOut,
 }
 
-/// Ends the sending direction and reads on for a while.
+/// Ends the server's side of a connection, and reads on until the peer ends its side, for up to 2 s.
 pub fn linger(socket: &Socket) -> Lingered {
     let deadline = Instant::now() + LINGER;
     if socket.shutdown(Shutdown::Write).is_err() {

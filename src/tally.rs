@@ -1,40 +1,43 @@
-//! What happens often is logged once, then counted: a line at first, and one with a count every while.
+//! A kind of event that may happen often is logged when it happens first. After that it is counted, and
+//! the count is logged from time to time.
 
 use std::time::{Duration, Instant};
 
-/// How often a count is logged, however many there are.
-const EVERY: Duration = Duration::from_secs(30);
+/// The time between two log lines of one kind of event, at the least: often enough to follow what goes
+/// on, and seldom enough that the log can be read.
+const LOG_EVERY: Duration = Duration::from_secs(30);
 
-/// A count of one kind of event that the log is not to be filled with.
+/// How often one kind of event has happened, so that the log is not filled with it.
 #[derive(Debug, Default)]
 pub struct Tally {
-    logged: Option<Instant>,
-    /// How many came since something was logged.
-    since: u64,
+    logged_at: Option<Instant>,
+    /// How many events have not been logged.
+    unlogged: u64,
 }
 
 impl Tally {
-    /// One more happened; true when it is to be logged by itself.
+    /// Counts one event; true when the caller must log it by itself.
     pub fn add(&mut self) -> bool {
-        if self.logged.is_some() {
-            self.since += 1;
+        if self.logged_at.is_some() {
+            self.unlogged += 1;
             return false;
         }
-        self.logged = Some(Instant::now());
+        self.logged_at = Some(Instant::now());
         true
     }
 
-    /// How many are to be logged as a count, if that is due; the next one is logged by itself again.
+    /// If a log line is due, the number of events that the caller must log with it. The next event is
+    /// logged by itself again.
     pub fn due(&mut self) -> Option<u64> {
-        if self.logged.is_none_or(|logged| logged.elapsed() < EVERY) {
+        if self.logged_at.is_none_or(|logged_at| logged_at.elapsed() < LOG_EVERY) {
             return None;
         }
-        let count = std::mem::take(self).since;
+        let count = std::mem::take(self).unlogged;
         (count > 0).then_some(count)
     }
 
-    /// Whether a count may become due.
+    /// Whether [`Tally::due`] must be asked again, though no event may come.
     pub fn is_pending(&self) -> bool {
-        self.logged.is_some()
+        self.logged_at.is_some()
     }
 }

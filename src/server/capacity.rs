@@ -1,8 +1,8 @@
-//! What this machine can carry: how many clients, and how much the kernel may hold for each of them.
+//! How many clients this machine can carry, and how much the kernel may hold for each of them.
 //!
-//! A thread that starts when the process has no memory map left aborts the process, inside std and
-//! before any of our code runs. So the number of clients is bounded, at the start, by every limit that
-//! is known, with room to spare; and what can only be known later is looked at before each thread.
+//! If the process has no memory map left when a thread starts, std aborts the process before any of
+//! our code runs. So at the start every limit that is known bounds the number of clients, with room to
+//! spare; and address space, which other things take too, is looked at before each thread starts.
 
 use std::{fmt, fs};
 
@@ -11,44 +11,47 @@ use rlimit::Resource;
 use super::{EXTRA_CONNECTIONS, OTHER_FILES, OTHER_THREADS, STACK};
 use crate::fanout::LAG_LIMIT;
 
-/// Memory maps of a client's thread: its stack, the stack for signals, and a guard page for each.
+/// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for a
+/// guard page of each.
 const MAPS: u64 = 4;
 
-/// Memory maps for everything else: libraries, heaps, long messages.
+/// How many memory maps are kept free of clients: for libraries, heaps and long messages.
 const OTHER_MAPS: u64 = 4096;
 
-/// Address space of a client's thread beside its stack: the stack for signals, guard pages, heap.
+/// How much address space a client's thread takes beside its stack, in bytes: for the stack for
+/// signals, guard pages and heap.
 const OTHER_SPACE: u64 = 32 << 10;
 
-/// Address space that is left alone when a thread starts: threads that have been started and have not
-/// run yet still need some, and so does whatever the clients send.
+/// How much address space must be left over when a thread starts, in bytes: threads that have not run
+/// yet will need some, and so will the messages that clients send.
 const SPARE_SPACE: u64 = 64 << 20;
 
-/// What the kernel may hold for one client beyond what is on its way to it, in bytes. More would be
-/// queued where nobody sees it; less would wake a sender more often.
+/// How many bytes the kernel may hold for one client beside those that are on their way to it
+/// (TCP_NOTSENT_LOWAT). More bytes would wait where the server cannot see them; fewer would wake a
+/// sender more often.
 pub(super) const NOTSENT: u64 = 128 << 10;
 
-/// What the kernel may hold so for one of very many clients. A client that reads is not slower with
-/// it: what it has room for does not wait here.
+/// The same for each of very many clients. A client that reads is no slower with it, since bytes that
+/// it has room for are on their way and do not count.
 const LEAST_NOTSENT: u64 = 16 << 10;
 
-// A round that goes on as long as the hub lets it must not make a client fall behind that reads.
+// A client that reads does not fall behind because its turn in a round came late.
 const _: () = assert!(LAG_LIMIT as u64 <= NOTSENT);
 const _: () = assert!(LEAST_NOTSENT < NOTSENT);
 
-/// The share of the kernel's memory for TCP that may be filled so, of what it likes to use for all
-/// connections of the machine (`tcp_mem`): clients that read nothing would otherwise slow all others
-/// down.
+/// All clients together may fill one part in so many of the memory that the kernel likes to use for
+/// all TCP connections of the machine (`tcp_mem`). If it were full, clients that read nothing would
+/// slow down all other connections.
 const TCP_SHARE: u64 = 8;
 
-/// What the kernel likes to use for TCP when it does not say.
+/// How much memory the kernel likes to use for TCP, in bytes, if it does not say.
 const TCP_MEMORY: u64 = 1 << 30;
 
-/// The page size that the kernel counts TCP memory in. Some have larger pages; a bound that is too low
-/// does no harm.
+/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; the
+/// bound for TCP memory is too low there, which does no harm.
 const PAGE: u64 = 4096;
 
-/// How many clients this process can serve, and what is the limit.
+/// How many clients this process can serve, and which limit allows no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Clients at a time.
@@ -81,9 +84,10 @@ impl fmt::Display for Capacity {
 }
 
 impl Capacity {
-    /// What the limits of this process leave for clients. The limit of open files is raised before.
+    /// The number of clients that the limits of this process allow. The limit of open files is raised
+    /// before.
     pub fn of_this_machine() -> Capacity {
-        // Those who are only told that there is no room get some of it too.
+        // Connections that are only told that there are too many take some of each limit, too.
         let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
         let threads = |count: u64| share(count.saturating_sub(OTHER_THREADS));
         let soft = |resource: Resource| match resource.get_soft() {
@@ -106,7 +110,7 @@ impl Capacity {
         let known = limits.into_iter().filter_map(|(limit, clients)| Some((clients?, limit)));
         let (clients, limit) =
             known.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
-        // With less it would be no server; whatever fails then is told 503.
+        // With no client it would be no server. A client that finds no room all the same is told 503.
         Capacity { clients: clients.max(1), limit }
     }
 }
@@ -116,20 +120,20 @@ fn clients_in_space(limit: u64) -> u64 {
     limit.saturating_sub(used + SPARE_SPACE) / (STACK as u64 + OTHER_SPACE)
 }
 
-/// Whether there is address space for one more thread, as far as it is limited.
+/// The limit of address space, if there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
     limit: Option<u64>,
 }
 
 impl Space {
-    /// The limit of this process.
+    /// The limit of this process, as it is now.
     pub fn of_this_process() -> Space {
         let limit = Resource::AS.get_soft().ok().filter(|&limit| limit != rlimit::INFINITY);
         Space { limit }
     }
 
-    /// Whether a thread can be started.
+    /// Whether there is address space for one more thread.
     pub fn has_room(self) -> bool {
         let Some(limit) = self.limit else { return true };
         let spare = SPARE_SPACE.min(limit / 4);
@@ -144,15 +148,15 @@ fn space_used() -> Option<u64> {
     Some(pages * PAGE)
 }
 
-/// How much the kernel may hold for each of so many clients beyond what is on its way to it, in bytes.
+/// How many bytes the kernel may hold for each of so many clients beside those that are on their way.
 pub(super) fn notsent_for(clients: u64, tcp_memory: u64) -> u64 {
     let share = tcp_memory / TCP_SHARE / clients.max(1);
-    // Powers of two, so that it does not change with each client.
+    // A power of two, so that it does not change with each client.
     let below = share.checked_ilog2().map_or(0, |power| 1 << power);
     below.clamp(LEAST_NOTSENT, NOTSENT)
 }
 
-/// What the kernel likes to use for all TCP connections, in bytes.
+/// How much memory the kernel likes to use for all TCP connections, in bytes.
 pub(super) fn tcp_memory() -> u64 {
     let pressure = || {
         let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
@@ -165,7 +169,7 @@ fn number_in(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Whether the limit of processes does not hold for this one: it has CAP_SYS_ADMIN or
+/// Whether the limit of processes does not bind this process, which is so if it has CAP_SYS_ADMIN or
 /// CAP_SYS_RESOURCE.
 fn is_exempt() -> bool {
     const EXEMPTING: u64 = 1 << 21 | 1 << 24;
@@ -175,7 +179,8 @@ fn is_exempt() -> bool {
     bits.is_some_and(|bits| bits & EXEMPTING != 0)
 }
 
-/// Threads that the control groups of this process still allow, of version 1 or 2.
+/// How many threads the control groups of this process still allow, in version 1 or 2 of control
+/// groups.
 fn group_threads() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let left = groups.lines().filter_map(|line| {
@@ -188,7 +193,8 @@ fn group_threads() -> Option<u64> {
             _ => return None,
         };
         let path = format!("{root}{}", parts.next()?);
-        // A limit of any group around counts; `max` is no number.
+        // The limits of the groups around this one count, too. A group without a limit has `max`, which
+        // is no number.
         let above = std::path::Path::new(&path).ancestors();
         let left = above.take_while(|path| path.starts_with(root)).filter_map(|path| {
             let read = |name| number_in(path.join(name).to_str()?);
