@@ -265,7 +265,10 @@ fn in_words(fsync: Fsync) -> &'static str {
 fn max_clients(wanted: usize) -> usize {
     let capacity = Capacity::of_this_machine();
     if capacity.clients < wanted as u64 {
-        warn!("{capacity}, fewer than --max-clients {wanted}");
+        warn!(
+            "this machine can carry {} clients, fewer than --max-clients {wanted}; {} allows no more",
+            capacity.clients, capacity.limit
+        );
     }
     wanted.min(usize::try_from(capacity.clients).unwrap_or(usize::MAX))
 }

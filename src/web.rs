@@ -4,7 +4,11 @@
 //! A connection's own thread answers its requests one after the other. It reads the history from the
 //! file as it sends it, so a slow reader holds a few KiB and delays nobody.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use http::{HeaderName, Method, Request, StatusCode, Version, header};
 use log::error;
@@ -40,6 +44,35 @@ const PREFLIGHT_SECONDS: &str = "600";
 /// What is held of a body while the peer takes nothing: 160 MB for ten thousand of them, with a buffer
 /// of the same size to read messages one by one.
 const PIECE: usize = 8 << 10;
+
+/// What all peers together may hold of messages that are longer than a piece, in bytes. A peer that
+/// would hold more is let go; it can come back and go on where it was.
+const HELD: usize = 64 << 20;
+
+/// A share of [`HELD`], for as long as a peer is waited for.
+struct Held {
+    bytes: usize,
+}
+
+/// How much is held. It is the memory of the process, so one number for all connections.
+static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+impl Held {
+    /// For a message that is on its way in memory, once as it was read and once as it is sent.
+    fn take(message: usize) -> Option<Held> {
+        let held = Held { bytes: 2 * message };
+        // The share is given back at once when it is too much.
+        let before = HELD_BYTES.fetch_add(held.bytes, Ordering::Relaxed);
+        // A single one may always be held, however long.
+        (before == 0 || before + held.bytes <= HELD).then_some(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// A body, or a part of one, that can be read from the file again from where it stands.
 trait Source {
@@ -337,8 +370,17 @@ impl Exchange<'_> {
 
     fn send_and(&mut self, bytes: &[u8], more: More) -> Result<(), PeerGone> {
         self.began = true;
+        let mut rest = bytes;
+        let mut _held = None;
+        if bytes.len() > 2 * PIECE {
+            let sent = self.web.outbox.send_now(bytes).map_err(|_| PeerGone)?;
+            rest = &bytes[sent..];
+            if !rest.is_empty() {
+                _held = Some(Held::take(bytes.len()).ok_or(PeerGone)?);
+            }
+        }
         let stall_timeout = self.web.config.stall_timeout;
-        self.web.outbox.send_patiently(bytes, more, stall_timeout).map_err(|_| PeerGone)
+        self.web.outbox.send_patiently(rest, more, stall_timeout).map_err(|_| PeerGone)
     }
 }
 
