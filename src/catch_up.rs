@@ -41,8 +41,8 @@ use cursor::{Buffers, Cursor, Progress};
 const STACK: usize = 64 << 10;
 
 /// How often, within the stall timeout, a step is tried for a client that does not seem to take
-/// anything. The kernel reports that a socket takes more only when half of what it may hold is free;
-/// a try sees every byte of progress. Ten thousand tries cost some 30 ms.
+/// anything. The kernel reports that a socket takes more only when half of what it may hold is
+/// free; a try sees every byte of progress. Ten thousand tries cost some 30 ms.
 const TRIES_PER_TIMEOUT: u32 = 4;
 
 /// Events taken from the kernel at a time: enough that a wait costs little beside its sends.

@@ -1,8 +1,8 @@
 //! One client of the chat, from the upgrade to the goodbye.
 //!
-//! The client's thread joins the hub and sends the client the beginning of the history. Then it reads:
-//! text becomes lines for the hub. From then on the hub and the catch-up threads send messages; this
-//! thread sends control frames only.
+//! The client's thread joins the hub and sends the client the beginning of the history. Then it
+//! reads: text becomes lines for the hub. From then on the hub and the catch-up threads send
+//! messages; this thread sends control frames only.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -127,14 +127,15 @@ fn join(
     } else if !history.is_done() {
         membership.hand_over_at(CutFrame::default(), Some(history), next_id);
     } else if !matches!(membership.services.hub.next_step(client, next_id), Ok(NextStep::Live)) {
-        // There are messages already that came after the history. The catch-up thread asks for them.
+        // There are messages already that came after the history. The catch-up thread asks for
+        // them.
         membership.hand_over_at(CutFrame::default(), None, next_id);
     }
     Ok(membership)
 }
 
-/// Reads until the connection is over. All messages that one read of the socket brought go to the hub
-/// as one post, unless they are very many.
+/// Reads until the connection is over. All messages that one read of the socket brought go to the
+/// hub as one post, unless they are very many.
 fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>) {
     let mut lines = Vec::new();
     loop {

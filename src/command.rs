@@ -17,9 +17,9 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// How many commands may wait in the queue; a thread that sends one more waits for the hub. A post may
-/// have a message of `--max-message`, so this also bounds the memory that a crowd of speakers can
-/// take. One batch takes all that wait.
+/// How many commands may wait in the queue; a thread that sends one more waits for the hub. A post
+/// may have a message of `--max-message`, so this also bounds the memory that a crowd of speakers
+/// can take. One batch takes all that wait.
 pub(crate) const QUEUE: usize = 256;
 
 /// The number of a client, in the order of joining, from 1.
@@ -94,8 +94,8 @@ pub enum Speaker {
     Client(ClientId),
     /// A request, which waits for the ids.
     Request {
-        /// The `Idempotency-Key`, which names the post. A later post with the same key is not stored,
-        /// but answered with the ids of the first, as long as the hub remembers the key.
+        /// The `Idempotency-Key`, which names the post. A later post with the same key is not
+        /// stored, but answered with the ids of the first, as long as the hub remembers the key.
         key: Option<String>,
         /// Gets the answer.
         reply: Sender<Result<Stored, ErrorAnswer>>,
@@ -190,8 +190,8 @@ impl HubHandle {
         self.ask(|reply| Command::Join { outbox, resume, reply })
     }
 
-    /// Posts whole lines for a client. They are stored and sent to all clients, or the client is sent an
-    /// error answer for each of them.
+    /// Posts whole lines for a client. They are stored and sent to all clients, or the client is
+    /// sent an error answer for each of them.
     ///
     /// # Errors
     /// When the hub is gone.

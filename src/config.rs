@@ -1,7 +1,8 @@
-//! The settings that an operator may give: flags, each also an environment variable, and their defaults.
+//! The settings that an operator may give: flags, each also an environment variable, and their
+//! defaults.
 //!
-//! README.md promises the defaults. Other modules import the settings from here, so this module imports
-//! nothing of the crate.
+//! README.md promises the defaults. Other modules import the settings from here, so this module
+//! imports nothing of the crate.
 
 use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
 
@@ -24,8 +25,8 @@ use log::LevelFilter;
     disable_help_subcommand = true
 )]
 pub struct Config {
-    // A value may begin with a hyphen, so that the error for `--max-clients -1` tells what that flag
-    // takes, and not that `-1` is an unknown flag.
+    // A value may begin with a hyphen, so that the error for `--max-clients -1` tells what that
+    // flag takes, and not that `-1` is an unknown flag.
     /// Address and port to listen on
     #[arg(
         long,
@@ -185,12 +186,12 @@ pub enum Fsync {
     Never,
 }
 
-/// The longest message that `--max-message` may allow, in bytes. Some frames of that length must fit
-/// in memory.
+/// The longest message that `--max-message` may allow, in bytes. Some frames of that length must
+/// fit in memory.
 const MAX_MESSAGE: u64 = 64 << 20;
 
-/// The most clients that `--max-clients` may allow. Each has a thread, and Linux has no more numbers
-/// for threads than this (PID_MAX_LIMIT).
+/// The most clients that `--max-clients` may allow. Each has a thread, and Linux has no more
+/// numbers for threads than this (PID_MAX_LIMIT).
 const MAX_CLIENTS: usize = 4 << 20;
 
 fn address(text: &str) -> Result<SocketAddr, String> {

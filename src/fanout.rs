@@ -1,15 +1,15 @@
 //! The clients of one hub, and the messages that are on their way to them.
 //!
-//! The hub goes round the live clients, again and again. When a client's turn comes, one send brings
-//! it all messages that it lacks. Messages that arrive during a round join it: clients whose turn is
-//! still to come get them in this round, the other clients in the next. So the more is said, the
-//! more one send carries, and no client waits longer than a round. Speakers are served first: their
-//! next message then arrives while the round is still running, and joins it.
+//! The hub goes round the live clients, again and again. When a client's turn comes, one send
+//! brings it all messages that it lacks. Messages that arrive during a round join it: clients whose
+//! turn is still to come get them in this round, the other clients in the next. So the more is
+//! said, the more one send carries, and no client waits longer than a round. Speakers are served
+//! first: their next message then arrives while the round is still running, and joins it.
 //!
 //! This was compared with one full round for each batch, with 1,000 clients of which 8 speak. It
 //! delivers 10 times as many messages where each speaker has one message on its way, and 1.5 times
-//! as many where each has 16. At a fixed rate that fills the hub, it halves the median latency (from
-//! 7.9 to 4.0 ms at 1,000 messages/s).
+//! as many where each has 16. At a fixed rate that fills the hub, it halves the median latency
+//! (from 7.9 to 4.0 ms at 1,000 messages/s).
 //!
 //! A client whose socket is full leaves the round; [`Fanout::take_fell_behind`] hands it out.
 
@@ -30,16 +30,17 @@ use crate::{
 
 /// The round does not pause after a client for which more bytes of frames than this had come since
 /// its last turn: the next client lacks about as much. It is about the most that the kernel holds
-/// for a client (`server::capacity::NOTSENT`), so that none falls behind because its turn came late. With
-/// half of it, 1,000 clients get 0.9 times as many messages; with twice as much they get no more,
-/// but some fall behind.
+/// for a client (`server::capacity::NOTSENT`), so that none falls behind because its turn came
+/// late. With half of it, 1,000 clients get 0.9 times as many messages; with twice as much they get
+/// no more, but some fall behind.
 pub(crate) const LAG_LIMIT: usize = 128 << 10;
 
 /// After this many sends the hub lets other threads have the processor, should they wait for it:
 /// programs on this machine that read what was just sent (a proxy, as a rule), and threads that ask
 /// the hub something. On one processor, 100 clients with 16 messages on their way get 1.36 times as
-/// many messages. On two processors they get as many as before; the median latency is 0.8 times what
-/// it is otherwise with 100 clients at 200 messages/s, and 1.15 times with 1,000 at 20 messages/s.
+/// many messages. On two processors they get as many as before; the median latency is 0.8 times
+/// what it is otherwise with 100 clients at 200 messages/s, and 1.15 times with 1,000 at 20
+/// messages/s.
 const YIELD_EVERY: usize = 16;
 
 /// Frames that all clients have are forgotten when they have at least this many bytes: moving the
@@ -86,8 +87,8 @@ pub enum Missing {
 
 /// All clients, and the frames that some of the live ones may lack.
 pub struct Fanout {
-    /// The clients that were live at their last send, in the order of joining, which is the order of
-    /// a round. Whether a client is still live, its outbox knows.
+    /// The clients that were live at their last send, in the order of joining, which is the order
+    /// of a round. Whether a client is still live, its outbox knows.
     live: BTreeMap<ClientId, Client>,
     behind: BTreeMap<ClientId, Client>,
     fell_behind: Vec<FellBehind>,
@@ -149,9 +150,9 @@ impl Fanout {
         }
     }
 
-    /// Makes a client live, if the frames that are at hand are all that it lacks, and sends it those
-    /// frames. `next_id` is the id of the first message of which it has no part, if it was sent
-    /// messages while it was behind. `None` if there is no such client.
+    /// Makes a client live, if the frames that are at hand are all that it lacks, and sends it
+    /// those frames. `next_id` is the id of the first message of which it has no part, if it was
+    /// sent messages while it was behind. `None` if there is no such client.
     pub fn make_live(&mut self, id: ClientId, next_id: Option<u64>) -> Option<Missing> {
         let mut client = self.live.remove(&id).or_else(|| self.behind.remove(&id))?;
         client.next_id = next_id.unwrap_or(client.next_id);
@@ -180,8 +181,8 @@ impl Fanout {
         Some(Missing::Nothing(messages))
     }
 
-    /// Prepares for messages from `first_id` on. If all live clients have all messages before, their
-    /// frames are forgotten.
+    /// Prepares for messages from `first_id` on. If all live clients have all messages before,
+    /// their frames are forgotten.
     pub fn begin_at(&mut self, first_id: u64) {
         if self.turns_left == 0 {
             self.frames.clear();
@@ -222,10 +223,10 @@ impl Fanout {
         messages
     }
 
-    /// Serves the live clients in turn; returns how many messages they got. It ends when all have all
-    /// messages, or when `should_pause` says so and the client that was just served had not lacked
-    /// too much. At least one client has its turn, so that the round goes on whatever else the hub is
-    /// asked. Frames that all clients have are forgotten on the way.
+    /// Serves the live clients in turn; returns how many messages they got. It ends when all have
+    /// all messages, or when `should_pause` says so and the client that was just served had not
+    /// lacked too much. At least one client has its turn, so that the round goes on whatever else
+    /// the hub is asked. Frames that all clients have are forgotten on the way.
     pub fn go_round(&mut self, should_pause: impl Fn() -> bool) -> u64 {
         let mut sent = 0;
         let mut sends = 0;
@@ -235,7 +236,8 @@ impl Fanout {
             let mut clients = self.live.range_mut((Excluded(self.last_served), Unbounded));
             while self.turns_left > 0 && !pauses {
                 let Some((&id, client)) = clients.next() else {
-                    // After the client that joined last, it is the turn of the one that joined first.
+                    // After the client that joined last, it is the turn of the one that joined
+                    // first.
                     self.last_served = ClientId(0);
                     break;
                 };

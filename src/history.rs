@@ -15,16 +15,16 @@ mod times;
 pub use stretch::{LocatedMessage, MessageText, Messages, Stretch};
 pub use times::Times;
 
-/// The distance in the file between two lines whose offsets are remembered, in bytes. So much of the
-/// file is searched to find a line, and each offset takes 16 bytes of memory: about two megabytes for
-/// ten million short lines.
+/// The distance in the file between two lines whose offsets are remembered, in bytes. So much of
+/// the file is searched to find a line, and each offset takes 16 bytes of memory: about two
+/// megabytes for ten million short lines.
 const STRIDE: u64 = 8 << 10;
 
 /// Bytes of history that are read and sent at a time: the memory that a thread takes for it.
 pub const BLOCK: usize = 128 << 10;
 
-/// About how many bytes of the file the hub names to a catch-up thread at a time: several blocks, so
-/// that the hub is seldom asked.
+/// About how many bytes of the file the hub names to a catch-up thread at a time: several blocks,
+/// so that the hub is seldom asked.
 const STRETCH_BYTES: u64 = 512 << 10;
 
 // A stretch fills a block, and its first line is found with less reading than that.
@@ -198,7 +198,8 @@ impl History {
         self.index.lines
     }
 
-    /// How many lines stand before `offset`, which must be the start of a line or the committed end.
+    /// How many lines stand before `offset`, which must be the start of a line or the committed
+    /// end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -216,8 +217,8 @@ impl History {
     }
 
     /// The history that a client is sent when it connects, and whether it continues what the client
-    /// has. It continues only if it has every message that the client missed. If `limit` allows fewer,
-    /// the client starts over with the last messages.
+    /// has. It continues only if it has every message that the client missed. If `limit` allows
+    /// fewer, the client starts over with the last messages.
     pub fn snapshot(&self, resume: &Resume, epoch: &Arc<str>) -> Snapshot {
         let last_id = self.last_id();
         let limited = resume.limit.map_or(1, |limit| self.first_of_last(limit, last_id + 1));
@@ -263,8 +264,8 @@ impl History {
         }
     }
 
-    /// The nearest line at or before `id` whose offset is known. That of the line after the last one
-    /// is known, too.
+    /// The nearest line at or before `id` whose offset is known. That of the line after the last
+    /// one is known, too.
     fn near(&self, id: u64) -> Mark {
         if id > self.index.lines {
             return Mark { id: self.index.lines + 1, offset: self.index.end };

@@ -72,8 +72,8 @@ pub struct Hub {
     keys: Keys,
     metrics: Arc<Metrics>,
     stopping: bool,
-    /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent, and
-    /// no others.
+    /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent,
+    /// and no others.
     shown_end: u64,
     /// The last time of acceptance that was given, in Unix milliseconds.
     last_ts: u64,
@@ -116,7 +116,8 @@ impl Hub {
     /// handle is dropped, or the file fails.
     ///
     /// # Errors
-    /// When the file fails. All clients have been sent what any client was shown, and a close frame.
+    /// When the file fails. All clients have been sent what any client was shown, and a close
+    /// frame.
     pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
         let done = self.run_batches(commands);
         if let Err(fatal) = &done {
@@ -155,9 +156,9 @@ impl Hub {
                 self.tick()?;
                 next_tick = now + TICK;
             }
-            // Commands that arrive now let the round pause, and their messages join it. The round gets
-            // at least as much time as the step took, however long the disk needs. A look at the clock
-            // and the queue costs a hundredth of a send.
+            // Commands that arrive now let the round pause, and their messages join it. The round
+            // gets at least as much time as the step took, however long the disk needs. A look at
+            // the clock and the queue costs a hundredth of a send.
             let due = now + (now - begun);
             self.deliver(|| Instant::now() >= due && !commands.is_empty());
         }
@@ -218,7 +219,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes in foreign lines, and syncs the file when that is due. It must be called twice a second.
+    /// Takes in foreign lines, and syncs the file when that is due. It must be called twice a
+    /// second.
     ///
     /// # Errors
     /// When the file fails.
@@ -330,8 +332,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Sends the speakers what they lack, before the round. Their next message then arrives while the
-    /// round is still running, and joins it.
+    /// Sends the speakers what they lack, before the round. Their next message then arrives while
+    /// the round is still running, and joins it.
     fn serve_speakers(&mut self, posts: &[Post]) {
         let mut sent = 0;
         for post in posts {
@@ -359,8 +361,8 @@ impl Hub {
         true
     }
 
-    /// Syncs the lines that were applied, as far as `--fsync` asks for it. From here on their messages
-    /// may be sent.
+    /// Syncs the lines that were applied, as far as `--fsync` asks for it. From here on their
+    /// messages may be sent.
     fn show(&mut self) -> Result<(), Fatal> {
         if self.history.end() == self.shown_end {
             return Ok(());
@@ -393,8 +395,8 @@ impl Hub {
         }
     }
 
-    /// The time of acceptance for messages that are applied now, in Unix milliseconds. It never goes
-    /// back.
+    /// The time of acceptance for messages that are applied now, in Unix milliseconds. It never
+    /// goes back.
     fn acceptance_time(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
         self.last_ts = self.last_ts.max(now as u64);

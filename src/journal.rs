@@ -2,10 +2,11 @@
 //!
 //! The hub owns it. The file is opened once, in append mode, so each write lands as a whole at the
 //! end, even between the writes of other programs: the file is an interface, and a program that
-//! appends a line to it says something. The bytes that a failed write left are taken back, and no byte
-//! before the committed end is ever touched, whatever the system claims. After a failed sync it is
-//! unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover from fsync
-//! Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering.
+//! appends a line to it says something. The bytes that a failed write left are taken back, and no
+//! byte before the committed end is ever touched, whatever the system claims. After a failed sync
+//! it is unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover
+//! from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its
+//! numbering.
 
 mod epoch;
 mod recovery;
@@ -28,8 +29,8 @@ pub use self::recovery::{OpenError, REWRITE_BYTES};
 use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 
-/// A full disk is tried again after this long: soon enough for people, and seldom enough that a crowd
-/// of speakers does not keep the disk busy.
+/// A full disk is tried again after this long: soon enough for people, and seldom enough that a
+/// crowd of speakers does not keep the disk busy.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// When no append has been tried for this long, the disk no longer counts as full; see
@@ -136,8 +137,8 @@ impl Journal {
         &self.file
     }
 
-    /// The size of the file in bytes. It must still be the file that was opened, and no shorter than
-    /// `committed_end`.
+    /// The size of the file in bytes. It must still be the file that was opened, and no shorter
+    /// than `committed_end`.
     ///
     /// # Errors
     /// When the file was removed, replaced or cut. A file that is no longer under its path has been
@@ -171,26 +172,26 @@ impl Journal {
             Ok(path)
         };
         match copy() {
-            Ok(path) => format!("all that it held is in {}", path.display()),
-            Err(error) => format!("what it held could not be saved: {error}"),
+            Ok(path) => format!("its content is saved in {}", path.display()),
+            Err(error) => format!("its content could not be saved: {error}"),
         }
     }
 
     /// Whether an append has found no room within the last seconds. A disk that was full longer ago
-    /// does not count: speakers may send nothing to a server that says it is full, and then it could
-    /// never find out that there is room again.
+    /// does not count: speakers may send nothing to a server that says it is full, and then it
+    /// could never find out that there is room again.
     pub fn is_full(&self) -> bool {
         self.shortage
             .as_ref()
             .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_FOR)
     }
 
-    /// Appends whole lines with one write. Returns the offset where they begin: the committed end, or
-    /// a later offset if other programs appended there.
+    /// Appends whole lines with one write. Returns the offset where they begin: the committed end,
+    /// or a later offset if other programs appended there.
     ///
     /// # Errors
-    /// After [`AppendError::DiskFull`], nothing of the lines is in the file, and every byte before the
-    /// committed end is as it was.
+    /// After [`AppendError::DiskFull`], nothing of the lines is in the file, and every byte before
+    /// the committed end is as it was.
     ///
     /// # Panics
     /// When the committed end is before one that was given earlier.
@@ -237,9 +238,9 @@ impl Journal {
         self.committed_end = to;
     }
 
-    /// The offset of the lines that were just written; `None` if they are not in the file. The position
-    /// of the descriptor says where to look, but only the file is believed: a write may claim what it
-    /// did not do.
+    /// The offset of the lines that were just written; `None` if they are not in the file. The
+    /// position of the descriptor says where to look, but only the file is believed: a write may
+    /// claim what it did not do.
     fn find_written(&mut self, lines: &[u8]) -> io::Result<Option<u64>> {
         let len = lines.len() as u64;
         let position = self.system.position(&self.file)?;
@@ -306,13 +307,13 @@ impl Journal {
     /// # Panics
     /// When the range begins before the committed end.
     pub fn blank(&mut self, range: Range<u64>) -> Result<(), Fatal> {
-        assert!(range.start >= self.committed_end, "what is committed is never overwritten");
+        assert!(range.start >= self.committed_end, "committed lines are never overwritten");
         let spaces = vec![b' '; (range.end - range.start) as usize];
         open_in_place(&self.path, self.identity)
             .and_then(|file| file.write_all_at(&spaces, range.start))
             .map_err(Fatal::Storage)?;
-        // After a failed sync, a start writes one batch again. The lines that follow may be as many,
-        // so these spaces are synced before them.
+        // After a failed sync, a start writes one batch again. The lines that follow may be as
+        // many, so these spaces are synced before them.
         self.sync_per_policy().map(drop)
     }
 
@@ -331,8 +332,8 @@ impl Journal {
         AppendError::DiskFull
     }
 
-    /// Syncs the file if `--fsync` asks for that after each write, or if it is due. Returns how long
-    /// the sync took, if there was one.
+    /// Syncs the file if `--fsync` asks for that after each write, or if it is due. Returns how
+    /// long the sync took, if there was one.
     ///
     /// # Errors
     /// When the sync fails. It is unknown then what is on disk, and no sync may be tried again.
@@ -347,8 +348,8 @@ impl Journal {
         }
     }
 
-    /// With `--fsync 1s`, syncs the file if its oldest write has waited long enough. Returns how long
-    /// the sync took, if there was one.
+    /// With `--fsync 1s`, syncs the file if its oldest write has waited long enough. Returns how
+    /// long the sync took, if there was one.
     ///
     /// # Errors
     /// As with [`Journal::sync_per_policy`].
@@ -370,12 +371,12 @@ impl Journal {
         Ok(begun.elapsed())
     }
 
-    /// Notes in the lock file how far the numbering has come, so that the next start can tell whether
-    /// the file still has the same epoch.
+    /// Notes in the lock file how far the numbering has come, so that the next start can tell
+    /// whether the file still has the same epoch.
     ///
     /// # Errors
-    /// When the lock file cannot be written. No message depends on it, but the next start may begin a
-    /// new epoch, and clients are sent whole histories then.
+    /// When the lock file cannot be written. No message depends on it, but the next start may begin
+    /// a new epoch, and clients are sent whole histories then.
     pub fn note_numbering(&mut self, history: &History) -> io::Result<()> {
         self.epoch.note(&self.file, history)
     }
@@ -403,8 +404,8 @@ fn path_beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Creates a file beside the text file. Its name has `what`, which says what it is for, and the time
-/// in Unix milliseconds.
+/// Creates a file beside the text file. Its name has `what`, which says what it is for, and the
+/// time in Unix milliseconds.
 fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
     let mut ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
     loop {

@@ -1,16 +1,16 @@
 //! Reads a part of the text file line by line, in blocks, without moving the file's position.
 //!
-//! A line ends with a `\n` byte. A reader takes the memory of one block, or of one line where that is
-//! longer, up to a limit: a line above the limit is read over, and only its length is told.
+//! A line ends with a `\n` byte. A reader takes the memory of one block, or of one line where that
+//! is longer, up to a limit: a line above the limit is read over, and only its length is told.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
-/// A line of this many bytes can hold a message, whatever `--max-message` says: messages that are in
-/// the file stay readable when the flag is lowered.
+/// A line of this many bytes can hold a message, whatever `--max-message` says: messages that are
+/// in the file stay readable when the flag is lowered.
 pub(crate) const LINE_LIMIT: usize = 16 << 20;
 
-/// How many times longer a line can be than the text that was sent: with `as=NAME` a control character
-/// is escaped as six bytes, and the name and the keys are added.
+/// How many times longer a line can be than the text that was sent: with `as=NAME` a control
+/// character is escaped as six bytes, and the name and the keys are added.
 const ESCAPED: usize = 8;
 
 /// The longest line that is read into memory and can be a message, in bytes.
@@ -18,9 +18,9 @@ pub fn line_limit(max_message: usize) -> usize {
     LINE_LIMIT.max(max_message * ESCAPED)
 }
 
-/// How many bytes the line limit leaves, at the least, beside the longest text that a client may send,
-/// even if that is all control characters. It leaves least for the `--max-message` at which the two
-/// limits of [`line_limit`] meet.
+/// How many bytes the line limit leaves, at the least, beside the longest text that a client may
+/// send, even if that is all control characters. It leaves least for the `--max-message` at which
+/// the two limits of [`line_limit`] meet.
 pub(crate) const BESIDE_TEXT: usize = LINE_LIMIT - 6 * (LINE_LIMIT / ESCAPED);
 
 /// One line, borrowed from its reader.
@@ -134,8 +134,8 @@ impl Lines {
         }
     }
 
-    /// Makes room in the buffer after the bytes that are held: moves them to the front, and if that is
-    /// not enough, makes the buffer longer. Returns how far the bytes moved.
+    /// Makes room in the buffer after the bytes that are held: moves them to the front, and if that
+    /// is not enough, makes the buffer longer. Returns how far the bytes moved.
     fn make_room(&mut self) -> usize {
         let moved = self.start;
         self.buffer.copy_within(self.start..self.filled, 0);

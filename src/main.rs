@@ -43,7 +43,8 @@ const EXIT_STORAGE: u8 = 74;
 /// The text file was changed in a way that ends the server; a new start may serve it (EX_TEMPFAIL).
 const EXIT_CHANGED: u8 = 75;
 
-/// The address is in use; sysexits.h has no code for it, so this is the number of EADDRINUSE on Linux.
+/// The address is in use; sysexits.h has no code for it, so this is the number of EADDRINUSE on
+/// Linux.
 const EXIT_ADDRESS_IN_USE: u8 = 98;
 
 fn main() -> ExitCode {
@@ -97,9 +98,9 @@ fn health(config: &Config) -> ExitCode {
     }
 }
 
-/// Starts the program again with one heap for all threads, if address space is limited (`ulimit -v`).
-/// glibc reserves 64 MiB of it for a heap, and makes up to eight heaps for each processor: they would
-/// take all of it.
+/// Starts the program again with one heap for all threads, if address space is limited (`ulimit
+/// -v`). glibc reserves 64 MiB of it for a heap, and makes up to eight heaps for each processor:
+/// they would take all of it.
 fn share_one_heap_where_space_is_limited() {
     const HEAPS_VARIABLE: &str = "MALLOC_ARENA_MAX";
     let is_limited = Resource::AS.get_soft().is_ok_and(|limit| limit != rlimit::INFINITY);
@@ -128,18 +129,18 @@ fn start_logging(config: &Config) -> Result<(), String> {
         .set_location_level(log::LevelFilter::Off)
         .set_thread_level(log::LevelFilter::Debug)
         .set_thread_mode(simplelog::ThreadLogMode::Names)
-        // Without this filter, tungstenite would log every frame at the level trace, and so all that
-        // people say.
+        // Without this filter, tungstenite would log every frame at the level trace, and so all
+        // that people say.
         .add_filter_allow_str("txtcord")
         .build();
     WriteLogger::init(config.log_level, format, out).map_err(|error| error.to_string())
 }
 
-/// Catches signals. The first SIGTERM or SIGINT is sent through the queue that is returned, the second
-/// ends the process at once.
+/// Catches signals. The first SIGTERM or SIGINT is sent through the queue that is returned, the
+/// second ends the process at once.
 fn stop_on_signals() -> io::Result<Receiver<()>> {
-    // SIGXFSZ comes when a file may not grow any more (`ulimit -f`). It is caught so that it does not
-    // kill the process: the write fails then, and is handled as on a full disk.
+    // SIGXFSZ comes when a file may not grow any more (`ulimit -f`). It is caught so that it does
+    // not kill the process: the write fails then, and is handled as on a full disk.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
     let (stop, stopped) = bounded(1);
     let watch = move || {

@@ -15,8 +15,8 @@ impl std::fmt::Display for NotJson {
     }
 }
 
-/// Appends `text` to `lines` as one line of the file, with its `\n`. Only the white space around it is
-/// left out, and line ends within it become spaces.
+/// Appends `text` to `lines` as one line of the file, with its `\n`. Only the white space around it
+/// is left out, and line ends within it become spaces.
 ///
 /// # Errors
 /// When `text` is not one JSON value; `lines` is as before then.
@@ -39,8 +39,8 @@ pub fn push_line_as(name: &str, text: &str, lines: &mut Vec<u8>) {
 /// How many bytes [`push_words`] adds to the name and the text, apart from escapes.
 pub(crate) const AROUND_WORDS: usize = "{\"user\":\"\",\"content\":\"\"}\n".len();
 
-/// Appends a text as the `content` of an object with the `user` `name`, as one line. A line end at the
-/// end of the text is left out: the person typed it to send the text.
+/// Appends a text as the `content` of an object with the `user` `name`, as one line. A line end at
+/// the end of the text is left out: the person typed it to send the text.
 pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
@@ -51,8 +51,8 @@ pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
     lines.extend_from_slice(b"}\n");
 }
 
-/// The message on a line of the file, which is given without its `\n`; `None` if the line is a hole:
-/// blank, not UTF-8 or not one JSON value.
+/// The message on a line of the file, which is given without its `\n`; `None` if the line is a
+/// hole: blank, not UTF-8 or not one JSON value.
 pub fn on_line(line: &[u8]) -> Option<&[u8]> {
     let text = std::str::from_utf8(line).ok()?;
     check(text).ok()?;
@@ -74,14 +74,14 @@ pub fn leading_space(text: &[u8]) -> usize {
     text.iter().position(|byte| !SPACE.contains(byte)).unwrap_or(text.len())
 }
 
-/// Checks that a text is one JSON value. `IgnoredAny` is read without recursion, so deep values take no
-/// stack.
+/// Checks that a text is one JSON value. `IgnoredAny` is read without recursion, so deep values
+/// take no stack.
 fn check(text: &str) -> Result<(), NotJson> {
     serde_json::from_str::<IgnoredAny>(text).map(drop).map_err(NotJson)
 }
 
-/// Appends JSON as one line. In valid JSON, a raw CR or LF can only stand between tokens, where a space
-/// means the same.
+/// Appends JSON as one line. In valid JSON, a raw CR or LF can only stand between tokens, where a
+/// space means the same.
 fn push_on_one_line(json: &[u8], lines: &mut Vec<u8>) {
     let start = lines.len();
     lines.extend_from_slice(json);

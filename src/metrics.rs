@@ -1,7 +1,7 @@
 //! The counters of a running server, for `GET /metrics`.
 //!
-//! To count is a relaxed add to memory, once for each batch or event and never once for each client,
-//! so it costs the hub next to nothing.
+//! To count is a relaxed add to memory, once for each batch or event and never once for each
+//! client, so it costs the hub next to nothing.
 
 use std::{
     fmt::Write as _,

@@ -2,11 +2,11 @@
 //!
 //! A client is *live* as long as its socket takes at once what it is offered: the hub then sends
 //! straight to the socket. When the socket is full, the client falls *behind*: no message is queued
-//! for it; a catch-up thread sends it messages from the history (`catch_up.rs`), and the hub makes it
-//! live again when it lacks none. The state is kept here and nowhere else, and decides which thread
-//! may write: any thread while the client is live, if it does not wait for the socket; only the
-//! catch-up thread while the client is behind; none once it is closed. So every byte that leaves is
-//! part of a whole frame.
+//! for it; a catch-up thread sends it messages from the history (`catch_up.rs`), and the hub makes
+//! it live again when it lacks none. The state is kept here and nowhere else, and decides which
+//! thread may write: any thread while the client is live, if it does not wait for the socket; only
+//! the catch-up thread while the client is behind; none once it is closed. So every byte that
+//! leaves is part of a whole frame.
 
 use std::{
     io,
@@ -21,9 +21,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::wire::{CutFrame, Frames, close_frame};
 
-/// The most bytes of control frames and error answers that wait for a client that is behind. Further
-/// ones are dropped: a peer that reads none of so many answers does not miss the next. With this
-/// limit, ten thousand clients that ask and never read hold 40 MB.
+/// The most bytes of control frames and error answers that wait for a client that is behind.
+/// Further ones are dropped: a peer that reads none of so many answers does not miss the next. With
+/// this limit, ten thousand clients that ask and never read hold 40 MB.
 const CONTROL_LIMIT: usize = 4 << 10;
 
 // The answer to the longest ping fits, when no other frame waits: RFC 6455, section 5.5.
@@ -113,7 +113,8 @@ impl Outbox {
         &self.socket
     }
 
-    /// Sends the frames from the offset `start` of `frames.bytes()` on, without waiting. For the hub.
+    /// Sends the frames from the offset `start` of `frames.bytes()` on, without waiting. For the
+    /// hub.
     pub fn offer(&self, frames: &Frames, start: usize) -> Offered {
         let mut sending = self.lock();
         match sending.state {
@@ -137,8 +138,8 @@ impl Outbox {
 
     /// Makes the client live; false when control frames must be sent to it first.
     ///
-    /// For the hub alone, when the client lacks no message, and only while the catch-up thread waits
-    /// for the hub's answer and has no cut frame to finish.
+    /// For the hub alone, when the client lacks no message, and only while the catch-up thread
+    /// waits for the hub's answer and has no cut frame to finish.
     pub fn go_live(&self) -> bool {
         let mut sending = self.lock();
         match sending.state {
@@ -151,8 +152,8 @@ impl Outbox {
         }
     }
 
-    /// Sends a whole control frame or error answer: at once to a client that is live, between messages
-    /// to one that is behind.
+    /// Sends a whole control frame or error answer: at once to a client that is live, between
+    /// messages to one that is behind.
     pub fn control(&self, frame: &[u8]) -> ControlOutcome {
         self.control_then(frame, State::Behind)
     }
@@ -198,8 +199,8 @@ impl Outbox {
         }
     }
 
-    /// Moves the control frames that wait to the end of `out`, and says whether the last of them is a
-    /// close frame. For the catch-up thread.
+    /// Moves the control frames that wait to the end of `out`, and says whether the last of them is
+    /// a close frame. For the catch-up thread.
     pub fn take_waiting(&self, out: &mut Vec<u8>) -> Last {
         let mut sending = self.lock();
         out.append(&mut sending.waiting);
@@ -210,8 +211,8 @@ impl Outbox {
         }
     }
 
-    /// Sends as much as the socket takes at once; returns how many bytes that were, 0 when the socket
-    /// is full.
+    /// Sends as much as the socket takes at once; returns how many bytes that were, 0 when the
+    /// socket is full.
     ///
     /// # Errors
     /// When the connection is gone.
@@ -316,9 +317,9 @@ impl Outbox {
 
     fn shut_down(&self, sending: &mut Sending) {
         self.settle(sending, State::Closed);
-        // Both calls fail only when the connection is gone, which is what they are for. The shutdown
-        // wakes the client's thread from its read. With a linger time of zero, the kernel drops what
-        // it has not sent.
+        // Both calls fail only when the connection is gone, which is what they are for. The
+        // shutdown wakes the client's thread from its read. With a linger time of zero, the kernel
+        // drops what it has not sent.
         let _ = self.socket.set_linger(Some(Duration::ZERO));
         let _ = self.socket.shutdown(Shutdown::Both);
     }

@@ -1,7 +1,7 @@
 //! The life of a server: it opens the file, listens, admits connections, and stops.
 //!
-//! Each ending causes the next: the listener's shutdown ends the accept loop, the hub's close frames
-//! end the clients, and when the last client is gone, the hub ends.
+//! Each ending causes the next: the listener's shutdown ends the accept loop, the hub's close
+//! frames end the clients, and when the last client is gone, the hub ends.
 
 use std::{
     convert::Infallible,
@@ -41,15 +41,15 @@ mod capacity;
 
 use capacity::{Capacity, NOTSENT, Space, notsent_for, tcp_memory};
 
-/// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops some
-/// of a burst.
+/// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
+/// some of a burst.
 const BACKLOG: i32 = 1024;
 
 /// The stack of a client's thread, in bytes. The part of it that is never used takes no memory.
 const STACK: usize = 128 << 10;
 
-/// How many connections above `--max-clients` are served, to be told that there are too many. Any more
-/// are dropped without a word.
+/// How many connections above `--max-clients` are served, to be told that there are too many. Any
+/// more are dropped without a word.
 const EXTRA_CONNECTIONS: usize = 64;
 
 /// How many descriptors are kept free of clients: for the text file, the lock file, the log, the
@@ -62,16 +62,16 @@ const OTHER_THREADS: u64 = 32;
 /// How long an orderly stop may take: half of the 10 s that docker waits before it kills.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// How long clients have to read their close frames when the file failed. The process must end soon,
-/// so that it can be started again.
+/// How long clients have to read their close frames when the file failed. The process must end
+/// soon, so that it can be started again.
 const FAILED_TIME: Duration = Duration::from_secs(1);
 
 // An orderly stop waits longer than a client that is slow to leave may take.
 const _: () = assert!(CLOSE_WAIT.as_millis() + LINGER.as_millis() <= STOP_TIME.as_millis());
 const _: () = assert!(FAILED_TIME.as_millis() < STOP_TIME.as_millis());
 
-/// The shortest and the longest time between two attempts to accept, when the system lacks memory or
-/// descriptors. The time doubles with each attempt.
+/// The shortest and the longest time between two attempts to accept, when the system lacks memory
+/// or descriptors. The time doubles with each attempt.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// Why a server could not start.
@@ -91,7 +91,8 @@ impl fmt::Display for StartError {
             StartError::File(error) => error.fmt(out),
             StartError::AddressInUse(address) => write!(
                 out,
-                "--listen {address}: address in use; stop who listens there or choose another port"
+                "--listen {address}: address in use; stop the program that listens there, or \
+                 choose another port"
             ),
             StartError::Other(what, error) => write!(out, "{what}: {error}"),
         }
@@ -124,8 +125,8 @@ impl Server {
     /// Opens the file, then listens, and starts to accept connections.
     ///
     /// # Errors
-    /// When the file cannot be served, the address cannot be listened on, or a thread cannot be started.
-    /// The file was at most repaired then.
+    /// When the file cannot be served, the address cannot be listened on, or a thread cannot be
+    /// started. The file was at most repaired then.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         let other = |what: &str| {
             let what = what.to_owned();
@@ -167,9 +168,9 @@ impl Server {
             // There is no receiver any more when the process is about to end.
             let _ = ended.send(done);
             drop(ended);
-            // Threads that still ask get no answer. They notice when their command is dropped, and with
-            // it the queue for the answer; a command that stayed in the queue would let them wait for
-            // ever.
+            // Threads that still ask get no answer. They notice when their command is dropped, and
+            // with it the queue for the answer; a command that stayed in the queue would let them
+            // wait for ever.
             commands.iter().for_each(drop);
         })
         .map_err(other("starting the hub"))?;
@@ -203,8 +204,8 @@ impl Server {
         self.address
     }
 
-    /// Serves until something comes through `stop`, or its sender is dropped, or the hub ends. Then it
-    /// tells all clients, waits for them for some seconds at the most, and returns.
+    /// Serves until something comes through `stop`, or its sender is dropped, or the hub ends. Then
+    /// it tells all clients, waits for them for some seconds at the most, and returns.
     ///
     /// # Errors
     /// When the file failed or the hub panicked. Messages that were shown before are stored all the
@@ -377,7 +378,8 @@ impl Acceptor {
     fn share_tcp_memory(&mut self) {
         let clients = self.open.load(Ordering::Relaxed) as u64;
         let notsent = notsent_for(clients, self.tcp_memory);
-        // Accepted connections inherit it from the listener, so none needs a system call of its own.
+        // Accepted connections inherit it from the listener, so none needs a system call of its
+        // own.
         if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
             self.notsent = notsent;
         }

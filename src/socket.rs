@@ -8,14 +8,15 @@ use std::{
 
 use socket2::Socket;
 
-/// How long the server reads on after it has ended its side of a connection, and how many bytes. If a
-/// socket is closed with unread bytes, the kernel resets the connection, and the peer may lose the last
-/// bytes that were sent to it (RFC 9112, section 9.6). Both are enough for a peer that had sent
-/// something when it was told of the end.
+/// How long the server reads on after it has ended its side of a connection, and how many bytes. If
+/// a socket is closed with unread bytes, the kernel resets the connection, and the peer may lose
+/// the last bytes that were sent to it (RFC 9112, section 9.6). Both are enough for a peer that had
+/// sent something when it was told of the end.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 << 10;
 
-/// Reads into `space`, even if signals come; returns how many bytes, 0 at the end of the connection.
+/// Reads into `space`, even if signals come; returns how many bytes, 0 at the end of the
+/// connection.
 ///
 /// # Errors
 /// When the read timeout is over (see [`would_block`]) or the connection is gone.
@@ -28,7 +29,8 @@ pub fn read(mut socket: &Socket, space: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Whether a read ended because of its timeout. Which of the two errors it gives depends on the system.
+/// Whether a read ended because of its timeout. Which of the two errors it gives depends on the
+/// system.
 pub fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -42,7 +44,8 @@ pub enum Lingered {
     TimedOut,
 }
 
-/// Ends the server's side of a connection, and reads on until the peer ends its side, for up to 2 s.
+/// Ends the server's side of a connection, and reads on until the peer ends its side, for up to 2
+/// s.
 pub fn linger(socket: &Socket) -> Lingered {
     let deadline = Instant::now() + LINGER;
     if socket.shutdown(Shutdown::Write).is_err() {

@@ -1,10 +1,10 @@
-//! A kind of event that may happen often is logged when it happens first. After that it is counted, and
-//! the count is logged from time to time.
+//! A kind of event that may happen often is logged when it happens first. After that it is counted,
+//! and the count is logged from time to time.
 
 use std::time::{Duration, Instant};
 
-/// The time between two log lines of one kind of event, at the least: often enough to follow what goes
-/// on, and seldom enough that the log can be read.
+/// The time between two log lines of one kind of event, at the least: often enough to follow what
+/// goes on, and seldom enough that the log can be read.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
 /// How often one kind of event has happened, so that the log is not filled with it.
@@ -26,8 +26,8 @@ impl Tally {
         true
     }
 
-    /// If a log line is due, the number of events that the caller must log with it. The next event is
-    /// logged by itself again.
+    /// If a log line is due, the number of events that the caller must log with it. The next event
+    /// is logged by itself again.
     pub fn due(&mut self) -> Option<u64> {
         if self.logged_at.is_none_or(|logged_at| logged_at.elapsed() < LOG_EVERY) {
             return None;

@@ -1,4 +1,5 @@
-//! What the unit tests share: files and directories of their own, and reading frames.
+//! Support of the unit tests: files and directories of their own, frames, peers, and a system under
+//! the journal that makes mistakes.
 
 use std::{
     collections::VecDeque,
@@ -80,7 +81,7 @@ impl Dir {
         file.write_all(bytes.as_ref()).expect("messages.txt can be appended to");
     }
 
-    /// What the files beside messages.txt hold whose names go on like this.
+    /// The contents of the files whose names are `messages.txt.` and then begin with `ending`.
     pub(crate) fn beside(&self, ending: &str) -> Vec<Vec<u8>> {
         let begins = format!("messages.txt.{ending}");
         let mut paths: Vec<_> = fs::read_dir(&self.0)
@@ -97,7 +98,7 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        // What is left in the temporary directory harms nobody.
+        // A directory that stays in the temporary directory does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -114,7 +115,7 @@ pub(crate) const TEXT: u8 = 0x81;
 pub(crate) const CLOSE: u8 = 0x88;
 pub(crate) const PING: u8 = 0x89;
 
-/// The whole frames in a server's bytes, and how many bytes behind them are no whole frame.
+/// The whole frames in bytes that a server sent, and the number of bytes after them.
 pub(crate) fn frames_in(mut bytes: &[u8]) -> (Vec<Seen>, usize) {
     let mut frames = Vec::new();
     while let Some((first, payload, rest)) = split_frame(bytes) {
@@ -142,7 +143,7 @@ fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*first, payload, rest))
 }
 
-/// RFC 6455, section 5.2, for an unmasked whole message.
+/// An unmasked frame with a whole message: RFC 6455, section 5.2.
 pub(crate) fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -182,7 +183,7 @@ pub(crate) struct Peer {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Two ends of a connection; the first takes about `send_buffer` bytes until somebody reads.
+/// Two ends of a connection; the first takes about `send_buffer` bytes before the peer reads.
 pub(crate) fn pair(send_buffer: usize) -> (Socket, Peer) {
     let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).expect("a socket pair");
     ours.set_send_buffer_size(send_buffer).expect("a send buffer");
@@ -191,7 +192,7 @@ pub(crate) fn pair(send_buffer: usize) -> (Socket, Peer) {
 }
 
 impl Peer {
-    /// Reads what is there, but not more than `most` bytes.
+    /// Reads the bytes that have arrived, but not more than `most`.
     pub(crate) fn read(&mut self, most: usize) {
         let mut left = most;
         let mut block = vec![0; most.min(64 << 10)];
@@ -213,7 +214,7 @@ impl Peer {
     pub(crate) fn frames(&mut self) -> Vec<Seen> {
         self.read(usize::MAX);
         let (frames, rest) = frames_in(&self.bytes);
-        assert_eq!(rest, 0, "bytes behind the last whole frame");
+        assert_eq!(rest, 0, "bytes after the last whole frame");
         frames
     }
 }
@@ -221,20 +222,20 @@ impl Peer {
 /// What happens to a write that a journal makes to its file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mishap {
-    /// Others append this right before.
+    /// Another program appends this right before.
     pub(crate) before: Vec<u8>,
     /// Only so many of the bytes are written.
     pub(crate) takes: Option<usize>,
     /// The call says that it has written so many.
     pub(crate) claims: Option<usize>,
-    /// The descriptor is said to stand here afterwards.
+    /// The call for the descriptor's position says this afterwards.
     pub(crate) position: Option<u64>,
-    /// Others append this right behind.
+    /// Another program appends this right after.
     pub(crate) after: Vec<u8>,
 }
 
-/// The system under a journal: its clock stands until the test moves it, and the test plans what
-/// happens to its writes. Clones are one and the same.
+/// A system under a journal that makes mistakes: its clock stands still until the test moves it,
+/// and the test plans what happens to its writes. A clone is the same system.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultySystem(Arc<Mutex<Plan>>);
 
@@ -259,27 +260,27 @@ impl FaultySystem {
         })))
     }
 
-    /// The next write that nothing is planned for yet goes so.
+    /// Plans what happens to the next write for which nothing is planned.
     pub(crate) fn plan(&self, mishap: Mishap) {
         self.lock().mishaps.push_back(mishap);
     }
 
-    /// What is planned and has not happened is forgotten.
+    /// Forgets what is planned and has not happened.
     pub(crate) fn forget_plan(&self) {
         self.lock().mishaps.clear();
     }
 
-    /// Time passes.
+    /// Moves the clock.
     pub(crate) fn wait(&self, time: Duration) {
         self.lock().now += time;
     }
 
-    /// Others append to the file now.
+    /// Another program appends to the file now.
     pub(crate) fn append(&self, bytes: impl AsRef<[u8]>) {
         self.lock().append(bytes.as_ref());
     }
 
-    /// All that others appended through here: where each piece stood, and its bytes.
+    /// All bytes that another program appended through this system, each piece with its offset.
     pub(crate) fn foreign(&self) -> Vec<(usize, Vec<u8>)> {
         self.lock().foreign.clone()
     }

@@ -1,9 +1,9 @@
 //! A WebSocket: tungstenite reads, and the outbox sends.
 //!
 //! A read gives a message. Meanwhile control frames are answered, errors are answered with a close
-//! code, and silence is answered with a ping. tungstenite also writes while it reads; its frames go to
-//! the outbox, which alone writes to the socket. A frame that finds the socket full is given to the
-//! caller of the read.
+//! code, and silence is answered with a ping. tungstenite also writes while it reads; its frames go
+//! to the outbox, which alone writes to the socket. A frame that finds the socket full is given to
+//! the caller of the read.
 
 use std::{
     io::{self, Read, Write},
@@ -30,12 +30,12 @@ use crate::{
 /// messages are read as fast.
 const READ_BUFFER: usize = 2 << 10;
 
-// The longest control frame fits, with its header, mask and payload (RFC 6455, section 5.5), so that
-// none makes tungstenite allocate.
+// The longest control frame fits, with its header, mask and payload (RFC 6455, section 5.5), so
+// that none makes tungstenite allocate.
 const _: () = assert!(2 + 4 + 125 <= READ_BUFFER);
 
-/// How long a peer may take for the frames before a close frame and for the close frame itself: long
-/// enough for a peer that reads, and short enough for an orderly stop (`server::STOP_TIME`).
+/// How long a peer may take for the frames before a close frame and for the close frame itself:
+/// long enough for a peer that reads, and short enough for an orderly stop (`server::STOP_TIME`).
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// The limits of every connection.
@@ -63,8 +63,8 @@ pub enum Received {
     Binary(Bytes),
     /// No whole message has arrived. Read again to wait for one.
     Nothing,
-    /// A control frame found the socket full, and this is the rest of it. The client has fallen behind;
-    /// the caller must hand it over to a catch-up thread before the next read.
+    /// A control frame found the socket full, and this is the rest of it. The client has fallen
+    /// behind; the caller must hand it over to a catch-up thread before the next read.
     SocketFull(CutFrame),
     /// The connection is over. The caller must pass the reason to [`Connection::finish`].
     Over(Over),
@@ -132,8 +132,8 @@ impl Connection {
     /// Reads the next message. Pings and close frames are answered meanwhile.
     pub fn read(&mut self, wait: Wait) -> Received {
         loop {
-            // One call of tungstenite may read a message and write an answer that the socket cuts. The
-            // message has been given out then; now comes the rest of the answer.
+            // One call of tungstenite may read a message and write an answer that the socket cuts.
+            // The message has been given out then; now comes the rest of the answer.
             if let Some(cut) = self.websocket.get_mut().cut.take() {
                 return Received::SocketFull(cut);
             }
@@ -162,7 +162,8 @@ impl Connection {
         }
     }
 
-    /// Sends a whole control frame or error answer. If it finds the socket full, the next read says so.
+    /// Sends a whole control frame or error answer. If it finds the socket full, the next read says
+    /// so.
     pub fn send(&mut self, frame: &[u8]) {
         let sent = self.outbox().control(frame);
         self.websocket.get_mut().keep_cut(sent);
@@ -189,9 +190,9 @@ impl Connection {
         PingAnswer::Awaited
     }
 
-    /// Ends the connection. Where tungstenite has not told the peer why, this sends a close frame, and
-    /// waits so that the peer can read it. `hand_over` gets the rest of a frame that found the socket
-    /// full.
+    /// Ends the connection. Where tungstenite has not told the peer why, this sends a close frame,
+    /// and waits so that the peer can read it. `hand_over` gets the rest of a frame that found the
+    /// socket full.
     pub fn finish(mut self, over: &Over, hand_over: impl FnOnce(CutFrame)) {
         let goodbye = match over {
             // The peer sent a close frame, and tungstenite answered it.

@@ -1,8 +1,8 @@
 //! What goes over the wire: every envelope and every frame, spelled here and nowhere else.
 //!
-//! A live message is encoded once for all clients. A history is one frame that is read from the file
-//! while it is sent. When a socket takes only a part of a frame, the message in it is not kept in
-//! memory: a [`CutFrame`] or [`HistoryFrame`] knows from which byte on it must be read again.
+//! A live message is encoded once for all clients. A history is one frame that is read from the
+//! file while it is sent. When a socket takes only a part of a frame, the message in it is not kept
+//! in memory: a [`CutFrame`] or [`HistoryFrame`] knows from which byte on it must be read again.
 
 use std::{
     fs::File,
@@ -46,8 +46,8 @@ struct FrameMark {
     offset: u64,
 }
 
-/// How many bytes of memory are kept for the next frames: those of several batches, but not those of
-/// a rare huge one.
+/// How many bytes of memory are kept for the next frames: those of several batches, but not those
+/// of a rare huge one.
 const FRAMES_KEPT: usize = 4 << 20;
 
 impl Frames {
@@ -176,8 +176,8 @@ impl LiveFrames {
         Ok(LiveFrames { messages: stretch.messages()?, times })
     }
 
-    /// Replaces `frames` by the next ones: as many whole frames as it takes for `least` bytes, fewer
-    /// near the end of the stretch, none at its end.
+    /// Replaces `frames` by the next ones: as many whole frames as it takes for `least` bytes,
+    /// fewer near the end of the stretch, none at its end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -267,8 +267,8 @@ impl CutFrame {
 }
 
 /// A `message_history` frame that is read from the file as it is sent. The length in its header is
-/// known from the stretch and its holes; its array is the text of the file with a `,` in the place of
-/// each `\n`.
+/// known from the stretch and its holes; its array is the text of the file with a `,` in the place
+/// of each `\n`.
 #[derive(Clone, Debug)]
 pub struct HistoryFrame {
     stretch: Stretch,
@@ -459,7 +459,8 @@ impl HistoryFrame {
     }
 }
 
-/// Appends the header of an unmasked text frame with a payload of `len` bytes: RFC 6455, section 5.2.
+/// Appends the header of an unmasked text frame with a payload of `len` bytes: RFC 6455, section
+/// 5.2.
 pub fn push_text_header(len: u64, out: &mut Vec<u8>) {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     header.format(len, out).expect("writing a header to memory cannot fail");

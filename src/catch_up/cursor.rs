@@ -1,8 +1,8 @@
 //! How far one client that is behind has come, and its next step.
 //!
 //! A step sends what the socket takes at once, in this order: the rest of a cut frame, the rest of
-//! the history frame, control frames that wait, and the messages that the hub names. What the socket
-//! did not take of a frame is kept as a cut frame, and begins the next step.
+//! the history frame, control frames that wait, and the messages that the hub names. What the
+//! socket did not take of a frame is kept as a cut frame, and begins the next step.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -17,8 +17,8 @@ use crate::{
     wire::{CutFrame, Frames, LiveFrames},
 };
 
-/// How many bytes a step tries to send first, to find out whether the socket takes anything: a whole
-/// block would be read in vain for a socket that takes nothing.
+/// How many bytes a step tries to send first, to find out whether the socket takes anything: a
+/// whole block would be read in vain for a socket that takes nothing.
 const FIRST_SEND: usize = 4 << 10;
 
 /// About how many bytes a client is sent in one step, before the next client has its step. It is so

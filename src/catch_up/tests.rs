@@ -53,14 +53,14 @@ enum Event {
     Start {
         who: usize,
     },
-    /// The same, but with a turn that ends with the first bytes that are taken.
+    /// The same, but the step ends when the socket has taken the first bytes.
     Step {
         who: usize,
     },
     Leave {
         who: usize,
     },
-    /// The hub serves so many in turn.
+    /// So many clients have their turn.
     Serve {
         turns: usize,
     },
@@ -91,14 +91,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// How it ends.
+/// How a chat ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Quiet,
     Stop,
 }
 
-/// One client, and what it is owed.
+/// One client, and what it must be sent.
 struct Party {
     client: ClientId,
     outbox: Arc<Outbox>,
@@ -111,13 +111,14 @@ struct Party {
     left: bool,
 }
 
-/// One turn of a cursor, of so many bytes, on a thread of its own, since it waits for the hub.
+/// A cursor that makes one step of so many bytes. It does so on a thread of its own, since it waits
+/// for the hub.
 type Job = (Cursor, usize);
 
 /// More than any client here is sent.
 const ALL: usize = usize::MAX;
 
-/// A chat whose hub and catch-ups are driven by hand, each step in the order that the test says.
+/// A chat whose hub and cursors make their steps in the order that the test says.
 struct Chat {
     dir: Dir,
     hub: Hub,
@@ -130,7 +131,7 @@ struct Chat {
     jobs: Sender<Job>,
     done: Receiver<(Cursor, io::Result<Progress>)>,
     said: usize,
-    /// What happens while the hub is asked the next time.
+    /// The events that happen while a cursor asks the hub the next time.
     meanwhile: Vec<Event>,
 }
 
@@ -187,10 +188,10 @@ impl Chat {
                 self.hub.step(self.commands.try_iter()).expect("the file is fine");
             }
         }
-        self.take_over_the_fallen();
+        self.take_over_clients_that_fell_behind();
     }
 
-    /// What can happen at any time, whatever the hub is about to do.
+    /// Lets an event happen that can happen at any time, whatever the hub is about to do.
     fn small(&mut self, event: Event) {
         match event {
             Event::Post { sizes } => {
@@ -209,7 +210,7 @@ impl Chat {
             Event::Control { who, size } => {
                 let said = self.said;
                 let Some(party) = self.parties.get_mut(who) else { return };
-                // So that no answer is dropped because too many wait.
+                // A long answer would be dropped if too many wait.
                 let size = if party.outbox.is_behind() { 0 } else { size };
                 let words = format!("{said}-{}{}", party.controls.len(), "z".repeat(size));
                 let frame = ErrorAnswer::NotJson.frame(&words);
@@ -297,7 +298,9 @@ impl Chat {
                     let (cursor, sent) = done.expect("the helper is there");
                     match sent {
                         Ok(Progress::Done) => {}
-                        Ok(Progress::Some | Progress::None) => self.parties[who].cursor = Some(cursor),
+                        Ok(Progress::Some | Progress::None) => {
+                            self.parties[who].cursor = Some(cursor);
+                        }
                         Err(_) => cursor.outbox().abort(),
                     }
                     return;
@@ -306,12 +309,12 @@ impl Chat {
         }
     }
 
-    /// As the threads of a server would.
-    fn take_over_the_fallen(&mut self) {
+    /// Takes over clients that fell behind, as the threads of a server do.
+    fn take_over_clients_that_fell_behind(&mut self) {
         for behind in self.fell_behind.try_iter() {
             let party = self.parties.iter_mut().find(|party| party.client == behind.client);
             let party = party.expect("a client of ours");
-            assert!(party.cursor.is_none(), "two at a time would write to one socket");
+            assert!(party.cursor.is_none(), "two threads at a time would write to one socket");
             party.cursor = Some(Cursor::new(behind));
         }
     }
@@ -324,13 +327,13 @@ impl Chat {
                 self.parties[who].peer.read(usize::MAX);
                 self.go_on(who, ALL);
             }
-            self.take_over_the_fallen();
+            self.take_over_clients_that_fell_behind();
             let mut parties = self.parties.iter_mut().take(who.end).skip(who.start);
             if parties.all(|party| party.cursor.is_none()) {
                 return;
             }
         }
-        panic!("somebody never caught up");
+        panic!("a client never caught up");
     }
 
     /// The messages of the file as it is now, by their line numbers.
@@ -342,7 +345,7 @@ impl Chat {
     }
 }
 
-/// What must have become of one party's stream, byte by byte; returns the times it was told.
+/// Checks all bytes that a client was sent; returns the times of messages that it was told.
 fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<u64, u64> {
     let bytes = party.peer.bytes.strip_prefix(b"HTTP/1.1 101 \r\n\r\n").expect("the handshake");
     let (mut frames, rest) = frames_in(bytes);
@@ -374,9 +377,9 @@ fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<
         times.insert(*id, ts.strip_suffix('}').expect(tail).parse().expect(tail));
     }
     if end == End::Quiet && !party.left {
-        assert_eq!(expected.next(), None, "nobody misses anything");
+        assert_eq!(expected.next(), None, "no client misses a message");
         assert!(answers == party.controls, "every answer, in order");
-        assert!(!party.outbox.is_behind(), "everybody is live in the end");
+        assert!(!party.outbox.is_behind(), "all clients are live in the end");
     } else {
         assert!(party.controls.starts_with(&answers));
     }
@@ -386,8 +389,8 @@ fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<
 proptest! {
     #![proptest_config(tries(96))]
 
-    /// Whoever reads, however slowly, has each message exactly once and in order, from its history
-    /// frame on, and every byte is part of a whole frame.
+    /// A client that reads, however slowly, gets each message exactly once and in order, from its
+    /// history frame on, and every byte is part of a whole frame.
     #[test]
     fn a_slow_client_misses_nothing_and_hears_nothing_twice(
         first in prop_oneof![
@@ -406,15 +409,15 @@ proptest! {
             chat.happens(event);
         }
         chat.meanwhile.clear();
-        // Whatever others left without an end gets one, and is heard.
+        // A foreign line without an end gets one, and is heard.
         chat.happens(Event::Foreign { bytes: "\n" });
         chat.happens(Event::Tick);
         chat.hub.deliver(|| false);
-        chat.take_over_the_fallen();
+        chat.take_over_clients_that_fell_behind();
         if end == End::Stop {
             chat.handle.stop();
             chat.hub.step(chat.commands.try_iter()).expect("the file is fine");
-            chat.take_over_the_fallen();
+            chat.take_over_clients_that_fell_behind();
         }
         chat.settle(0..4);
         chat.parties.iter_mut().for_each(|party| party.peer.read(usize::MAX));
@@ -423,7 +426,7 @@ proptest! {
         let mut times = HashMap::new();
         for party in &chat.parties {
             for (id, ts) in check(party, &messages, end) {
-                prop_assert_eq!(*times.entry(id).or_insert(ts), ts, "one time for everybody");
+                prop_assert_eq!(*times.entry(id).or_insert(ts), ts, "all are told the same time");
             }
         }
         let mut by_id: Vec<_> = times.into_iter().collect();
@@ -432,7 +435,8 @@ proptest! {
     }
 }
 
-/// A client whose socket is full with a part of frame 1, or with frame 1 whole; and what comes next.
+/// A client whose socket is full: it has taken a part of frame 1, or all of it and no byte of the
+/// next frame.
 fn full(chat: &mut Chat, first: usize) -> (Cursor, Peer) {
     let (socket, peer) = pair(4096);
     let outbox = Arc::new(Outbox::new(socket));
@@ -449,7 +453,7 @@ fn full(chat: &mut Chat, first: usize) -> (Cursor, Peer) {
 }
 
 #[test]
-fn a_client_that_stalls_within_a_frame_is_closed_without_a_word() {
+fn a_client_that_stalls_within_a_frame_is_closed_without_a_close_frame() {
     let mut chat = Chat::new("");
     let (cursor, mut peer) = full(&mut chat, 100_000);
     peer.read(usize::MAX);
@@ -475,7 +479,7 @@ fn a_client_that_stalls_between_frames_is_told_to_come_back() {
 }
 
 #[test]
-fn a_client_that_is_gone_while_it_catches_up_is_let_go() {
+fn a_client_that_leaves_while_it_catches_up_is_forgotten() {
     let mut chat = Chat::new("1\n");
     chat.join(4096, None, None);
     let party = &mut chat.parties[0];

@@ -2,7 +2,7 @@ use clap::{CommandFactory, FromArgMatches, builder::Resettable};
 
 use super::*;
 
-/// Parses flags as if no variable were set, whatever whoever runs the tests has set.
+/// Parses flags as if no environment variable were set.
 fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
     let command = Config::command().mut_args(|flag| flag.env(Resettable::Reset));
     let matches = command.try_get_matches_from(["txtcord"].iter().chain(flags))?;

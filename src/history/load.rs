@@ -19,15 +19,15 @@ use crate::{
     message,
 };
 
-/// The length of a part, in bytes: so short that all threads end at about the same time, and so long
-/// that taking the next one costs nothing beside it.
+/// The length of a part, in bytes: so short that all threads end at about the same time, and so
+/// long that taking the next one costs nothing beside it.
 pub(super) const PART: u64 = 1 << 20;
 
 /// How many bytes a thread reads with one call: enough that the calls cost little.
 const READ: usize = 128 << 10;
 
-/// The lines from `start`, where line 1 begins, up to `end`: one index for each part, in the order of
-/// the file.
+/// The lines from `start`, where line 1 begins, up to `end`: one index for each part, in the order
+/// of the file.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -160,8 +160,8 @@ impl Messages {
     }
 }
 
-/// Reads the messages of a stretch as they stand in the file: every byte of their lines but the last
-/// `\n`, and no byte of a hole.
+/// Reads the messages of a stretch as they stand in the file: every byte of their lines but the
+/// last `\n`, and no byte of a hole.
 #[derive(Clone, Debug)]
 pub struct MessageText {
     file: Arc<File>,

@@ -16,7 +16,7 @@ use crate::{
 const LIMIT: usize = 60_000;
 const EPOCH: &str = "9f2c1a7b55d0e813";
 
-/// A file as the history should see it, worked out the slow way.
+/// A file, and all that the history should find in it, worked out in a slow and simple way.
 #[derive(Clone, Debug)]
 struct Model {
     /// The file.
@@ -33,7 +33,7 @@ enum Kind {
     Hole,
 }
 
-/// What becomes of a line, told apart by how it is made and not by a parser.
+/// How a line is made. That decides whether it holds a message, so the test needs no parser.
 #[derive(Clone, Debug)]
 enum Made {
     Message(usize),
@@ -158,7 +158,8 @@ impl Model {
         }
     }
 
-    /// Where the answer to a client begins, and what it is told about that.
+    /// The id with which the answer to a client begins, and whether the client is told that it
+    /// resumes.
     fn resumed(&self, resume: &Resume) -> (u64, Option<bool>) {
         let limited = self.limited(resume.limit);
         let Some(after) = resume.after else { return (limited, None) };
@@ -184,7 +185,7 @@ impl Model {
     }
 }
 
-/// All that a frame gives, block by block.
+/// All bytes of a frame, read block by block.
 fn stream(mut frame: HistoryFrame) -> Vec<u8> {
     let mut all = Vec::new();
     let mut block = Vec::new();
@@ -214,7 +215,7 @@ fn read(stretch: Stretch) -> Vec<(u64, Vec<u8>)> {
     all
 }
 
-/// Checks everything that can be asked of a history against the slow way.
+/// Compares all that a history can be asked with the model.
 fn check(history: &History, model: &Model) {
     let last_id = model.last_id();
     assert_eq!(history.last_id(), last_id);
@@ -241,7 +242,7 @@ fn check_snapshot(history: &History, model: &Model, resume: &Resume) {
     let frame = HistoryFrame::new(snapshot).expect("the file can be read");
     let streamed = stream(frame.clone());
     assert!(streamed == frame_of(TEXT, &payload), "the frame for {resume:?}");
-    // A socket may take any part of what it is offered.
+    // A socket may take any number of the bytes that it is offered.
     for step in [1, 7, streamed.len() / 3 + 1] {
         let mut frame = frame.clone();
         let mut taken = 0;
@@ -276,12 +277,12 @@ proptest! {
     #![proptest_config(tries(48))]
 
     #[test]
-    fn a_loaded_file_is_what_a_slow_reader_finds_in_it(model in model()) {
+    fn a_loaded_file_has_the_lines_that_a_slow_reader_finds(model in model()) {
         check(&model.load(), &model);
     }
 
     #[test]
-    fn lines_taken_in_one_by_one_are_as_if_loaded(
+    fn lines_that_are_taken_in_one_by_one_are_the_same_as_loaded_ones(
         model in model(),
         loaded in any::<prop::sample::Index>(),
     ) {
@@ -322,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn a_window_is_cut_at_both_ends_and_to_its_limit(
+    fn a_window_keeps_to_both_ids_and_to_its_limit(
         model in model(),
         asked in prop::collection::vec(
             (prop::option::of(0..40u64), prop::option::of(0..40u64), prop::option::of(0..12u64)), 12),
@@ -352,7 +353,7 @@ proptest! {
     }
 
     #[test]
-    fn who_is_behind_gets_every_message_of_a_stretch_once_with_its_time(
+    fn a_client_that_is_behind_gets_every_message_of_a_stretch_once_with_its_time(
         model in model(),
         from in any::<prop::sample::Index>(),
         step in 1..9u64,
@@ -392,7 +393,7 @@ proptest! {
 }
 
 #[test]
-fn the_original_history_is_one_frame_of_json() {
+fn the_history_of_the_seed_is_one_frame_of_json() {
     let seed = include_bytes!("../../tests/support/seed.txt");
     let history = History::load(crate::testing::file_of(seed), seed.len() as u64, LIMIT).unwrap();
     let frame = HistoryFrame::new(snapshot_of(&history, &Resume::default())).unwrap();
@@ -405,7 +406,7 @@ fn the_original_history_is_one_frame_of_json() {
 }
 
 #[test]
-fn no_history_is_an_empty_array_from_1_to_0() {
+fn an_empty_history_is_an_empty_array_from_1_to_0() {
     for head in [&b""[..], BOM] {
         let model = Model::new(head, &[]);
         let expected = br#"{"type":"message_history","data":[],"first_id":1,"last_id":0,"epoch":"#;
@@ -425,7 +426,7 @@ fn a_file_of_holes_alone_names_them_all() {
 }
 
 #[test]
-fn all_processors_together_find_what_one_finds() {
+fn all_processors_together_find_the_same_lines_as_one() {
     // Lines of all lengths, one over three parts, and one that ends right where a part does.
     let mut made: Vec<Made> = (0..5_000).map(|at| Made::Message(at * 37 % 500)).collect();
     made.insert(900, Made::Junk(3 << 20));
@@ -467,7 +468,7 @@ fn all_processors_together_find_what_one_finds() {
 
 #[test]
 fn a_part_in_the_middle_of_a_long_line_is_not_read_beyond_its_own_end() {
-    // Else a file that is one long line is read again and again, once for each of its parts.
+    // Otherwise a file with one long line would be read again for each of its parts.
     let bytes = vec![b'x'; 64 << 10];
     let file = crate::testing::file_of(&bytes);
     let end = bytes.len() as u64;
@@ -477,7 +478,7 @@ fn a_part_in_the_middle_of_a_long_line_is_not_read_beyond_its_own_end() {
 }
 
 #[test]
-fn stretches_go_on_without_a_gap_and_none_is_much_longer_than_it_should() {
+fn stretches_follow_each_other_without_a_gap_and_none_is_much_too_long() {
     let line = format!("{:>1000}\n", 7);
     let count = 3 * STRETCH_BYTES / line.len() as u64;
     let file = crate::testing::file_of(line.repeat(count as usize).as_bytes());
@@ -510,7 +511,7 @@ fn a_stretch_has_at_least_one_line_however_long() {
 }
 
 #[test]
-fn memory_is_a_mark_for_every_stretch_of_the_file() {
+fn the_index_has_one_mark_for_every_so_many_bytes_of_the_file() {
     let mut index = Index::new(0);
     for _ in 0..100_000 {
         index.push_line(100);

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_times_are_forgotten_and_nothing_is_said_of_their_messages() {
+    fn the_oldest_times_are_forgotten_and_their_messages_have_none() {
         let mut times = Times::default();
         for id in 1..=TIMES as u64 + 10 {
             times.push(id, id * 2);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_times_of_a_stretch_are_those_of_its_lines() {
+    fn a_stretch_has_the_times_of_its_messages() {
         let text = "1\n".repeat(30);
         let history = History::load(file_of(text.as_bytes()), text.len() as u64, 100).unwrap();
         let mut times = Times::default();

@@ -1,8 +1,8 @@
 //! How messages become part of the history, in two steps.
 //!
-//! *Propose* writes the posts to the text file, which decides the order of all lines: other programs
-//! append to it, too. *Apply* takes in lines whose place is decided, and gives them their ids, their
-//! times and their frames. Foreign lines need this step alone.
+//! *Propose* writes the posts to the text file, which decides the order of all lines: other
+//! programs append to it, too. *Apply* takes in lines whose place is decided, and gives them their
+//! ids, their times and their frames. Foreign lines need this step alone.
 //!
 //! The messages of a batch always stand together in the file, in the order of the posts, each once.
 
@@ -50,8 +50,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Appends posts to the file and applies them where they stand then. Returns the id of the first
-    /// message, or `None` when the disk has no room; nothing of the posts is in the file then.
+    /// Appends posts to the file and applies them where they stand then. Returns the id of the
+    /// first message, or `None` when the disk has no room; nothing of the posts is in the file
+    /// then.
     ///
     /// The file had `size` bytes a moment ago. If it did not end with a whole line, another program
     /// has begun one: our `\n` ends that line, so that our first message is not glued to it.
@@ -146,8 +147,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Applies the next line of the file and returns its id. It has `len` bytes with its `\n`. If it is
-    /// no hole, `message` has the message and the number of bytes before it on the line.
+    /// Applies the next line of the file and returns its id. It has `len` bytes with its `\n`. If
+    /// it is no hole, `message` has the message and the number of bytes before it on the line.
     fn apply(&mut self, len: u64, message: Option<(&[u8], u64)>, ts: u64) -> u64 {
         if self.history.end() == self.shown_end {
             // This is the first line after those that have been shown.

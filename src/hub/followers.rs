@@ -1,5 +1,5 @@
-//! The followers: HTTP requests that stream messages as they come. The hub wakes each when there are
-//! new messages, and the request then reads them itself.
+//! The followers: HTTP requests that stream messages as they come. The hub wakes each when there
+//! are new messages, and the request then reads them itself.
 
 use crossbeam_channel::{Sender, TrySendError};
 
@@ -11,8 +11,8 @@ const UNCHECKED: usize = 64;
 #[derive(Debug)]
 pub(super) struct Followers {
     wake: Vec<Sender<()>>,
-    /// With more followers than this, the hub looks which are gone. It doubles with their number, so
-    /// that adding one stays cheap.
+    /// With more followers than this, the hub looks which are gone. It doubles with their number,
+    /// so that adding one stays cheap.
     check_above: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Which lines our write has made in a file to which other programs append, too.
 //!
-//! [`place`] is a pure function, so that its cases can be read and tried one by one. It looks at our
-//! write alone: the whole lines before and after it are foreign.
+//! [`place`] is a pure function, so that its cases can be read and tried one by one. It looks at
+//! our write alone: the whole lines before and after it are foreign.
 
 /// One line that our write made or ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub(super) enum Placed<'a> {
 pub(super) struct Glued;
 
 /// The lines that our write made. `written` is what we appended: messages, each with its `\n`, and
-/// perhaps one more `\n` before them. `begun` is the number of bytes between the last whole line and
-/// our write.
+/// perhaps one more `\n` before them. `begun` is the number of bytes between the last whole line
+/// and our write.
 ///
 /// | a foreign line was begun | we wrote | our write made |
 /// |---|---|---|
@@ -32,8 +32,8 @@ pub(super) struct Glued;
 /// We write the `\n` when a look at the file found that a foreign line was begun. The last case is
 /// rare: that line was begun between our look and our write. None of our messages may stay there
 /// then, or our first message would have to follow the others. They have not been shown yet, so the
-/// hub takes them all back and writes them again with a `\n` before them, which keeps them from being
-/// glued to any line.
+/// hub takes them all back and writes them again with a `\n` before them, which keeps them from
+/// being glued to any line.
 pub(super) fn place(begun: u64, written: &[u8]) -> Result<impl Iterator<Item = Placed<'_>>, Glued> {
     let (end, messages) = match (begun, written.strip_prefix(b"\n")) {
         (0, None) => (None, written),

@@ -18,7 +18,7 @@ const ROOMY: usize = 1 << 20;
 /// A hub without a thread, fed by hand.
 pub(super) struct House {
     pub(super) dir: Dir,
-    /// What is under its journal.
+    /// The system under its journal.
     pub(super) system: FaultySystem,
     pub(super) hub: Hub,
     pub(super) handle: HubHandle,
@@ -27,7 +27,7 @@ pub(super) struct House {
     fell_behind: Receiver<Behind>,
 }
 
-/// A client of it that is live, and what it has been sent.
+/// A client of this hub, and its peer, which has what the client was sent.
 pub(super) struct Guest {
     pub(super) id: ClientId,
     outbox: Arc<Outbox>,
@@ -75,7 +75,7 @@ impl House {
         self.catch_up_from(guest, None)
     }
 
-    /// What comes next for a client that has been sent everything before `next_id`.
+    /// The next step for a client that has been sent all messages before `next_id`.
     fn catch_up_from(&mut self, guest: &Guest, next_id: Option<u64>) -> NextStep {
         self.ask(|reply| Command::NextStep { client: guest.id, next_id, reply })
     }
@@ -96,7 +96,7 @@ impl House {
         self.hub.deliver(|| false);
     }
 
-    /// Says something, and serves so many in turn.
+    /// Says something, and lets so many clients have their turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, lines.into()).expect("a hub");
         self.hub.step(self.commands.try_iter()).expect("the file is fine");
@@ -112,7 +112,7 @@ impl House {
         self.hub.deliver(|| false);
     }
 
-    /// What a server that starts on the file now would find.
+    /// The history that a server would find if it started on the file now.
     pub(super) fn reload(&self) -> History {
         let file = std::fs::File::open(self.dir.file()).expect("a file");
         History::load(Arc::new(file), self.dir.read().len() as u64, LIMIT).expect("it can be read")
@@ -120,7 +120,7 @@ impl House {
 }
 
 impl Guest {
-    /// What was heard since the last time: the ids and texts of messages.
+    /// The ids and texts of the messages that the client heard since the last time.
     pub(super) fn hears(&mut self) -> Vec<(u64, String)> {
         self.frames().iter().map(|frame| heard(frame).0).collect()
     }
@@ -157,7 +157,7 @@ pub(super) fn texts(messages: &[(u64, &str)]) -> Vec<(u64, String)> {
 }
 
 #[test]
-fn everybody_hears_what_is_said_the_speaker_included_once_it_is_in_the_file() {
+fn all_clients_hear_a_message_once_it_is_in_the_file_and_the_speaker_too() {
     let mut house = House::new("1\n");
     let (mut ann, mut bob) = (house.live(), house.live());
     house.say(&ann, "\"a\"\n\"b\"\n");
@@ -168,7 +168,7 @@ fn everybody_hears_what_is_said_the_speaker_included_once_it_is_in_the_file() {
 }
 
 #[test]
-fn what_waits_is_one_batch_in_the_order_of_the_queue() {
+fn posts_that_wait_are_one_batch_in_the_order_of_the_queue() {
     let mut house = House::new("");
     let (mut ann, bob) = (house.live(), house.live());
     for (guest, line) in [(&ann, "1\n"), (&bob, "2\n"), (&ann, "3\n")] {
@@ -179,7 +179,7 @@ fn what_waits_is_one_batch_in_the_order_of_the_queue() {
 }
 
 #[test]
-fn who_speaks_hears_it_before_the_others_do() {
+fn a_speaker_hears_its_message_before_the_other_clients_do() {
     let mut house = House::new("");
     let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
     house.say_to(0, &bob, "1\n");
@@ -191,7 +191,7 @@ fn who_speaks_hears_it_before_the_others_do() {
 }
 
 #[test]
-fn what_is_said_during_a_round_joins_it() {
+fn a_message_that_comes_during_a_round_joins_it() {
     let mut house = House::new("");
     let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
     house.say_to(2, &ann, "1\n");
@@ -204,11 +204,11 @@ fn what_is_said_during_a_round_joins_it() {
 }
 
 #[test]
-fn who_comes_or_goes_during_a_round_takes_nobodys_turn() {
+fn a_client_that_joins_or_leaves_during_a_round_takes_no_other_clients_turn() {
     for (served, leaver) in (0..5).flat_map(|served| (0..5).map(move |leaver| (served, leaver))) {
         let mut house = House::new("");
         let mut guests: Vec<_> = (0..5).map(|_| house.live()).collect();
-        // So that the round begins anywhere.
+        // This lets the round begin with any client.
         house.say_to(served, &guests[0], "1\n");
         house.say_to(served, &guests[0], "2\n");
         house.handle.leave(guests.remove(leaver).id);
@@ -235,10 +235,10 @@ fn a_client_that_lacks_much_is_served_before_more_is_taken_in() {
         for _ in 0..count {
             house.say_to(0, &ann, &line);
         }
-        // Ann's turn, and then as many as must be.
+        // Ann has her turn, and Bob only if he lacks too much.
         house.serve(1);
         assert_eq!(bob.hears().len(), if is_ended { count } else { 0 });
-        // What everybody has is forgotten, so there is room again.
+        // Frames that all clients have are forgotten.
         house.step();
         house.say_to(1, &bob, "1\n");
         assert!(house.hub.fanout.bytes() < 100);
@@ -246,17 +246,17 @@ fn a_client_that_lacks_much_is_served_before_more_is_taken_in() {
 }
 
 #[test]
-fn what_all_have_is_forgotten_while_the_round_goes_on() {
+fn frames_that_all_clients_have_are_forgotten_while_the_round_goes_on() {
     const COUNT: u64 = 1000;
     let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
     let mut house = House::new("");
     let mut guests = [house.live(), house.live(), house.live()];
     let mut heard = [0; 3];
     for said in 0..COUNT {
-        // Always one turn short of everybody having everything.
+        // One turn is always missing until all clients have all messages.
         house.say_to(1, &guests[0], &line);
         assert!(house.hub.fanout.bytes() < 80 << 10, "after {said}");
-        // One comes and goes, at any place of the round.
+        // A client joins and leaves, at any place of the round.
         if said % 7 == 0 {
             let passing = house.live();
             house.handle.leave(passing.id);
@@ -275,7 +275,7 @@ fn what_all_have_is_forgotten_while_the_round_goes_on() {
 }
 
 #[test]
-fn a_batch_is_bounded_and_the_rest_waits_for_the_next() {
+fn a_batch_has_a_limit_and_further_commands_wait_for_the_next() {
     let mut house = House::new("");
     let ann = house.live();
     let post = |lines: &str| {
@@ -292,14 +292,14 @@ fn a_batch_is_bounded_and_the_rest_waits_for_the_next() {
 }
 
 #[test]
-fn who_joins_has_everything_in_the_history_or_live_and_nothing_twice() {
+fn a_client_that_joins_has_every_message_in_the_history_or_live_and_none_twice() {
     let mut house = House::new("");
     let ann = house.live();
-    // In one turn with what is said.
+    // Bob joins in one batch with message 1.
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
     let (mut bob, snapshot) = house.join_in_one_batch();
     assert_eq!(snapshot.stretch.last_id, 1);
-    // While the history is on its way.
+    // More is said while the history is on its way to him.
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
     assert_eq!(bob.hears(), []);
@@ -326,7 +326,7 @@ impl House {
 }
 
 #[test]
-fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cut() {
+fn a_client_that_falls_behind_is_handed_over_once_with_its_cut_frame() {
     let mut house = House::new("");
     let ann = house.live();
     let (bob, _) = house.join(4096);
@@ -344,7 +344,7 @@ fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cu
         panic!("it lacks 3")
     };
     assert_eq!((stretch.first_id, stretch.last_id), (3, 4));
-    // An answer of its own waits to be sent.
+    // A control frame waits to be sent.
     assert_eq!(bob.outbox.control(b"12"), ControlOutcome::Done);
     assert!(matches!(house.catch_up_from(&bob, Some(5)), NextStep::ControlFrames));
     bob.outbox.take_waiting(&mut Vec::new());
@@ -353,7 +353,7 @@ fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cu
 }
 
 #[test]
-fn a_client_whose_own_thread_found_the_socket_full_lacks_what_was_said_since() {
+fn a_client_whose_own_thread_found_the_socket_full_lacks_the_messages_since_then() {
     let mut house = House::new("");
     let ann = house.live();
     let (mut bob, _) = house.join(4096);
@@ -395,7 +395,7 @@ fn the_hub_ends_when_the_last_handle_is_dropped() {
 }
 
 #[test]
-fn who_left_hears_nothing_and_the_others_go_on() {
+fn a_client_that_left_hears_nothing_and_the_other_clients_go_on() {
     let mut house = House::new("");
     let (mut ann, mut bob, mut eve) = (house.live(), house.live(), house.live());
     house.handle.leave(bob.id);
@@ -403,14 +403,14 @@ fn who_left_hears_nothing_and_the_others_go_on() {
     house.say(&eve, "1\n");
     assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
     assert_eq!(house.hub.status().clients, 2);
-    // Who is not there gets no answer, and its thread ends.
+    // A client that the hub does not know gets no answer, and its thread ends.
     let (reply, answer) = bounded(1);
     house.hub.step(iter::once(Command::NextStep { client: bob.id, next_id: None, reply })).unwrap();
     assert!(answer.recv().is_err());
 }
 
 #[test]
-fn what_others_append_is_heard_in_its_place() {
+fn a_foreign_message_is_heard_in_its_place() {
     #[track_caller]
     fn check(foreign: &[&str], said: &str, expected: &[(u64, &str)]) {
         let mut house = House::new("");
@@ -425,21 +425,21 @@ fn what_others_append_is_heard_in_its_place() {
     }
     check(&["{\"cron\":1}\n"], "1\n", &[(1, "{\"cron\":1}"), (2, "1")]);
     check(&["junk\n", "\n", "[]\r\n"], "1\n", &[(3, "[]"), (4, "1")]);
-    // In two parts.
+    // A line comes in two parts.
     check(&["{\"cron\"", ":1}\n"], "1\n", &[(1, "{\"cron\":1}"), (2, "1")]);
-    // Without an end.
+    // A line has no end.
     check(&["{\"cron\":1}"], "1\n", &[(1, "{\"cron\":1}"), (2, "1")]);
     check(&["{\"cron\""], "1\n2\n", &[(2, "1"), (3, "2")]);
-    // With a byte order mark at the very start, and only there.
+    // A byte order mark is left out at the very start of the file, and only there.
     check(&["\u{feff}{}\n\u{feff}{}\n"], "1\n", &[(1, "{}"), (3, "1")]);
     check(&["\u{feff}"], "1\n", &[(2, "1")]);
-    // Too long for a message.
+    // A line is too long for a message.
     let long = format!("\"{}\"\n", "x".repeat(LIMIT));
     check(&[&long], "1\n", &[(2, "1")]);
 }
 
 #[test]
-fn much_that_others_append_is_sent_in_parts_and_kept_no_longer() {
+fn many_foreign_lines_are_sent_in_parts_and_their_frames_forgotten() {
     let mut house = House::new("");
     let mut ann = house.live();
     let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
@@ -464,7 +464,7 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     house.step();
     let refusals = |guest: &mut Guest| {
         let mut frames = guest.frames();
-        // What others had appended is heard all the same.
+        // The foreign message is heard all the same.
         let news = frames.iter().position(|frame| frame.payload.starts_with(b"{\"type\":\"new"));
         assert_eq!(heard(&frames.remove(news.expect("message 2"))).0, (2, "7".to_owned()));
         let is_refusal = |frame: &Seen| {
@@ -477,12 +477,12 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     assert_eq!((refusals(&mut ann), refusals(&mut bob), refusals(&mut eve)), (2, 1, 0));
     assert_eq!(file.metadata().unwrap().len(), filled);
     assert_eq!(house.hub.history.end(), filled);
-    // The server stays up, and who joins gets what there is.
+    // The server goes on, and a client that joins gets the history.
     assert_eq!(house.join(ROOMY).1.stretch.last_id, 2);
 }
 
 #[test]
-fn nothing_is_shown_of_a_file_that_was_taken_away() {
+fn no_message_is_shown_after_the_file_was_removed_or_cut() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
@@ -498,7 +498,7 @@ fn nothing_is_shown_of_a_file_that_was_taken_away() {
 }
 
 #[test]
-fn when_the_file_fails_everybody_is_told_and_the_hub_ends() {
+fn all_clients_are_told_when_the_file_fails_and_the_hub_ends() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
@@ -510,11 +510,11 @@ fn when_the_file_fails_everybody_is_told_and_the_hub_ends() {
 }
 
 #[test]
-fn what_one_was_shown_all_are_shown_before_a_server_ends() {
+fn a_message_that_one_client_was_shown_is_sent_to_all_before_the_server_ends() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
-    // What was on its way to the disk when that failed is shown to nobody.
+    // A message that was not synced when the file failed is shown to no client.
     house.hub.fanout.push(b"2", 0, 2, 0);
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
@@ -541,7 +541,7 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
 }
 
 #[test]
-fn a_server_that_stops_takes_nothing_more_and_says_so() {
+fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
     // A post that came before the stop is taken, and one that came after it is not.
@@ -559,13 +559,13 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
     house.step();
     house.say(&bob, "2\n");
     assert_eq!(house.dir.read(), b"1\n");
-    // Who joins now gets the history and a close.
+    // A client that joins now gets the history and a close frame.
     let (eve, snapshot) = house.join(ROOMY);
     assert_eq!(snapshot.stretch.last_id, 1);
     let mut waiting = Vec::new();
     eve.outbox.take_waiting(&mut waiting);
     assert_eq!(frames_in(&waiting).0[0].payload[..2], come_back);
-    // Who waits for ids is answered.
+    // A request that posts now is answered.
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
     house.hub.step(iter::once(Command::Post(Post { by, lines: b"3\n".to_vec() }))).unwrap();
@@ -573,7 +573,7 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
 }
 
 #[test]
-fn the_hub_ends_when_the_last_handle_is_gone_and_notes_where_it_was() {
+fn the_hub_ends_when_the_last_handle_is_gone_and_notes_how_far_the_numbering_came() {
     let mut house = House::new("");
     let ann = house.live();
     let House { dir, hub, handle, commands, .. } = house;
@@ -601,7 +601,7 @@ fn time_never_goes_back_within_a_run() {
 }
 
 #[test]
-fn who_asks_for_the_ids_gets_those_of_the_lines_in_the_file() {
+fn a_request_gets_the_ids_of_its_lines_in_the_file() {
     let mut house = House::new("1\n");
     let ann = house.live();
     house.dir.append("foreign\n");
@@ -616,7 +616,7 @@ fn who_asks_for_the_ids_gets_those_of_the_lines_in_the_file() {
 }
 
 #[test]
-fn the_same_key_stores_once_and_answers_alike() {
+fn posts_with_the_same_key_are_stored_once_and_answered_alike() {
     let mut house = House::new("");
     let mut ask = |keys: &[&str]| {
         let (posts, answers): (Vec<_>, Vec<_>) = keys
@@ -639,12 +639,12 @@ fn the_same_key_stores_once_and_answers_alike() {
     for keys in many.chunks(BATCH_COMMANDS) {
         ask(keys);
     }
-    // The oldest are forgotten.
+    // The oldest key has been forgotten.
     assert_eq!(ask(&["a"]), [3 + many.len() as u64 + 1]);
 }
 
 #[test]
-fn a_client_that_catches_up_is_live_even_when_every_turn_brings_more() {
+fn a_client_that_catches_up_becomes_live_even_when_every_batch_brings_more() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     let (mut bob, _) = house.join(ROOMY);

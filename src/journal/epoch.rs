@@ -1,9 +1,9 @@
 //! The epoch, which is the name of a file's numbering, and the lock file that keeps it.
 //!
-//! The lock file holds the lock and one line of text, the *record*: the epoch, how far the numbering
-//! has come, and a hash of the last bytes that were numbered. A start that finds all of this true of
-//! the text file keeps the epoch. Any other start begins a new one, since the same ids may mean other
-//! messages.
+//! The lock file holds the lock and one line of text, the *record*: the epoch, how far the
+//! numbering has come, and a hash of the last bytes that were numbered. A start that finds all of
+//! this true of the text file keeps the epoch. Any other start begins a new one, since the same ids
+//! may mean other messages.
 
 use std::{
     fmt,
@@ -16,11 +16,12 @@ use std::{
 
 use crate::history::History;
 
-/// How many bytes at the end of the file are hashed: a page, which is read at once and tells two files
-/// apart.
+/// How many bytes at the end of the file are hashed: a page, which is read at once and tells two
+/// files apart.
 pub(super) const TAIL: u64 = 4096;
 
-/// The most bytes of the lock file that are read. A record that the server wrote has fewer than 150.
+/// The most bytes of the lock file that are read. A record that the server wrote has fewer than
+/// 150.
 const RECORD_LIMIT: u64 = 1024;
 
 /// The epoch of an open file, and its lock file.
@@ -34,9 +35,9 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    /// Takes the epoch of the record, if the text file still begins with all lines that were numbered
-    /// under it; otherwise a new one. Afterwards the epoch is on disk, so that it lives as long as the
-    /// ids that clients are told under it.
+    /// Takes the epoch of the record, if the text file still begins with all lines that were
+    /// numbered under it; otherwise a new one. Afterwards the epoch is on disk, so that it lives as
+    /// long as the ids that clients are told under it.
     pub(super) fn open(
         lock_file: File,
         record: Option<Record>,
@@ -94,8 +95,8 @@ impl Record {
         Record::parse(&text)
     }
 
-    /// The committed end when the record was written. With `--fsync always`, all bytes before it were
-    /// on disk.
+    /// The committed end when the record was written. With `--fsync always`, all bytes before it
+    /// were on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

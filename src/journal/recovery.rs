@@ -1,8 +1,8 @@
 //! Opens the text file: takes the lock, then repairs what a crash or an editor left.
 //!
 //! Nothing that could be a message is deleted, no state of the file stops the start, and nothing is
-//! changed before the lock is held. Afterwards the file ends with a whole line, and every line is on
-//! disk, even one that after a failed sync could be read from memory but was not on disk.
+//! changed before the lock is held. Afterwards the file ends with a whole line, and every line is
+//! on disk, even one that after a failed sync could be read from memory but was not on disk.
 
 use std::{
     fmt,
@@ -32,8 +32,8 @@ use crate::{
 /// some 3 ms. A batch of the hub has at most as many before its last post.
 pub const REWRITE_BYTES: u64 = 1 << 20;
 
-/// How many bytes are read with one call when the end of the file is searched: enough that the calls
-/// cost little.
+/// How many bytes are read with one call when the end of the file is searched: enough that the
+/// calls cost little.
 const BLOCK: usize = 64 << 10;
 
 /// Why the text file cannot be opened.
@@ -66,8 +66,8 @@ impl fmt::Display for OpenError {
 }
 
 impl Journal {
-    /// Takes the lock, creates or repairs the file, and reads and validates all of it. `max_message` is
-    /// the longest text that a client may send, in bytes.
+    /// Takes the lock, creates or repairs the file, and reads and validates all of it.
+    /// `max_message` is the longest text that a client may send, in bytes.
     ///
     /// Afterwards every line of the file is whole and, unless `fsync` is `never`, on disk.
     ///
@@ -81,8 +81,8 @@ impl Journal {
     ) -> Result<(Journal, History), OpenError> {
         let unusable = |why| OpenError::Unusable(path.to_owned(), why);
         let failed = |why| OpenError::Failed(path.to_owned(), why);
-        // The lock file stands beside the file that a symbolic link leads to, so that two names of one
-        // file have the same lock.
+        // The lock file stands beside the file that a symbolic link leads to, so that two names of
+        // one file have the same lock.
         let path = &match fs::canonicalize(path) {
             Ok(path) => path,
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
@@ -131,8 +131,8 @@ fn refuse_irregular(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the lock, on a file of its own that is never deleted: if a locked file were deleted, a second
-/// server could create and lock another one of the same name.
+/// Takes the lock, on a file of its own that is never deleted: if a locked file were deleted, a
+/// second server could create and lock another one of the same name.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path_beside(path, "lock");
     let unusable = |why| OpenError::Unusable(lock_path.clone(), why);
@@ -220,7 +220,8 @@ fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
 
 /// Repairs a file whose last line has no `\n`; returns its length. If that line is a message, an
 /// editor left it so, and it gets its `\n`. If not, it is torn, and moves to a file beside. A crash
-/// may leave the beginning of a JSON object, which never parses, so it is never taken for a message.
+/// may leave the beginning of a JSON object, which never parses, so it is never taken for a
+/// message.
 fn mend_tail(
     path: &Path,
     file: &File,

@@ -8,7 +8,7 @@ fn open(dir: &Dir) -> (Journal, History) {
 }
 
 #[test]
-fn files_of_one_millisecond_have_names_of_their_own() {
+fn two_files_saved_in_the_same_millisecond_have_different_names() {
     let dir = Dir::new();
     let save = |_| create_beside(&dir.file(), "torn").expect("a name of its own").0;
     let paths: std::collections::BTreeSet<_> = (0..200).map(save).collect();
@@ -16,7 +16,7 @@ fn files_of_one_millisecond_have_names_of_their_own() {
 }
 
 #[test]
-fn an_append_says_where_it_stands_also_behind_the_lines_of_others() {
+fn an_append_tells_its_offset_even_after_foreign_lines() {
     let dir = Dir::new();
     dir.write("1\n");
     let (mut journal, _) = open(&dir);
@@ -43,7 +43,7 @@ fn a_full_disk_leaves_nothing_of_a_batch_and_is_tried_again_later() {
         );
         assert_eq!(len(), limit - room);
         assert!(journal.is_full());
-        // Not before its time, even if there is room.
+        // It is not tried again too early, even if there is room.
         resize(0).unwrap();
         clock.wait(RETRY_AFTER - Duration::from_millis(1));
         assert!(matches!(journal.append(b"1\n", 0), Err(AppendError::DiskFull)));
@@ -66,13 +66,13 @@ fn a_disk_counts_as_full_only_for_a_while() {
     system.wait(RETRY_AFTER);
     assert!(journal.is_full());
     system.wait(FULL_FOR);
-    assert!(!journal.is_full(), "nobody would send anything that could show it");
+    assert!(!journal.is_full(), "else no speaker might send a message that shows it");
 }
 
 #[test]
-fn whatever_a_write_claims_the_file_keeps_what_was_committed_and_what_others_wrote() {
-    /// Appends `2` and `34` behind nothing and behind a committed line, while the system lies. What
-    /// is expected stands behind the line, and so does the position.
+fn a_write_that_lies_harms_neither_committed_nor_foreign_lines() {
+    /// Appends `2` and `34` to an empty file and after a committed line, while the system lies. The
+    /// expected bytes, the offset and the position count from the end of that line.
     #[track_caller]
     fn check(mishap: Mishap, expected: &[u8], start: Option<u64>) {
         for committed in ["", "{}\n"] {
@@ -102,19 +102,19 @@ fn whatever_a_write_claims_the_file_keeps_what_was_committed_and_what_others_wro
     }
     let honest = Mishap::default;
     let lie = |takes, claims| Mishap { takes: Some(takes), claims: Some(claims), ..honest() };
-    // More than was written.
+    // A write claims more bytes than it wrote.
     check(lie(0, 4), b"", None);
     check(lie(0, 5), b"", None);
     check(lie(3, 4), b"", None);
     check(lie(3, 5), b"", None);
     check(lie(0, 1000), b"", None);
-    // Less.
+    // It claims fewer.
     check(lie(5, 4), b"", None);
     check(lie(5, 0), b"", None);
-    // As it was.
+    // It claims as many, but did not write all.
     check(lie(1, 1), b"", None);
     check(lie(4, 4), b"", None);
-    // The same, while others append.
+    // The same happens while another program appends.
     let before = |mishap| Mishap { before: b"foreign\n".to_vec(), ..mishap };
     let after = |mishap| Mishap { after: b"foreign\n".to_vec(), ..mishap };
     check(before(lie(0, 4)), b"foreign\n", None);
@@ -135,7 +135,7 @@ fn whatever_a_write_claims_the_file_keeps_what_was_committed_and_what_others_wro
 }
 
 #[test]
-fn a_file_that_is_taken_away_is_noticed_and_saved() {
+fn a_file_that_is_removed_replaced_or_cut_is_noticed_and_saved() {
     #[track_caller]
     fn check(change: impl Fn(&Path), expected: &str, saved: &[&[u8]]) {
         let dir = Dir::new();

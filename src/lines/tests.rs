@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{file_of, tries};
 
-/// A line that owns its text, and the offset behind it.
+/// A line that owns its text.
 #[derive(Debug, PartialEq)]
 enum Owned {
     Whole(Vec<u8>),
@@ -11,7 +11,7 @@ enum Owned {
     Unfinished(u64),
 }
 
-/// What a naive split of the stretch gives.
+/// The lines that a simple split finds, each with the offset after it.
 fn split(stretch: &[u8], offset: u64, limit: usize) -> Vec<(Owned, u64)> {
     let mut lines = Vec::new();
     let mut offset = offset;
@@ -55,7 +55,7 @@ proptest! {
     #![proptest_config(tries(1500))]
 
     #[test]
-    fn lines_are_what_stands_between_line_ends_for_any_block_limit_and_stretch(
+    fn a_reader_finds_the_lines_between_line_ends_for_any_block_limit_and_offsets(
         content in content(),
         block in 1..70usize,
         limit in 0..60usize,
@@ -88,14 +88,14 @@ fn a_line_above_the_limit_takes_no_more_memory_than_one_at_the_limit() {
 }
 
 #[test]
-fn a_short_stretch_takes_little_memory() {
+fn a_reader_of_few_bytes_takes_little_memory() {
     let file = file_of(b"1\n2\n");
     let lines = Lines::new(&file, 2, 4, 128 << 10, 1 << 20);
     assert_eq!(lines.buffer.len(), 2);
 }
 
 #[test]
-fn a_file_that_ends_before_its_stretch_is_an_error() {
+fn a_file_that_ends_too_early_is_an_error() {
     let file = file_of(b"1\n2");
     let mut lines = Lines::new(&file, 0, 10, 4, 100);
     assert_eq!(lines.next().unwrap(), Some(Line::Whole(b"1")));

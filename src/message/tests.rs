@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_left_of_an_object_that_was_torn_is_no_message(object in object()) {
+    fn the_beginning_of_a_torn_object_is_no_message(object in object()) {
         for (cut, _) in object.char_indices() {
             prop_assert!(pushed(&object[..cut]).is_err(), "{}", &object[..cut]);
             prop_assert_eq!(on_line(&object.as_bytes()[..cut]), None);
@@ -96,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_person_types_becomes_one_object_on_one_line(name: String, typed: String) {
+    fn a_text_that_a_person_types_becomes_one_object_on_one_line(name: String, typed: String) {
         let mut lines = Vec::new();
         push_line_as(&name, &typed, &mut lines);
         prop_assert_eq!(lines.iter().filter(|&&byte| byte == b'\n').count(), 1);
@@ -121,7 +121,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_no_json_is_refused_with_the_reason() {
+fn a_text_that_is_not_json_is_refused_with_the_reason() {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let error = pushed(text).expect_err("it is no message");
@@ -145,7 +145,7 @@ fn what_is_no_json_is_refused_with_the_reason() {
 }
 
 #[test]
-fn depth_costs_no_stack() {
+fn deep_json_takes_no_stack() {
     let deep = "[".repeat(1 << 20) + &"]".repeat(1 << 20);
     assert_eq!(pushed(&deep).expect("it is JSON").len(), deep.len() + 1);
 }

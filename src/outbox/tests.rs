@@ -26,7 +26,7 @@ fn batch(first_id: u64, sizes: &[usize]) -> Frames {
     frames
 }
 
-/// A client whose socket was found full in the middle of message 1, and what is left of that.
+/// A client whose socket was found full in the middle of message 1, and the rest of that frame.
 fn behind() -> (Outbox, Peer, CutFrame) {
     let (outbox, peer) = live();
     let frames = batch(1, &[100_000, 10]);
@@ -37,7 +37,7 @@ fn behind() -> (Outbox, Peer, CutFrame) {
     (outbox, peer, cut)
 }
 
-/// What is left of a frame whose message is nothing but ones.
+/// The rest of a frame whose message is nothing but ones.
 fn rest_of(cut: &CutFrame) -> Vec<u8> {
     let mut rest = Vec::new();
     cut.peek(&file_of(&[b'1'; 100_000]), &mut rest, 1 << 20).unwrap();
@@ -61,7 +61,7 @@ fn a_live_client_is_sent_whole_batches() {
 }
 
 #[test]
-fn what_a_full_socket_cut_off_completes_the_frame() {
+fn the_rest_of_a_cut_frame_completes_it() {
     let (_outbox, mut peer, cut) = behind();
     assert!(cut.is_begun());
     peer.read(usize::MAX);
@@ -83,7 +83,7 @@ fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
 }
 
 #[test]
-fn a_socket_that_is_full_between_frames_leaves_a_whole_one() {
+fn a_socket_that_is_full_between_two_frames_leaves_the_second_one_whole() {
     let (outbox, mut peer) = live();
     while outbox.send_now(&[0; 512]).unwrap() > 0 {}
     let frames = batch(7, &[10]);
@@ -98,7 +98,7 @@ fn a_socket_that_is_full_between_frames_leaves_a_whole_one() {
 }
 
 #[test]
-fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind() {
+fn control_frames_go_to_a_live_client_at_once_and_wait_for_one_that_is_behind() {
     let (outbox, mut peer) = live();
     assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     assert_eq!(peer.frames().len(), 1);
@@ -114,7 +114,7 @@ fn control_frames_go_at_once_to_who_is_live_and_wait_in_order_for_who_is_behind(
 }
 
 #[test]
-fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
+fn a_control_frame_waits_for_the_end_of_a_cut_frame() {
     let (outbox, mut peer, cut) = behind();
     assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     peer.read(usize::MAX);
@@ -126,7 +126,7 @@ fn a_control_frame_behind_the_rest_of_a_frame_waits_for_its_end() {
 }
 
 #[test]
-fn a_control_frame_that_does_not_fit_makes_the_client_behind() {
+fn a_client_falls_behind_when_a_control_frame_does_not_fit_its_socket() {
     let (outbox, mut peer) = live();
     let answer = ErrorAnswer::NotJson.frame(&"x".repeat(50_000));
     let ControlOutcome::SocketFull(cut) = outbox.control(&answer) else { panic!("it fits") };
@@ -138,13 +138,13 @@ fn a_control_frame_that_does_not_fit_makes_the_client_behind() {
 }
 
 #[test]
-fn answers_that_nobody_reads_are_bounded_but_a_close_always_waits_its_turn() {
+fn only_so_many_answers_wait_for_a_client_but_a_close_frame_always_does() {
     let (outbox, _peer, _) = behind();
     let answer = ErrorAnswer::NotJson.frame(&"x".repeat(1000));
     for _ in 0..100 {
         assert_eq!(outbox.control(&answer), ControlOutcome::Done);
     }
-    // What is left fills up with the shortest frames there are.
+    // The shortest frames fill the room that is left.
     for _ in 0..answer.len() {
         assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     }
@@ -194,7 +194,7 @@ fn nothing_follows_a_close_frame() {
 }
 
 #[test]
-fn who_waits_for_the_close_frame_is_told_when_it_is_out_or_cannot_be() {
+fn a_thread_that_waits_for_the_close_frame_is_told_when_it_is_sent_or_cannot_be() {
     let long = Duration::from_secs(60);
     let (outbox, _peer, _) = behind();
     let _ = outbox.close(BYE, "bye");
@@ -209,7 +209,7 @@ fn who_waits_for_the_close_frame_is_told_when_it_is_out_or_cannot_be() {
     let _ = outbox.close(BYE, "bye");
     outbox.abort();
     assert!(outbox.wait_closed(Duration::ZERO) && outbox.is_closed());
-    // Who closed nothing has nothing to wait for.
+    // Without a close frame there is nothing to wait for.
     assert!(live().0.wait_closed(Duration::ZERO));
 }
 
@@ -221,7 +221,7 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
     let before = peer.bytes.len();
     assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offered::Closed);
     assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
-    assert!(outbox.go_live(), "so that whoever catches it up ends");
+    assert!(outbox.go_live(), "the catch-up thread lets go of it then");
     assert_eq!(outbox.offer(&batch(3, &[1]), 0), Offered::Closed);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), before);
@@ -229,7 +229,7 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
 }
 
 #[test]
-fn a_client_that_is_gone_is_given_up() {
+fn a_client_that_is_gone_is_closed() {
     let (outbox, peer) = live();
     drop(peer);
     assert_eq!(outbox.offer(&batch(1, &[1]), 0), Offered::Closed);
@@ -241,7 +241,7 @@ fn a_client_that_is_gone_is_given_up() {
 }
 
 #[test]
-fn patience_ends_with_the_client_or_its_progress() {
+fn a_patient_send_ends_when_the_peer_takes_nothing_or_is_gone() {
     let (outbox, mut peer) = live();
     outbox.socket().set_write_timeout(Some(Duration::from_millis(1))).unwrap();
     assert!(outbox.send_patiently(&[7; 100], More::No, Duration::ZERO).is_ok());
@@ -257,7 +257,7 @@ fn patience_ends_with_the_client_or_its_progress() {
 }
 
 #[test]
-fn patience_lasts_as_long_as_the_client_takes_something_of_one_long_frame() {
+fn a_patient_send_goes_on_while_the_peer_takes_some_bytes_of_a_long_frame() {
     let (outbox, mut peer) = live();
     outbox.socket().set_write_timeout(Some(Duration::from_millis(5))).unwrap();
     let stall_timeout = Duration::from_millis(600);
@@ -268,7 +268,7 @@ fn patience_lasts_as_long_as_the_client_takes_something_of_one_long_frame() {
             scope.spawn(|| outbox.send_patiently(&frame, More::No, stall_timeout).is_ok());
         while !sending.is_finished() {
             peer.read(5_000);
-            // Being slow is the point here; there is nothing to wait for.
+            // The peer must be slow, and there is no event to wait for.
             thread::sleep(Duration::from_millis(30));
         }
         assert!(sending.join().unwrap(), "given up after {:?}", begun.elapsed());

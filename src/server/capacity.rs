@@ -1,8 +1,9 @@
 //! How many clients this machine can carry, and how much the kernel may hold for each of them.
 //!
 //! If the process has no memory map left when a thread starts, std aborts the process before any of
-//! our code runs. So at the start every limit that is known bounds the number of clients, with room to
-//! spare; and address space, which other things take too, is looked at before each thread starts.
+//! our code runs. So at the start every limit that is known bounds the number of clients, with room
+//! to spare; and address space, which other things take too, is looked at before each thread
+//! starts.
 
 use std::{fmt, fs};
 
@@ -11,8 +12,8 @@ use rlimit::Resource;
 use super::{EXTRA_CONNECTIONS, OTHER_FILES, OTHER_THREADS, STACK};
 use crate::fanout::LAG_LIMIT;
 
-/// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for a
-/// guard page of each.
+/// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for
+/// a guard page of each.
 const MAPS: u64 = 4;
 
 /// How many memory maps are kept free of clients: for libraries, heaps and long messages.
@@ -22,8 +23,8 @@ const OTHER_MAPS: u64 = 4096;
 /// signals, guard pages and heap.
 const OTHER_SPACE: u64 = 32 << 10;
 
-/// How much address space must be left over when a thread starts, in bytes: threads that have not run
-/// yet will need some, and so will the messages that clients send.
+/// How much address space must be left over when a thread starts, in bytes: threads that have not
+/// run yet will need some, and so will the messages that clients send.
 const SPARE_SPACE: u64 = 64 << 20;
 
 /// How many bytes the kernel may hold for one client beside those that are on their way to it
@@ -31,8 +32,8 @@ const SPARE_SPACE: u64 = 64 << 20;
 /// sender more often.
 pub(super) const NOTSENT: u64 = 128 << 10;
 
-/// The same for each of very many clients. A client that reads is no slower with it, since bytes that
-/// it has room for are on their way and do not count.
+/// The same for each of very many clients. A client that reads is no slower with it, since bytes
+/// that it has room for are on their way and do not count.
 const LEAST_NOTSENT: u64 = 16 << 10;
 
 // A client that reads does not fall behind because its turn in a round came late.
@@ -91,8 +92,8 @@ impl fmt::Display for Limit {
 }
 
 impl Capacity {
-    /// The number of clients that the limits of this process allow. The limit of open files is raised
-    /// before.
+    /// The number of clients that the limits of this process allow. The limit of open files is
+    /// raised before.
     pub fn of_this_machine() -> Capacity {
         // Connections that are only told that there are too many take some of each limit, too.
         let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
@@ -117,7 +118,8 @@ impl Capacity {
         let known = limits.into_iter().filter_map(|(limit, clients)| Some((clients?, limit)));
         let (clients, limit) =
             known.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
-        // With no client it would be no server. A client that finds no room all the same is told 503.
+        // With no client it would be no server. A client that finds no room all the same is told
+        // 503.
         Capacity { clients: clients.max(1), limit }
     }
 }
@@ -155,7 +157,8 @@ fn space_used() -> Option<u64> {
     Some(pages * PAGE)
 }
 
-/// How many bytes the kernel may hold for each of so many clients beside those that are on their way.
+/// How many bytes the kernel may hold for each of so many clients beside those that are on their
+/// way.
 pub(super) fn notsent_for(clients: u64, tcp_memory: u64) -> u64 {
     let share = tcp_memory / TCP_SHARE / clients.max(1);
     // A power of two, so that it does not change with each client.
@@ -176,8 +179,8 @@ fn number_in(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Whether the limit of processes does not bind this process, which is so if it has CAP_SYS_ADMIN or
-/// CAP_SYS_RESOURCE.
+/// Whether the limit of processes does not bind this process, which is so if it has CAP_SYS_ADMIN
+/// or CAP_SYS_RESOURCE.
 fn is_exempt() -> bool {
     const EXEMPTING: u64 = 1 << 21 | 1 << 24;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -200,8 +203,8 @@ fn group_threads() -> Option<u64> {
             _ => return None,
         };
         let path = format!("{root}{}", parts.next()?);
-        // The limits of the groups around this one count, too. A group without a limit has `max`, which
-        // is no number.
+        // The limits of the groups around this one count, too. A group without a limit has `max`,
+        // which is no number.
         let above = std::path::Path::new(&path).ancestors();
         let left = above.take_while(|path| path.starts_with(root)).filter_map(|path| {
             let read = |name| number_in(path.join(name).to_str()?);
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_can_carry_somebody_and_says_why_no_more() {
+    fn this_machine_can_carry_a_client_and_says_why_no_more() {
         let capacity = Capacity::of_this_machine();
         assert!(capacity.clients >= 1);
         assert!(capacity.limit.to_string().starts_with("the "));

@@ -16,8 +16,8 @@ proptest! {
     }
 }
 
-/// Frames of messages of these sizes, with these gaps between their ids; where each ends, and its id;
-/// and the file that the messages are in, with something before each.
+/// Frames of messages of these sizes, with these gaps between their ids. Also the end of each frame
+/// with its id, and the file of the messages, with some bytes before each.
 fn framed(batch: &[(usize, u64)]) -> (Frames, Vec<(usize, u64)>, Vec<u8>) {
     let mut frames = Frames::default();
     let mut ends = Vec::new();
@@ -34,7 +34,7 @@ fn framed(batch: &[(usize, u64)]) -> (Frames, Vec<(usize, u64)>, Vec<u8>) {
     (frames, ends, file)
 }
 
-/// What is left of a cut frame, read in pieces of at most `most` bytes.
+/// The bytes of a cut frame, read in pieces of at most `most` bytes.
 fn rest_of(cut: &CutFrame, file: &File, most: usize) -> Vec<u8> {
     let mut cut = cut.clone();
     let mut rest = Vec::new();
@@ -51,7 +51,7 @@ proptest! {
     #![proptest_config(tries(60))]
 
     #[test]
-    fn a_cut_anywhere_leaves_the_rest_of_one_frame_and_the_id_that_follows(
+    fn a_frame_that_is_cut_anywhere_leaves_its_rest_and_the_id_that_follows(
         batch in prop::collection::vec((0..900usize, 1..4u64), 1..5),
         piece in 1..700usize,
     ) {
@@ -63,12 +63,12 @@ proptest! {
         for sent in 0..bytes.len() {
             let (cut, next_id) = frames.cut(sent);
             let rest = rest_of(&cut, &file, piece);
-            // Everything before the next id, whole, and nothing else.
+            // With the rest, the peer has all messages before the next id, and nothing else.
             let whole = ends.iter().rev().find(|(_, id)| *id < next_id).map_or(0, |(end, _)| *end);
             prop_assert!(whole > sent && rest == bytes[sent..whole], "cut at {}", sent);
             let is_between = sent == 0 || ends.iter().any(|(end, _)| *end == sent);
             prop_assert_eq!(cut.is_begun(), !is_between);
-            // What is not begun is not sent: at most one frame is cut.
+            // No frame but the cut one is in the rest.
             let cut = ends.iter().filter(|(end, _)| (sent + 1..whole).contains(end)).count();
             prop_assert_eq!(cut, 0, "cut at {}", sent);
             prop_assert!(next_id <= last_id + 1);
@@ -123,7 +123,7 @@ fn numbers_have_as_many_digits_as_are_written() {
 }
 
 #[test]
-fn a_batch_is_forgotten_with_what_a_huge_one_took() {
+fn frames_that_are_forgotten_give_back_the_memory_of_a_huge_batch() {
     let mut frames = Frames::default();
     frames.push(&vec![b'1'; FRAMES_KEPT * 2], 0, 9, None);
     frames.clear();
@@ -140,7 +140,7 @@ fn control_frames_are_as_the_rfc_has_them() {
 }
 
 #[test]
-fn refusals_have_the_names_of_the_wire_contract() {
+fn error_answers_have_the_codes_of_the_wire_contract() {
     let all = [
         (ErrorAnswer::NotJson, "not_json"),
         (ErrorAnswer::BinaryUnsupported, "binary_unsupported"),

@@ -13,20 +13,21 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// A post of whole lines, and where its answer comes.
+/// A post of whole lines, and the queue to which its answer comes.
 fn post(lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
     (Command::Post(Post { by, lines: lines.into() }), answer)
 }
 
-/// Others append `before` between the hub's look at the file and its write, and `after` behind that.
+/// Another program appends `before` between the hub's look at the file and its write, and `after`
+/// right after the write.
 fn slips_in(before: &str, after: &str) -> Mishap {
     Mishap { before: before.into(), after: after.into(), ..Mishap::default() }
 }
 
 #[test]
-fn a_speakers_messages_keep_their_order_and_ids_whoever_slips_in() {
+fn a_speakers_messages_keep_their_order_and_ids_while_other_programs_append() {
     #[track_caller]
     fn check(left: &str, before: &str, after: &str, file: &str, first_id: u64) {
         let mut house = House::new("");
@@ -46,11 +47,11 @@ fn a_speakers_messages_keep_their_order_and_ids_whoever_slips_in() {
         let said: Vec<_> = stands.into_iter().filter(is_ours).collect();
         assert_eq!(said, texts(&[(first_id, "1"), (first_id + 1, "2")]));
     }
-    // Whole lines.
+    // The other program appends whole lines.
     check("", "", "", "1\n2\n", 1);
     check("[]\n", "{}\n", "\"\"\n", "[]\n{}\n1\n2\n\"\"\n", 3);
     check("", "\n", "", "\n1\n2\n", 2);
-    // A line was begun before the hub looked: it gets one end, whatever slips in.
+    // It has begun a line before the hub looked: the line gets its end once.
     check("12", "", "", "12\n1\n2\n", 2);
     check("12", "3", "", "123\n1\n2\n", 2);
     check("12", "3\n", "", "123\n\n1\n2\n", 3);
@@ -58,7 +59,7 @@ fn a_speakers_messages_keep_their_order_and_ids_whoever_slips_in() {
     check(" ", "", "", " \n1\n2\n", 2);
     check("\u{feff}", "", "", "\u{feff}\n1\n2\n", 2);
     check("\u{feff}", "\u{feff}", "", "\u{feff}\u{feff}\n1\n2\n", 2);
-    // A line was begun after the hub looked: ours are taken back and written again behind it.
+    // It began a line after the hub looked: our lines are taken back and written again after it.
     check("", "12", "", "12    \n1\n2\n", 2);
     check("", "{\"half\":", "1}\n", "{\"half\":    1}\n\n1\n2\n", 3);
     check("", "{\"half\":", "1}\n7", "{\"half\":    1}\n7\n1\n2\n", 3);
@@ -69,7 +70,7 @@ fn a_speakers_messages_keep_their_order_and_ids_whoever_slips_in() {
 }
 
 #[test]
-fn a_post_that_slips_behind_a_half_line_and_finds_no_room_leaves_nothing() {
+fn a_post_that_is_glued_to_a_foreign_line_and_finds_no_room_leaves_nothing() {
     let mut house = House::new("");
     let mut ann = house.live();
     house.system.plan(slips_in("{\"half\":", ""));
@@ -83,7 +84,7 @@ fn a_post_that_slips_behind_a_half_line_and_finds_no_room_leaves_nothing() {
     assert_eq!(ann.hears(), texts(&[(1, "{\"half\":    3}")]));
 }
 
-/// What another program may write, in whatever pieces.
+/// Bytes that another program may write: whole lines and parts of lines.
 fn foreign() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "{\"cron\":1}\n",
@@ -103,7 +104,8 @@ fn foreign() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
 }
 
-/// What happens to a write: others slip in, and now and then the disk is full after some bytes.
+/// What happens to a write: another program appends before and after it, and now and then the disk
+/// is full after some bytes.
 fn mishap() -> impl Strategy<Value = Mishap> {
     let takes = prop_oneof![5 => Just(None), 1 => (0..40usize).prop_map(Some)];
     (foreign(), foreign(), takes)
@@ -113,7 +115,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
 /// What happens in one step of the hub.
 #[derive(Clone, Debug)]
 struct Step {
-    /// Others append this first.
+    /// Another program appends this first.
     foreign: String,
     /// How many messages each post has, and which of three speakers says them.
     posts: Vec<(usize, usize)>,
@@ -130,7 +132,7 @@ proptest! {
     #![proptest_config(tries(300))]
 
     #[test]
-    fn the_order_in_the_file_is_the_order_whoever_slips_in(
+    fn the_order_in_the_file_is_the_order_for_all_while_other_programs_append(
         start in foreign(),
         steps in prop::collection::vec(step(), 1..7),
     ) {
@@ -169,20 +171,20 @@ proptest! {
         house.system.append("\n");
         house.tick();
 
-        // Not a byte of others is gone or has moved.
+        // No foreign byte is gone or has moved.
         let file = house.dir.read();
         for (offset, bytes) in house.system.foreign() {
             prop_assert_eq!(&file[offset..offset + bytes.len()], &bytes[..]);
         }
-        // What a server would serve that starts now is what this one serves, and what was heard.
+        // This server has the same history as one that starts now, and Ann has heard all of it.
         let fresh = house.reload();
         let place = |history: &History| (history.end(), history.last_id(), history.holes());
         prop_assert_eq!(place(&house.hub.history), place(&fresh));
         let stands = messages_of(&fresh);
         prop_assert_eq!(&messages_of(&house.hub.history), &stands);
         prop_assert_eq!(&ann.hears(), &stands[before..]);
-        // Each message that was acknowledged has its id; each stands there once, in the order of its
-        // speaker; one that was refused is not there.
+        // Each message that was stored has the id that was told. It stands in the file once, in the
+        // order of its speaker. A message that was refused does not.
         for (texts, _, ids) in &stored {
             let ids = ids.first_id..=ids.last_id;
             let found: Vec<_> =

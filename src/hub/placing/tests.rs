@@ -19,9 +19,9 @@ fn each_line_is_placed_as_the_table_says() {
 proptest! {
     #![proptest_config(tries(500))]
 
-    /// Compared with the file, of which the test knows whose each byte is.
+    /// The test knows which program wrote each byte of the file.
     #[test]
-    fn what_is_placed_is_what_stands_in_the_file(
+    fn lines_are_placed_as_they_stand_in_the_file(
         before in "[x \n]{0,6}",
         protection in "\n?",
         messages in prop::collection::vec("[0-9]{1,3}\n", 1..5),

@@ -25,7 +25,7 @@ fn the_epoch_stays_as_long_as_the_file_goes_on_where_it_was() {
     assert_eq!(first.len(), 16);
     assert_eq!(epoch(&dir), first);
     dir.append("1\n2\n");
-    assert_eq!(epoch(&dir), first, "lines that others wrote while nobody served");
+    assert_eq!(epoch(&dir), first, "foreign lines that came while no server ran");
     dir.append("{\"torn\"");
     assert_eq!(epoch(&dir), first, "a torn tail was never numbered");
     dir.append("3");
@@ -39,7 +39,7 @@ fn the_epoch_stays_as_long_as_the_file_goes_on_where_it_was() {
 }
 
 #[test]
-fn the_epoch_changes_when_the_numbers_do() {
+fn the_epoch_changes_when_ids_may_mean_other_messages() {
     #[track_caller]
     fn check(before: &[u8], after: &[u8]) {
         let dir = Dir::new();
@@ -50,22 +50,22 @@ fn the_epoch_changes_when_the_numbers_do() {
         assert_ne!(first, second);
         assert_eq!(epoch(&dir), second, "and stays then");
     }
-    // A backup put back.
+    // A backup was put back.
     check(b"1\n2\n3\n", b"1\n2\n");
-    // ... that went on differently.
+    // A backup was put back, and other lines were added.
     check(b"1\n2\n3\n", b"1\n2\n4\n5\n");
     check(b"1\n2\n3\n", b"");
-    // The same length.
+    // The length is the same.
     check(b"1\n2\n3\n", b"1\n2\n4\n");
-    // The same length and end, but not as many lines.
+    // The length and the end are the same, but there are fewer lines.
     let same = "x".repeat(TAIL as usize);
     check(format!("1\n2\n\"{same}\"\n").as_bytes(), format!("1 2\n\"{same}\"\n").as_bytes());
-    // A line taken out.
+    // A line was taken out.
     check(b"1\n2\n3\n", b"1\n3\n4\n");
 }
 
 #[test]
-fn what_is_no_record_of_ours_never_becomes_the_epoch() {
+fn a_record_that_is_not_ours_never_becomes_the_epoch() {
     for record in [
         "",
         "epoch a\"b lines 1 bytes 2 tail 0\n",
@@ -88,7 +88,7 @@ fn what_is_no_record_of_ours_never_becomes_the_epoch() {
 }
 
 #[test]
-fn a_longer_record_leaves_nothing_behind_a_shorter_one() {
+fn a_shorter_record_leaves_nothing_of_a_longer_one() {
     let dir = Dir::new();
     dir.write("1\n".repeat(1000));
     drop(open(&dir));

@@ -27,7 +27,7 @@ fn served(history: &History) -> Vec<(u64, Vec<u8>)> {
     all
 }
 
-/// What must be served of a file's whole lines.
+/// The messages on the whole lines of a file, with their ids.
 fn messages_in(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
     let lines = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
@@ -37,7 +37,7 @@ fn messages_in(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         .collect()
 }
 
-/// The whole lines of a file, and what stands behind the last one's end.
+/// The whole lines of a file, and the bytes after them.
 fn whole_lines(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1))
 }
@@ -64,7 +64,7 @@ fn a_file_cut_at_any_byte_keeps_every_whole_line_and_loses_not_a_byte() {
         assert_eq!(history.end(), kept.len() as u64);
         let epoch = journal.epoch().clone();
         drop(journal);
-        // Once repaired, it stays as it is.
+        // A file that was repaired stays as it is.
         let (journal, history) = open(&dir);
         assert_eq!((dir.read(), dir.beside("torn-")), (kept.clone(), torn), "cut at {cut}");
         assert_eq!(served(&history), messages_in(&kept), "cut at {cut}");
@@ -116,10 +116,10 @@ fn the_end_of_the_whole_lines_is_found_however_far_back() {
 }
 
 #[test]
-fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
+fn a_start_writes_again_the_lines_that_a_failed_sync_may_have_left_in_memory_alone() {
     let dir = Dir::new();
     let line = format!("\"{}\"\n", "x".repeat(997));
-    // Of more than one block.
+    // It takes more than one block.
     let text = line.repeat(REWRITE_BYTES as usize / 1000 * 5 / 2);
     dir.write(&text);
     let modified = || {
@@ -139,7 +139,7 @@ fn what_a_failed_sync_may_have_left_in_memory_alone_is_written_again() {
 }
 
 #[test]
-fn a_batch_of_any_size_is_written_again_and_nothing_long_synced() {
+fn a_start_writes_a_batch_of_any_size_again_but_no_line_that_was_synced_long_ago() {
     const BATCH: u64 = REWRITE_BYTES + 100;
     #[track_caller]
     fn check(synced: u64, end: u64, expected_start: u64) {
@@ -147,11 +147,11 @@ fn a_batch_of_any_size_is_written_again_and_nothing_long_synced() {
     }
     check(0, 0, 0);
     check(0, REWRITE_BYTES, 0);
-    // An orderly stop.
+    // The server stopped in order.
     check(9 * REWRITE_BYTES, 9 * REWRITE_BYTES, 8 * REWRITE_BYTES);
     // The largest batch came after the lock file was written.
     check(9 * REWRITE_BYTES, 9 * REWRITE_BYTES + BATCH, 9 * REWRITE_BYTES);
-    // More did: all but the last batch is on disk.
+    // More lines than that came: all but the last batch are on disk.
     check(9 * REWRITE_BYTES, 9 * REWRITE_BYTES + 2 * BATCH, 9 * REWRITE_BYTES + BATCH);
     // The record is that of another file, or there is none.
     check(0, 9 * REWRITE_BYTES, 9 * REWRITE_BYTES - BATCH);
@@ -192,7 +192,7 @@ fn a_second_server_is_refused_before_it_repairs_anything() {
 }
 
 #[test]
-fn the_lock_is_free_when_the_server_is_gone_and_its_file_stays() {
+fn the_lock_is_free_when_the_server_is_gone_and_the_lock_file_stays() {
     let dir = Dir::new();
     drop(open(&dir));
     assert_eq!(dir.beside("lock").len(), 1);
@@ -200,7 +200,7 @@ fn the_lock_is_free_when_the_server_is_gone_and_its_file_stays() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_with_path_and_reason() {
+fn a_path_that_is_no_text_file_is_refused_with_the_reason() {
     let dir = Dir::new();
     let way_out = "name a text file with --file";
     let path = dir.path().display().to_string();
@@ -220,7 +220,7 @@ fn epoch(dir: &Dir) -> String {
     open(dir).0.epoch().to_string()
 }
 
-/// What a block of the disk holds that was written and not synced.
+/// What a block of the disk may hold after a power cut, if it was written and not synced.
 #[derive(Clone, Copy, Debug)]
 enum Block {
     Written,
@@ -249,8 +249,8 @@ const SECTOR: usize = 512;
 proptest! {
     #![proptest_config(tries(150))]
 
-    /// After a power cut the disk has what was synced, and of the rest any length and any subset of
-    /// its blocks; in the others stand zeros or what was there before.
+    /// After a power cut the disk has all that was synced. Of the bytes that were not, it has any
+    /// number, and any of their blocks; the other blocks are zeros or what was there before.
     #[test]
     fn a_power_cut_takes_nothing_that_was_synced(
         synced in prop::collection::vec(batch(), 0..6),
