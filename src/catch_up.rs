@@ -289,7 +289,7 @@ impl Thread {
 
     fn end(&mut self, number: u64) {
         if let Some(cursor) = self.clients.remove(&number) {
-            // It fails only when the socket is not waited for, which is what is wanted.
+            // It fails only when epoll does not know the socket, and then there is nothing to do.
             let _ = epoll::delete(&self.epoll, cursor.outbox().socket());
         }
     }

@@ -73,7 +73,7 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     stopping: bool,
     /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent,
-    /// and no others.
+    /// and no other messages.
     shown_end: u64,
     /// The last time of acceptance that was given, in Unix milliseconds.
     last_ts: u64,

@@ -8,7 +8,7 @@
 //! batch and *proposes* the posts to the journal, which appends them to the text file with one
 //! write (`hub::commit`). The file decides where each line stands, since other programs append to
 //! it, too (`hub::placing`). The hub *applies* the lines: `history` gives each line its id, `wire`
-//! makes of each message one frame for everybody. The journal syncs as `--fsync` says, and only
+//! makes of each message one frame for all clients. The journal syncs as `--fsync` says, and only
 //! then are the frames sent. `fanout` goes round the live clients, the speakers first, and `outbox`
 //! sends each client all that it lacks without waiting. A client whose socket is full falls behind,
 //! and `catch_up` sends it what it lacks from the file. When it lacks nothing any more, the hub

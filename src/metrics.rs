@@ -143,7 +143,7 @@ impl Metrics {
         page.metric("txtcord_file_bytes", "gauge", "Size of the text file.", status.file_bytes);
         let help = "Whether messages can be stored.";
         page.metric("txtcord_writable", "gauge", help, u64::from(status.is_writable));
-        page.begin_metric("txtcord_disconnects_total", "counter", "Clients that left, by why.");
+        page.begin_metric("txtcord_disconnects_total", "counter", "Clients that left, by reason.");
         for (reason, label) in LeaveReason::ALL {
             let label = format!("{{reason=\"{label}\"}}");
             page.sample(

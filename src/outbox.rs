@@ -317,7 +317,7 @@ impl Outbox {
 
     fn shut_down(&self, sending: &mut Sending) {
         self.settle(sending, State::Closed);
-        // Both calls fail only when the connection is gone, which is what they are for. The
+        // Both calls fail only when the connection is gone, and then there is nothing to end. The
         // shutdown wakes the client's thread from its read. With a linger time of zero, the kernel
         // drops what it has not sent.
         let _ = self.socket.set_linger(Some(Duration::ZERO));

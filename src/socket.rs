@@ -44,8 +44,8 @@ pub enum Lingered {
     TimedOut,
 }
 
-/// Ends the server's side of a connection, and reads on until the peer ends its side, for up to 2
-/// s.
+/// Ends the server's side of a connection, and reads on until the peer ends its side, or has sent
+/// too much, or 2 s are over.
 pub fn linger(socket: &Socket) -> Lingered {
     let deadline = Instant::now() + LINGER;
     if socket.shutdown(Shutdown::Write).is_err() {
