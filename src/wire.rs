@@ -5,7 +5,6 @@
 //! in memory: a [`CutFrame`] or [`HistoryFrame`] knows from which byte on it must be read again.
 
 use std::{
-    fs::File,
     io::{self, Write as _},
     sync::Arc,
 };
@@ -17,9 +16,12 @@ use tungstenite::protocol::frame::{
 
 use crate::{
     history::{LocatedMessage, MessageText, Messages, Snapshot, Stretch, Times},
-    lines::read_at,
     message::push_json_string,
 };
+
+mod cut_frame;
+
+pub use cut_frame::CutFrame;
 
 const NEW_MESSAGE: &[u8] = br#"{"type":"new_message","data":"#;
 const ID: &[u8] = br#","id":"#;
@@ -129,7 +131,7 @@ impl Frames {
         count
     }
 
-    /// Forgets all frames, but keeps [`FRAMES_KEPT`] bytes of their memory.
+    /// Forgets all frames, but keeps `FRAMES_KEPT` bytes of their memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(FRAMES_KEPT);
@@ -195,76 +197,6 @@ impl LiveFrames {
 /// The rest of a frame is kept in memory up to this length, in bytes. To copy so little costs less
 /// than the system call that would read it again, and it is little beside what else a client takes.
 const SHORT_REST: usize = 256;
-
-/// The part of one frame that a full socket did not take. The message in it is not kept but read
-/// again from the file, so that ten thousand clients in the middle of long messages cost next to
-/// nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CutFrame {
-    /// Whether the peer has a part of the frame.
-    is_begun: bool,
-    /// The bytes before the message.
-    before: Box<[u8]>,
-    /// The part of the file that comes then.
-    offset: u64,
-    len: u64,
-    /// The bytes after the message.
-    after: Box<[u8]>,
-}
-
-impl CutFrame {
-    /// The rest of a short frame of which `sent` bytes have been sent.
-    pub fn of(frame: &[u8], sent: usize) -> CutFrame {
-        CutFrame { is_begun: sent > 0, before: frame[sent..].into(), ..CutFrame::default() }
-    }
-
-    /// Whether the peer has a part of the frame, so that nothing else may be sent before the rest.
-    pub fn is_begun(&self) -> bool {
-        self.is_begun && !self.is_empty()
-    }
-
-    /// Whether nothing is left.
-    pub fn is_empty(&self) -> bool {
-        self.before.is_empty() && self.len == 0 && self.after.is_empty()
-    }
-
-    /// Appends the next bytes to `out`: `most` of them, or all that are left.
-    ///
-    /// # Errors
-    /// When the file cannot be read: the frame cannot be finished then.
-    pub fn peek(&self, file: &File, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
-        let end = out.len() + most;
-        out.extend_from_slice(&self.before);
-        let mut offset = self.offset;
-        let until = self.offset + self.len;
-        while offset < until && out.len() < end {
-            let from = out.len();
-            let want = (until - offset).min((end - from) as u64);
-            out.resize(from + want as usize, 0);
-            let got = read_at(file, &mut out[from..], offset)?;
-            out.truncate(from + got);
-            offset += got as u64;
-        }
-        out.extend_from_slice(&self.after);
-        out.truncate(end);
-        Ok(())
-    }
-
-    /// Leaves out the next `count` bytes, which have been sent.
-    pub fn advance(&mut self, count: usize) {
-        if count == 0 {
-            return;
-        }
-        self.is_begun = true;
-        let first = count.min(self.before.len());
-        self.before = self.before[first..].into();
-        let of_file = ((count - first) as u64).min(self.len);
-        self.offset += of_file;
-        self.len -= of_file;
-        let last = count - first - of_file as usize;
-        self.after = self.after[last..].into();
-    }
-}
 
 /// A `message_history` frame that is read from the file as it is sent. The length in its header is
 /// known from the stretch and its holes; its array is the text of the file with a `,` in the place

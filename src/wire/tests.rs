@@ -1,3 +1,5 @@
+use std::fs::File;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
