@@ -278,7 +278,7 @@ impl History {
     }
 
     /// The next lines for a client that has all messages before `first_id`: those in about
-    /// [`STRETCH_BYTES`] of the file.
+    /// `STRETCH_BYTES` of the file.
     pub fn stretch(&self, first_id: u64) -> Stretch {
         let marks = &self.index.marks;
         let near = self.near(first_id);
