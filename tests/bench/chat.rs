@@ -2,11 +2,12 @@
 //!
 //! Arguments and the plan are here. `server` starts and ends what is measured, `load` makes the
 //! clients, `frames` and `wire` know what goes over the wire, `proc` reads what Linux counts,
-//! `baseline` is the simple server, `report` makes the tables, and `scenarios` says what is measured.
-//! Linux only: it reads /proc.
+//! `baseline` is the simple server, `roll` the fastest one, `report` makes the tables, and `scenarios`
+//! says what is measured. Linux only: it reads /proc.
 //!
-//! Every figure is a median of interleaved runs. Every delivery is checked; when a client missed a
-//! message or got one twice or out of order, the table is printed all the same and the exit code is 1.
+//! Every figure is a median of interleaved runs, every ratio the median of the ratios within a run.
+//! Every delivery is checked; when a client missed a message or got one twice or out of order, the
+//! table is printed all the same and the exit code is 1.
 
 mod baseline;
 #[path = "../support/frames.rs"]
@@ -15,6 +16,7 @@ mod frames;
 mod load;
 mod proc;
 mod report;
+mod roll;
 mod scenarios;
 mod server;
 #[path = "../support/settings.rs"]
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.next().as_deref() {
         Some(server::TETHERED) => Err(server::become_tethered(arguments).into()),
         Some(server::BASELINE) => serve_baseline(arguments),
+        Some(server::ROLL) => serve_roll(arguments, roll::Sync::Never),
+        Some(server::ROLL_SYNC) => serve_roll(arguments, roll::Sync::Always),
         _ => run_bench(Arguments::parse()),
     };
     match outcome {
@@ -92,6 +96,14 @@ fn serve_baseline(mut arguments: impl Iterator<Item = String>) -> Outcome<ExitCo
         return Err("baseline PORT FILE".into());
     };
     baseline::serve(port.parse()?, &path)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve_roll(mut arguments: impl Iterator<Item = String>, sync: roll::Sync) -> Outcome<ExitCode> {
+    let (Some(port), Some(path)) = (arguments.next(), arguments.next()) else {
+        return Err("roll PORT FILE".into());
+    };
+    roll::serve(port.parse()?, &path, sync)?;
     Ok(ExitCode::SUCCESS)
 }
 

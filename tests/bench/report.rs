@@ -14,7 +14,7 @@ const DISTURBED: f64 = 0.2;
 pub enum Better {
     Higher,
     Lower,
-    /// Shown for the understanding, without a ratio to the baseline.
+    /// Shown for the understanding, without ratios.
     Neither,
 }
 
@@ -35,6 +35,9 @@ impl Sample {
         Sample { values, faults, deliveries, other_cores: usage.other_cores() }
     }
 }
+
+/// What one contender gave, run after run; `None` where a run failed.
+type Samples = Vec<Option<Sample>>;
 
 /// One line of a comparison before it is run: a name, what is special about it, who takes part.
 pub struct Spec<T> {
@@ -66,28 +69,30 @@ impl Report {
         let mut disturbed = 0;
         let mut total = 0;
         for spec in specs {
-            let mut samples: Vec<Vec<Sample>> = Vec::new();
+            let mut samples: Vec<Samples> = Vec::new();
             samples.resize_with(spec.contenders.len(), Vec::new);
             for run in 1..=runs {
                 for (contender, samples) in spec.contenders.iter().zip(&mut samples) {
                     let place = format!("{topic}: {}, {}", spec.name, contender.label());
                     let sample = measure(&spec.setting, contender);
                     self.note(&place, run, runs, columns, &sample);
-                    samples.extend(sample);
+                    samples.push(sample.ok());
                 }
             }
-            let all = || samples.iter().flatten();
+            let all = || samples.iter().flatten().flatten();
             total += all().count();
             disturbed += all().filter(|sample| sample.other_cores > DISTURBED).count();
-            let medians: Vec<_> =
-                samples.iter().map(|samples| medians(samples, columns.len())).collect();
-            let baseline = spec.contenders.iter().position(|it| *it == Contender::Baseline);
-            let baseline = baseline.map(|index| &medians[index]);
+            let find = |wanted: Option<Contender>| {
+                let at = spec.contenders.iter().position(|it| Some(it) == wanted.as_ref())?;
+                Some(&samples[at])
+            };
             for (i, contender) in spec.contenders.iter().enumerate() {
                 let name = if i == 0 { &spec.name } else { "" };
-                let base = baseline.filter(|_| *contender != Contender::Baseline);
                 write!(table, "| {name} | {} |", contender.label()).expect("strings take all");
-                table += &row(columns, &medians[i], base, runs, &samples[i]);
+                let is_baseline = *contender == Contender::Baseline;
+                let baseline = (!is_baseline).then_some(Contender::Baseline);
+                let others = [find(baseline), find(contender.limit())];
+                table += &row(columns, &samples[i], others, runs);
             }
         }
         println!("{table}");
@@ -143,44 +148,52 @@ fn head(title: &str, columns: &[Column], runs: usize) -> String {
             line += "---:|";
         }
         if *better != Better::Neither {
-            table += " × baseline |";
-            line += "---:|";
+            table += " × baseline | of roll |";
+            line += "---:|---:|";
         }
     }
     format!("{table}\n{line}\n")
 }
 
+/// One contender's medians, each with its ratios to the others.
 fn row(
     columns: &[Column],
-    medians: &[f64],
-    base: Option<&Vec<f64>>,
+    samples: &Samples,
+    others: [Option<&Samples>; 2],
     runs: usize,
-    samples: &[Sample],
 ) -> String {
     let mut row = String::new();
     for (i, (_, better)) in columns.iter().enumerate() {
-        let ratio = base.map_or(f64::NAN, |base| match better {
-            Better::Higher => medians[i] / base[i],
-            Better::Lower | Better::Neither => base[i] / medians[i],
-        });
-        write!(row, " {} |", number(medians[i])).expect("strings take all");
+        let values = || samples.iter().flatten().map(|sample| sample.values[i]);
+        write!(row, " {} |", number(median(values()))).expect("strings take all");
         if i == 0 && runs > 1 {
-            let sorted = sorted(samples.iter().map(|sample| sample.values[0]));
+            let sorted = sorted(values());
             let ends = sorted.first().zip(sorted.last());
             let ends = ends
                 .map_or("–".into(), |(min, max)| format!("{} – {}", number(*min), number(*max)));
             write!(row, " {ends} |").expect("strings take all");
         }
         if *better != Better::Neither {
-            let ratio = if ratio.is_finite() { number(ratio) + "×" } else { "–".into() };
-            write!(row, " {ratio} |").expect("strings take all");
+            for (other, sign) in others.iter().zip(["×", ""]) {
+                let ratio = other.map_or(f64::NAN, |other| ratio(samples, other, i, *better));
+                let ratio = if ratio.is_finite() { number(ratio) + sign } else { "–".into() };
+                write!(row, " {ratio} |").expect("strings take all");
+            }
         }
     }
     row + "\n"
 }
 
-fn medians(samples: &[Sample], columns: usize) -> Vec<f64> {
-    (0..columns).map(|i| median(samples.iter().map(|sample| sample.values[i]))).collect()
+/// How much better one contender is than another, above 1, or worse: the median of the ratios within
+/// each run, since the machine is not equally fast in all of them.
+fn ratio(samples: &Samples, others: &Samples, column: usize, better: Better) -> f64 {
+    let pairs = samples.iter().zip(others).filter_map(|(one, other)| {
+        let (one, other) = (one.as_ref()?.values[column], other.as_ref()?.values[column]);
+        let ratio = if better == Better::Higher { one / other } else { other / one };
+        // Processor time that is less than a tick of the clock tells nothing.
+        (one > 0.0 && other > 0.0).then_some(ratio)
+    });
+    median(pairs)
 }
 
 /// The middle one, of an even number the mean of the two; NaN when there is none.

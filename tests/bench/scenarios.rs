@@ -39,19 +39,22 @@ impl Bench {
         if self.quick { quick } else { full }
     }
 
-    /// For scenarios in which messages are stored.
+    /// For scenarios in which messages are stored: next to each other who is to be compared.
     fn writers(&self) -> Vec<Contender> {
-        let mut all = vec![Contender::FsyncNever, Contender::FsyncAlways];
-        all.push(Contender::Baseline);
+        let mut all = vec![
+            Contender::Roll,
+            Contender::FsyncNever,
+            Contender::RollSync,
+            Contender::FsyncAlways,
+            Contender::Baseline,
+        ];
         all.extend(self.other.clone());
         all
     }
 
     /// For scenarios in which none or next to none are, so that syncing makes no difference.
     fn readers(&self) -> Vec<Contender> {
-        let mut all = self.writers();
-        all.retain(|contender| *contender != Contender::FsyncAlways);
-        all
+        without(self.writers(), &[Contender::RollSync, Contender::FsyncAlways])
     }
 
     /// Those among them that this number of clients does not break; nobody when this process may
@@ -67,6 +70,11 @@ impl Bench {
         }
         contenders
     }
+}
+
+fn without(mut contenders: Vec<Contender>, left_out: &[Contender]) -> Vec<Contender> {
+    contenders.retain(|contender| !left_out.contains(contender));
+    contenders
 }
 
 /// Two threads and two descriptors a client: beyond this the baseline meets the limits of a machine

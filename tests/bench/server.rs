@@ -23,6 +23,8 @@ use crate::wire;
 
 /// First arguments that make this program something else than the benchmark.
 pub const BASELINE: &str = "baseline";
+pub const ROLL: &str = "roll";
+pub const ROLL_SYNC: &str = "roll+sync";
 pub const TETHERED: &str = "tethered";
 
 /// Ten million messages, read and parsed one by one, on a slow machine.
@@ -35,6 +37,10 @@ const KNOCK: Duration = Duration::from_micros(200);
 pub enum Contender {
     FsyncNever,
     FsyncAlways,
+    /// One event loop, written for speed alone.
+    Roll,
+    /// The same with one fdatasync a batch.
+    RollSync,
     Baseline,
     /// Any other one that speaks the contract: a shell command with `{port}` and `{file}`.
     Other(String),
@@ -45,8 +51,19 @@ impl Contender {
         match self {
             Contender::FsyncNever => "txtcord --fsync never",
             Contender::FsyncAlways => "txtcord --fsync always",
-            Contender::Baseline => "baseline",
+            Contender::Roll => ROLL,
+            Contender::RollSync => ROLL_SYNC,
+            Contender::Baseline => BASELINE,
             Contender::Other(_) => "other (--server)",
+        }
+    }
+
+    /// The peer that shows how fast it could be on this machine, keeping the same promise.
+    pub fn limit(&self) -> Option<Contender> {
+        match self {
+            Contender::FsyncNever | Contender::Other(_) => Some(Contender::Roll),
+            Contender::FsyncAlways => Some(Contender::RollSync),
+            Contender::Roll | Contender::RollSync | Contender::Baseline => None,
         }
     }
 
@@ -56,8 +73,8 @@ impl Contender {
         let fsync = match self {
             Contender::FsyncNever => "never",
             Contender::FsyncAlways => "always",
-            Contender::Baseline => {
-                command.arg(env::current_exe()?).args([BASELINE, &port.to_string()]).arg(file);
+            Contender::Roll | Contender::RollSync | Contender::Baseline => {
+                command.arg(env::current_exe()?).args([self.label(), &port.to_string()]).arg(file);
                 return Ok(command);
             }
             Contender::Other(line) => {

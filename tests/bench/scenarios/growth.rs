@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, fanout, grouped, join};
+use super::{Bench, fanout, grouped, join, without};
 use crate::load::Outcome;
 use crate::report::Spec;
 use crate::server::Contender;
@@ -38,7 +38,7 @@ fn by_history(bench: &mut Bench) -> Outcome<()> {
         bench.pick(&[1000, 10_000, 100_000], &[1000, 10_000, 100_000, 1_000_000, 10_000_000]);
     let mut specs = Vec::new();
     for &messages in sizes {
-        let mut contenders = bench.readers();
+        let mut contenders = without(bench.readers(), &[Contender::Roll]);
         if messages > BASELINE_MESSAGES {
             contenders.retain(|contender| *contender != Contender::Baseline);
         }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bench, SENDERS, with_clients};
+use super::{Bench, SENDERS, with_clients, without};
 use crate::load::{Load, Outcome, Record};
 use crate::proc::{Meter, Process};
 use crate::report::{Better, Column, Sample, Spec, median, quantile_us};
@@ -43,12 +43,13 @@ struct Setting {
 
 pub fn run(bench: &mut Bench) -> Outcome<()> {
     let setting = Setting {
-        before: Duration::from_millis(bench.pick(1000, 2000)),
+        before: Duration::from_millis(bench.pick(500, 1500)),
         // Shorter than a server's patience with somebody who takes nothing (10 s).
-        during: Duration::from_millis(bench.pick(1500, 6000)),
+        during: Duration::from_millis(bench.pick(1000, 4000)),
     };
     let name = format!("{SENDERS} senders");
-    let specs = [Spec { name, setting, contenders: bench.writers() }];
+    let contenders = without(bench.writers(), &[Contender::RollSync]);
+    let specs = [Spec { name, setting, contenders }];
     let title = "Slow clients: one stops reading, one reads 20 KB/s, 20 fast ones at full load";
     bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
     Ok(())
