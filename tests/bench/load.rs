@@ -37,8 +37,6 @@ const STREAMED: usize = 64 << 10;
 const HISTORY_HEAD: usize = 32;
 /// How far ahead to look for a message that came out of turn, to tell lost ones from repeated ones.
 const LOOK_AHEAD: usize = 1 << 16;
-/// Handshakes under way at a time when many clients are opened: less than any listen backlog.
-const OPENING: usize = 100;
 /// The receive buffer of a slow client; so small that taking 20 KB/s is progress every few seconds.
 const NARROW: usize = 64 << 10;
 /// For a connection to be made: longer only when the server's backlog stays full.
@@ -225,13 +223,19 @@ impl Load {
         self.flush(index);
     }
 
-    /// Connects `count` clients and waits until each has its history.
-    pub fn open(&mut self, port: u16, count: usize, limit: Duration) -> Outcome<()> {
+    /// Connects `count` clients, so many at a time, and waits until each has its history.
+    pub fn open(
+        &mut self,
+        port: u16,
+        count: usize,
+        at_once: usize,
+        limit: Duration,
+    ) -> Outcome<()> {
         let until = Instant::now() + limit;
         let first = self.clients.len();
         let already = self.joined;
         while self.joined - already < count {
-            while self.clients.len() - first < count.min(self.joined - already + OPENING) {
+            while self.clients.len() - first < count.min(self.joined - already + at_once) {
                 let index = self.connect(port)?;
                 self.shake_hands(index);
             }

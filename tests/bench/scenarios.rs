@@ -1,5 +1,6 @@
 //! What is measured: one file a scenario, one table each.
 
+pub mod accept;
 pub mod fanout;
 pub mod growth;
 pub mod idle;
@@ -20,6 +21,8 @@ const SENDERS: usize = 8;
 const MESSAGE: usize = 100;
 /// For all clients to join. A healthy server takes a second for ten thousand.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
+/// Handshakes under way at a time when many clients are opened: less than any listen backlog.
+const OPENING: usize = 100;
 /// For what is in flight to arrive after the last message was sent.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -84,13 +87,18 @@ const BASELINE_CLIENTS: usize = 4000;
 /// Files that a process needs beside its clients' sockets, with room to spare.
 const OTHER_FILES: usize = 100;
 
-/// A server with an empty history and these clients, the first of them senders.
-fn with_clients(contender: &Contender, clients: usize) -> Outcome<(MessageFile, Server, Load)> {
+/// A server with an empty history and these clients, the first of them senders of messages of `size`
+/// bytes.
+fn with_clients(
+    contender: &Contender,
+    clients: usize,
+    size: usize,
+) -> Outcome<(MessageFile, Server, Load)> {
     let file = MessageFile::with(0)?;
     let server = Server::start(contender, &file)?;
     let mut load = Load::new()?;
-    load.open(server.port, clients, JOIN_LIMIT)?;
-    load.appoint_senders(SENDERS.min(clients), MESSAGE);
+    load.open(server.port, clients, OPENING, JOIN_LIMIT)?;
+    load.appoint_senders(SENDERS.min(clients), size);
     Ok((file, server, load))
 }
 

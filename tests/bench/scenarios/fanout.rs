@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use super::{Bench, DRAIN_LIMIT, grouped, with_clients};
+use super::{Bench, DRAIN_LIMIT, MESSAGE, grouped, with_clients, without};
 use crate::load::{Outcome, Record};
 use crate::proc::Meter;
 use crate::report::{Better, Column, Sample, Spec, quantile_us};
 use crate::server::Contender;
 
-pub const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column] = &[
     ("deliveries/s", Better::Higher),
     ("server CPU µs/delivery", Better::Lower),
     ("server cores", Better::Neither),
@@ -21,38 +21,68 @@ pub const COLUMNS: &[Column] = &[
     ("p99 µs", Better::Neither),
 ];
 
-pub struct Setting {
-    pub clients: usize,
-    pub window: usize,
-    pub warm_up: Duration,
-    pub duration: Duration,
+struct Setting {
+    clients: usize,
+    window: usize,
+    /// Bytes of a message.
+    size: usize,
+    warm_up: Duration,
+    duration: Duration,
 }
 
+/// A message that is no longer a line: where the bytes cost more than the sends.
+const LONG: usize = 10_000;
+
 pub fn run(bench: &mut Bench) -> Outcome<()> {
-    let clients = [10, 100, 1000].into_iter();
-    let settings = clients.flat_map(|clients| [(clients, 1), (clients, 16)]);
-    // A quick look leaves out what tells least: few clients with little in flight.
-    let settings =
-        settings.filter(|setting| !bench.quick || ![(10, 1), (1000, 1)].contains(setting));
-    let specs: Vec<_> = settings
-        .map(|(clients, window)| Spec {
-            name: format!("{} clients, {window} in flight", grouped(clients)),
+    let all = [
+        (1, 16, MESSAGE),
+        (10, 1, MESSAGE),
+        (10, 16, MESSAGE),
+        (100, 1, MESSAGE),
+        (100, 16, MESSAGE),
+        (1000, 1, MESSAGE),
+        (1000, 16, MESSAGE),
+        (10_000, 16, MESSAGE),
+        (100, 16, LONG),
+    ];
+    // A quick look is for the rows that tell most.
+    let quick = [(10, 1, MESSAGE), (100, 16, MESSAGE), (1000, 16, MESSAGE)];
+    let rows: &[_] = bench.pick(&quick, &all);
+    let specs: Vec<_> = rows
+        .iter()
+        .map(|&(clients, window, size)| Spec {
+            name: match size {
+                MESSAGE if clients == 1 => format!("1 client, {window} in flight"),
+                MESSAGE => format!("{} clients, {window} in flight", grouped(clients)),
+                _ => format!("{clients} clients, {window} in flight, of {} bytes", grouped(size)),
+            },
             setting: Setting {
                 clients,
                 window,
-                warm_up: Duration::from_millis(bench.pick(200, 500)),
-                duration: Duration::from_millis(bench.pick(700, 1500)),
+                size,
+                warm_up: Duration::from_millis(bench.pick(100, 400)),
+                duration: Duration::from_millis(bench.pick(400, 1000)),
             },
-            contenders: bench.writers(),
+            contenders: bench.able(contenders(bench, clients, size), clients),
         })
         .collect();
-    let title = "Fan-out: 8 senders, messages of 100 bytes";
+    let title = "Fan-out: 8 senders at most, messages of 100 bytes";
     bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 
-pub fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
-    let (_file, server, mut load) = with_clients(contender, setting.clients)?;
+/// The baseline takes part where it says something new, and syncing where many wait for it.
+fn contenders(bench: &Bench, clients: usize, size: usize) -> Vec<Contender> {
+    let syncing = [Contender::RollSync, Contender::FsyncAlways];
+    match (clients, size) {
+        (1, _) => without(bench.writers(), &syncing),
+        (_, LONG) => without(bench.writers(), &[Contender::Baseline]),
+        _ => bench.writers(),
+    }
+}
+
+fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
+    let (_file, server, mut load) = with_clients(contender, setting.clients, setting.size)?;
     load.start_closed_loop(setting.window);
     load.run_for(setting.warm_up);
 

@@ -1,17 +1,16 @@
-//! What people cost who are there and say nothing, and how fast a server lets them in.
+//! What people cost who are there and say nothing.
 //!
 //! At the end one message goes to everybody: a server that forgot somebody is found out.
 
 use std::time::{Duration, Instant};
 
-use super::{Bench, DRAIN_LIMIT, JOIN_LIMIT, MESSAGE, grouped};
+use super::{Bench, DRAIN_LIMIT, JOIN_LIMIT, MESSAGE, OPENING, grouped};
 use crate::load::{Load, Outcome};
 use crate::proc::Meter;
 use crate::report::{Better, Column, Sample, Spec};
 use crate::server::{Contender, MessageFile, Server};
 
 const COLUMNS: &[Column] = &[
-    ("accepted/s", Better::Higher),
     ("KB/client (PSS)", Better::Lower),
     ("threads", Better::Neither),
     ("idle CPU ms/s", Better::Neither),
@@ -27,7 +26,7 @@ struct Setting {
 }
 
 pub fn run(bench: &mut Bench) -> Outcome<()> {
-    let idle = Duration::from_millis(bench.pick(500, 2000));
+    let idle = Duration::from_millis(bench.pick(500, 1000));
     let sizes: &[usize] = bench.pick(&[1000], &[1000, 10_000]);
     let specs = sizes.iter().map(|&clients| Spec {
         name: format!("{} clients", grouped(clients)),
@@ -46,9 +45,7 @@ fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
     let process = server.process;
     let empty = process.proportional_kib();
     let mut load = Load::new()?;
-    let began = Instant::now();
-    load.open(server.port, clients, JOIN_LIMIT)?;
-    let opening = began.elapsed().as_secs_f64();
+    load.open(server.port, clients, OPENING, JOIN_LIMIT)?;
     load.run_for(SETTLE);
     let full = process.proportional_kib();
     let threads = process.threads();
@@ -62,7 +59,6 @@ fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
     load.send(0, 1);
     load.drain(DRAIN_LIMIT);
     let values = vec![
-        clients as f64 / opening,
         (full - empty) / clients as f64,
         threads,
         usage.server_cpu * 1e3 / usage.seconds,

@@ -87,7 +87,7 @@ pub fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
 fn check_history(server: &Server, messages: usize) -> Outcome<(usize, Faults)> {
     let mut load = Load::new()?;
     load.check_history = true;
-    load.open(server.port, 1, LIMIT)?;
+    load.open(server.port, 1, 1, LIMIT)?;
     let (seen, misplaced) = load.history_markers(0);
     load.faults.lost += messages.saturating_sub(seen);
     load.faults.repeated += seen.saturating_sub(messages);

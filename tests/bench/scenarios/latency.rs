@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, DRAIN_LIMIT, grouped, with_clients};
+use super::{Bench, DRAIN_LIMIT, MESSAGE, grouped, with_clients, without};
 use crate::load::{Outcome, Record};
 use crate::proc::Meter;
 use crate::report::{Better, Column, Sample, Spec, quantile_us};
@@ -26,12 +26,16 @@ struct Setting {
 }
 
 pub fn run(bench: &mut Bench) -> Outcome<()> {
-    let duration = Duration::from_millis(bench.pick(1000, 4000));
+    let duration = Duration::from_millis(bench.pick(800, 2000));
     // A million deliveries a second are more than most servers have time for on two cores; the
     // baseline would only show how long its queues get.
-    let mut busy = bench.writers();
-    busy.retain(|contender| *contender != Contender::Baseline);
-    let all = [(10, 200, bench.writers()), (100, 200, bench.writers()), (1000, 1000, busy)];
+    let able = without(bench.writers(), &[Contender::Baseline]);
+    let all = [
+        (10, 200, bench.writers()),
+        (100, 200, bench.writers()),
+        (1000, 20, able.clone()),
+        (1000, 1000, able),
+    ];
     let settings = all.into_iter().filter(|(clients, ..)| !bench.quick || *clients == 100);
     let specs = settings.map(|(clients, per_second, contenders)| Spec {
         name: format!("{} clients, {} messages/s", grouped(clients), grouped(per_second)),
@@ -45,7 +49,7 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
 }
 
 fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
-    let (_file, server, mut load) = with_clients(contender, setting.clients)?;
+    let (_file, server, mut load) = with_clients(contender, setting.clients, MESSAGE)?;
     let per_second = setting.per_second as f64;
     load.run_open_loop(per_second, Duration::from_millis(300))?;
 

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bench, SENDERS, with_clients, without};
+use super::{Bench, MESSAGE, SENDERS, with_clients, without};
 use crate::load::{Load, Outcome, Record};
 use crate::proc::{Meter, Process};
 use crate::report::{Better, Column, Sample, Spec, median, quantile_us};
@@ -63,7 +63,7 @@ struct Phase {
 }
 
 fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
-    let (_file, server, mut load) = with_clients(contender, FAST + 2)?;
+    let (_file, server, mut load) = with_clients(contender, FAST + 2, MESSAGE)?;
     // Or the kernel's buffers, grown while they still read fast, would hide what the server does.
     load.narrow(MUTE)?;
     load.narrow(TRICKLE)?;

@@ -1,5 +1,9 @@
 //! How long a server takes from its start to the first answered handshake, with a history to read.
 
+use std::hint;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use super::{Bench, grouped};
 use crate::load::{Load, Outcome};
 use crate::proc::Meter;
@@ -12,12 +16,31 @@ const COLUMNS: &[Column] = &[
     ("resident MB then", Better::Lower),
 ];
 
+struct Setting {
+    file: MessageFile,
+    cores: Cores,
+}
+
+/// Which processors a server finds free when it starts.
+#[derive(Clone, Copy)]
+enum Cores {
+    All,
+    One,
+}
+
 pub fn run(bench: &mut Bench) -> Outcome<()> {
+    let all = [
+        (0, Cores::All, ""),
+        (100_000, Cores::All, ""),
+        (1_000_000, Cores::All, ""),
+        (1_000_000, Cores::One, ", one core free"),
+    ];
+    let rows: &[_] = bench.pick(&all[..2], &all);
     let mut specs = Vec::new();
-    for messages in [0, 100_000, 1_000_000] {
+    for &(messages, cores, note) in rows {
         specs.push(Spec {
-            name: format!("{} messages", grouped(messages)),
-            setting: MessageFile::with(messages)?,
+            name: format!("{} messages{note}", grouped(messages)),
+            setting: Setting { file: MessageFile::with(messages)?, cores },
             contenders: bench.readers(),
         });
     }
@@ -25,8 +48,24 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
     Ok(())
 }
 
-fn measure(file: &MessageFile, contender: &Contender) -> Outcome<Sample> {
-    let server = Server::start(contender, file)?;
+fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
+    let busy = match setting.cores {
+        Cores::All => 0,
+        Cores::One => thread::available_parallelism().map_or(0, |cores| cores.get() - 1),
+    };
+    let done = AtomicBool::new(false);
+    let server = thread::scope(|scope| {
+        for _ in 0..busy {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        let server = Server::start(contender, &setting.file);
+        done.store(true, Ordering::Relaxed);
+        server
+    })?;
     let values = vec![
         server.ready.as_secs_f64() * 1e3,
         server.process.cpu() * 1e3,
