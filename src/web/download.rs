@@ -1,14 +1,15 @@
 //! `GET /messages.txt`: the text file, whole or from where a copy broke off.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, num::NonZeroUsize, os::unix::fs::FileExt, sync::Arc};
 
 use http::{Method, StatusCode, header};
+use http_range_header::{RangeUnsatisfiableError, parse_range_header_with_max_ranges};
 
 use super::{Exchange, Source, Stop};
 use crate::{history::Window, http::response::TEXT};
 
 impl Exchange<'_> {
-    /// The file itself, as far as it is committed, so that a copy ends in a whole line.
+    /// Sends the file as far as it is committed, so that a copy ends in a whole line.
     pub(super) fn file(&mut self) -> Result<(), Stop> {
         let view = self.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
         let tag = format!("\"{}-{}\"", view.epoch, view.end);
@@ -77,18 +78,10 @@ enum Bytes {
 
 /// One range of RFC 9110 section 14.1.2; several, or what makes no sense, count as none given.
 fn byte_range(text: &str, len: u64) -> Option<Bytes> {
-    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
-    let number = |text: &str| {
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    let (start, end) = match (first, last) {
-        ("", last) => (len.saturating_sub(number(last)?), len),
-        (first, "") => (number(first)?, len),
-        (first, last) => (number(first)?, number(last)?.saturating_add(1)),
-    };
-    if !first.is_empty() && !last.is_empty() && start >= end {
-        return None;
+    let ranges = parse_range_header_with_max_ranges(text, NonZeroUsize::MIN);
+    match ranges.and_then(|ranges| ranges.validate(len)) {
+        Ok(ranges) => ranges.first().map(|range| Bytes::Of(*range.start(), range.end() + 1)),
+        Err(RangeUnsatisfiableError::Unsatisfiable) => Some(Bytes::None),
+        Err(_) => None,
     }
-    Some(if start < end.min(len) { Bytes::Of(start, end.min(len)) } else { Bytes::None })
 }
