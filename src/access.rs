@@ -19,7 +19,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who asks for a resource with these header fields; `allowed` are the origins that the operator
+    /// The caller of a request for a resource, with these header fields; `allowed` are the origins that the operator
     /// listed.
     ///
     /// # Errors

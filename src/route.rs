@@ -1,8 +1,8 @@
 //! What a path names, and the methods that each resource takes.
 //!
-//! A request's path is looked at here and nowhere else, once, before anybody acts on it: whoever
+//! A request's path is looked at here and nowhere else, once, before anything is done about it. What
 //! answers is given a [`Resource`]. A path that names nothing, and a method that a resource does not
-//! take, are refused here too.
+//! take, are refused here, too.
 
 use http::{Method, StatusCode, header};
 

@@ -79,7 +79,7 @@ trait Source {
     /// Appends what comes next to `out`, up to `most` bytes; nothing at the end.
     fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()>;
 
-    /// Goes on behind the next `count` bytes.
+    /// Passes the next `count` bytes.
     fn advance(&mut self, count: usize);
 }
 
@@ -108,7 +108,7 @@ pub struct Web<'a> {
     pub config: &'a Config,
 }
 
-/// Whether a connection goes on behind an answer.
+/// Whether a connection goes on after an answer.
 #[derive(Debug)]
 pub enum Then {
     /// With these bytes of the next request.
@@ -223,9 +223,9 @@ fn keeps_alive(request: &Request<()>) -> bool {
 struct Exchange<'a> {
     web: &'a Web<'a>,
     request: &'a Request<()>,
-    /// Bytes behind the head: the body's, then the next request's.
+    /// Bytes after the head: the body's, then the next request's.
     received: Vec<u8>,
-    /// Whether the connection ends behind it.
+    /// Whether the connection ends after it.
     is_last: bool,
     /// The origin of the web page that asks, if it is one and may.
     page: Option<String>,
