@@ -97,6 +97,8 @@ proptest! {
 
     #[test]
     fn a_text_that_a_person_types_becomes_one_object_on_one_line(name: String, typed: String) {
+        // A typed object is no text: the next test says what becomes of it.
+        prop_assume!(!(typed.trim_start().starts_with('{') && pushed(&typed).is_ok()));
         let mut lines = Vec::new();
         push_line_as(&name, &typed, &mut lines);
         prop_assert_eq!(lines.iter().filter(|&&byte| byte == b'\n').count(), 1);
