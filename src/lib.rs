@@ -24,6 +24,7 @@ pub mod wire;
 pub mod history;
 pub mod lines;
 pub mod message;
+pub mod summary;
 pub mod name;
 pub mod metrics;
 pub mod tally;
