@@ -24,7 +24,7 @@ use std::{
 
 use log::{error, info};
 
-pub use self::recovery::{OpenError, REWRITE};
+pub use self::recovery::{OpenError, REWRITE, create};
 use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 
@@ -131,6 +131,29 @@ impl Journal {
     /// The file, to be read.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Names the file itself: its device and inode.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Gives the file another name beside its own, `NAME.removed-` and the time in Unix milliseconds,
+    /// which is on disk afterwards. Nothing is to be appended to it any more.
+    ///
+    /// # Errors
+    /// When the folder cannot be written. The file has its own name then, or the new one is not on
+    /// disk yet.
+    pub fn put_away(&self) -> io::Result<PathBuf> {
+        // It takes the name, so that no other file can have it; then the file takes its place.
+        let (away, _) = create_beside(&self.path, "removed")?;
+        if let Err(error) = fs::rename(&self.path, &away) {
+            // It is empty, and ours.
+            let _ = fs::remove_file(&away);
+            return Err(error);
+        }
+        sync_folder_of(&self.path)?;
+        Ok(away)
     }
 
     /// The size of the file, which must still be the one that was opened and no shorter than
@@ -352,6 +375,11 @@ impl Journal {
         }
     }
 
+    /// Whether something was written that a sync is due for later.
+    pub fn is_sync_due_later(&self) -> bool {
+        self.unsynced_since.is_some()
+    }
+
     /// Syncs all that was written; returns how long that took.
     ///
     /// # Errors
@@ -372,6 +400,14 @@ impl Journal {
     pub fn remember(&mut self, history: &History) -> io::Result<()> {
         self.epoch.note(&self.file, history)
     }
+
+    /// Has the next start take a new epoch, whatever the file holds then.
+    ///
+    /// # Errors
+    /// When the lock file cannot be written.
+    pub fn forget_epoch(&mut self) -> io::Result<()> {
+        self.epoch.forget()
+    }
 }
 
 fn identity(meta: &fs::Metadata) -> (u64, u64) {
@@ -386,6 +422,13 @@ fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
         return Err(io::Error::other("the file was replaced by another"));
     }
     Ok(file)
+}
+
+/// Brings the names in the folder of a file to the disk: a file survives a power cut only with its
+/// name.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The path with `.` and an ending behind it.

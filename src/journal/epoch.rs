@@ -68,6 +68,13 @@ impl Epoch {
         }
         Ok(())
     }
+
+    /// Leaves nothing in the lock file that another start could go on from.
+    pub(super) fn forget(&mut self) -> io::Result<()> {
+        self.lock_file.set_len(0)?;
+        self.noted.clear();
+        self.lock_file.sync_data()
+    }
 }
 
 /// What the lock file says of the text file.
