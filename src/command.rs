@@ -4,11 +4,14 @@
 //! for none of them. The hub ends when the last handle is dropped.
 
 use std::{
+    io,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
+};
 
 use crate::{
     history::{Range, Resume, Snapshot, Times, Window},
@@ -61,6 +64,10 @@ pub enum Command {
     },
     /// A client is gone.
     Leave(ClientId),
+    /// The file is not as it was: somebody may have appended to it.
+    Survey,
+    /// The channel is put away: clients are told, the file gets another name, and the hub ends.
+    PutAway(Sender<io::Result<()>>),
     /// The server stops: nothing more is taken, everybody is told.
     Stop,
 }
@@ -167,7 +174,7 @@ pub fn queue() -> (HubHandle, Receiver<Command>) {
     (HubHandle { inbox: Arc::new(inbox) }, commands)
 }
 
-/// The hub is gone: the process is about to end.
+/// The hub is gone: its channel has ended, or the process is about to.
 #[derive(Debug)]
 pub struct HubGone;
 
@@ -245,10 +252,27 @@ impl HubHandle {
         let _ = self.send(Command::Leave(client));
     }
 
-    /// Asks for the orderly end.
-    pub fn stop(&self) {
+    /// Has the hub look at its file; false when it is too busy to be told so now.
+    pub fn survey(&self) -> bool {
+        !matches!(self.inbox.try_send(Command::Survey), Err(TrySendError::Full(_)))
+    }
+
+    /// Puts the channel away; see [`Command::PutAway`].
+    ///
+    /// # Errors
+    /// When the hub is gone; the inner one when the file could not get another name, and all is as
+    /// it was.
+    pub fn put_away(&self) -> Result<io::Result<()>, HubGone> {
+        self.ask(Command::PutAway)
+    }
+
+    /// Asks for the orderly end; false when the hub takes no command before the deadline.
+    pub fn stop(&self, deadline: Instant) -> bool {
         // A hub that is gone has stopped.
-        let _ = self.send(Command::Stop);
+        !matches!(
+            self.inbox.send_deadline(Command::Stop, deadline),
+            Err(SendTimeoutError::Timeout(_))
+        )
     }
 
     fn ask<Answer>(

@@ -173,6 +173,15 @@ impl Fanout {
         }
     }
 
+    /// Gives the memory for frames back, while there is nobody to send any to; messages from
+    /// `first_id` on follow.
+    pub fn rest(&mut self, first_id: u64) {
+        self.begin(first_id);
+        if self.frames.is_empty() {
+            self.frames = Frames::default();
+        }
+    }
+
     /// Encodes one more message, which stands at `offset` in the file, once for everybody; nobody is
     /// sent it before [`Fanout::publish`].
     pub fn push(&mut self, message: &[u8], offset: u64, id: u64, ts: u64) {

@@ -8,13 +8,15 @@
 
 use std::{
     collections::HashSet,
+    io,
+    panic::{self, AssertUnwindSafe},
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use log::{error, warn};
+use log::{error, info, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
@@ -25,6 +27,7 @@ use crate::{
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
     outbox::Outbox,
+    summary::{Figures, Summary},
     tally::Tally,
     wire::ErrorAnswer,
 };
@@ -53,6 +56,33 @@ const TICK: Duration = Duration::from_millis(500);
 /// What everybody is told when the server stops.
 const STOPPING: (CloseCode, &str) = (CloseCode::Restart, "the server is stopping; come back");
 
+/// What the clients of a channel are told that is put away.
+const AWAY: (CloseCode, &str) = (CloseCode::Away, "the channel was put away");
+
+/// What the end of a hub's file means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The end of the server.
+    Default,
+    /// The end of this channel alone; the next request opens it anew.
+    Channel,
+}
+
+impl Role {
+    /// What clients are told when the file fails.
+    fn goodbye(self, fatal: &Fatal) -> (CloseCode, &'static str) {
+        match (self, fatal) {
+            (Role::Default, _) => (CloseCode::Error, "the server cannot store messages any more"),
+            (Role::Channel, Fatal::Storage(_)) => {
+                (CloseCode::Error, "the channel cannot store messages now")
+            }
+            (Role::Channel, Fatal::Changed(_)) => {
+                (CloseCode::Restart, "the channel's file is another one now; come back")
+            }
+        }
+    }
+}
+
 /// The hub.
 pub struct Hub {
     journal: Journal,
@@ -67,10 +97,19 @@ pub struct Hub {
     followers: Followers,
     keys: Keys,
     metrics: Arc<Metrics>,
+    /// Where everybody can see how far this channel is.
+    summary: Arc<Summary>,
+    published: Figures,
     stopping: bool,
+    /// Whether the file was put away, which is the end.
+    is_away: bool,
     /// The end of what is stored as the policy asks, and so of what anyone may be told of.
     shown: u64,
     last_ts: u64,
+    /// When the last message was accepted, if that was in this run.
+    said_at: Option<u64>,
+    /// How far the lock file says that the numbering has come.
+    noted: u64,
     holes: Tally,
     /// Whether it has been said that nothing can be noted beside the file.
     has_warned: bool,
@@ -78,7 +117,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub for an open file, which hands the clients that fall behind to `catch_up`, with `handle` to
-    /// ask for more.
+    /// ask for more, and says in `summary` how far it is.
     pub fn new(
         journal: Journal,
         history: History,
@@ -86,9 +125,11 @@ impl Hub {
         metrics: Arc<Metrics>,
         catch_up: CatchUp,
         handle: WeakHubHandle,
+        summary: Arc<Summary>,
     ) -> Hub {
-        Hub {
+        let mut hub = Hub {
             shown: history.end(),
+            noted: history.end(),
             fanout: Fanout::new(history.last_id() + 1),
             journal,
             history,
@@ -99,26 +140,45 @@ impl Hub {
             followers: Followers::new(),
             keys: Keys::default(),
             metrics,
+            summary,
+            published: Figures::default(),
             stopping: false,
+            is_away: false,
             last_ts: 0,
+            said_at: None,
             holes: Tally::default(),
             has_warned: false,
-        }
+        };
+        hub.publish();
+        hub
     }
 
     /// Serves commands until it was told to stop and the last client has left, or the last handle is
-    /// dropped, or the file fails. Then everybody has been told.
+    /// dropped, or the channel is put away, or the file fails. Then everybody has been told.
     ///
     /// # Errors
     /// When the file fails.
-    pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
-        let done = self.serve(commands);
+    ///
+    /// # Panics
+    /// On a bug, when its end is the server's. A channel that ends alone tells its clients even then.
+    pub fn run(mut self, commands: &Receiver<Command>, role: Role) -> Result<(), Fatal> {
+        let done = match role {
+            Role::Default => self.serve(commands),
+            Role::Channel => panic::catch_unwind(AssertUnwindSafe(|| self.serve(commands)))
+                .unwrap_or_else(|_| {
+                    Err(Fatal::Storage(io::Error::other("a panic, which is a bug")))
+                }),
+        };
         if let Err(fatal) = &done {
             error!("{}: {fatal}", self.journal.path().display());
+            if let Fatal::Changed(_) = fatal {
+                self.give_up_numbering();
+            }
             // What one client was shown, all are shown.
             self.fanout.retract();
             self.deliver(|| false);
-            self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
+            let (code, reason) = role.goodbye(fatal);
+            self.fanout.close_all(code, reason);
             self.hand_over_fallen();
         }
         done
@@ -127,7 +187,7 @@ impl Hub {
     fn serve(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
         let mut next_tick = Instant::now() + TICK;
         loop {
-            let first = match commands.recv_deadline(next_tick) {
+            let first = match self.wait(commands, next_tick) {
                 Ok(first) => {
                     // Threads that are about to send a command get to do so before the batch is
                     // taken: 1.1 times the messages to 10 clients, the same to more, and a single
@@ -140,6 +200,9 @@ impl Hub {
             };
             let begun = Instant::now();
             self.step(first.into_iter().chain(commands.try_iter()))?;
+            if self.is_away {
+                return Ok(());
+            }
             if self.stopping && self.fanout.clients() == 0 {
                 return self.end();
             }
@@ -155,6 +218,25 @@ impl Hub {
             let due = now + (now - begun);
             self.deliver(|| Instant::now() >= due && !commands.is_empty());
         }
+    }
+
+    /// The next command, or the time for a tick. A channel where nobody is and nothing is to be done
+    /// waits without a clock, so that it costs nothing; its file is looked at by others
+    /// ([`Command::Survey`]).
+    fn wait(
+        &mut self,
+        commands: &Receiver<Command>,
+        next_tick: Instant,
+    ) -> Result<Command, RecvTimeoutError> {
+        let is_idle = self.fanout.clients() == 0
+            && !self.journal.is_sync_due_later()
+            && !self.holes.is_pending()
+            && self.noted == self.history.end();
+        if !is_idle {
+            return commands.recv_deadline(next_tick);
+        }
+        self.fanout.rest(self.history.last_id() + 1);
+        commands.recv().map_err(RecvTimeoutError::from)
     }
 
     /// Takes the commands that wait as one batch: first the posts, then everything else. Afterwards the
@@ -193,6 +275,7 @@ impl Hub {
                     self.catch_up(client, next_id, &reply);
                 }
                 Command::Leave(client) => self.fanout.leave(client),
+                Command::Survey => self.commit(Vec::new())?,
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
                     // A caller that has stopped waiting needs no answer.
@@ -200,9 +283,15 @@ impl Hub {
                 }
                 Command::Post(post) => self.commit(vec![post])?,
                 Command::Stop => self.stop()?,
+                Command::PutAway(reply) => self.put_away(&reply)?,
+            }
+            if self.is_away {
+                // What else was asked is told so by the end of its reply queue.
+                break;
             }
         }
         self.hand_over_fallen();
+        self.publish();
         Ok(())
     }
 
@@ -224,12 +313,51 @@ impl Hub {
     /// Notes in the lock file how far the numbering has come. Without that note, the next start may give
     /// the numbering another name, so that clients start over; no message depends on it.
     fn remember(&mut self) {
+        if self.noted == self.history.end() {
+            return;
+        }
         match self.journal.remember(&self.history) {
             Err(error) if !self.has_warned => {
                 warn!("how far the file has come could not be noted beside it: {error}");
                 self.has_warned = true;
             }
-            result => self.has_warned &= result.is_err(),
+            Err(_) => {}
+            Ok(()) => {
+                self.has_warned = false;
+                self.noted = self.history.end();
+            }
+        }
+    }
+
+    /// Sees to it that no other file goes on under the name of this one's numbering.
+    fn give_up_numbering(&mut self) {
+        let given_up = match self.journal.remember(&self.history) {
+            Ok(()) => Ok(()),
+            // The file was cut, so that how far it came cannot be said any more.
+            Err(_) => self.journal.forget_epoch(),
+        };
+        if let Err(error) = given_up {
+            warn!("that the numbering ended could not be noted beside the file: {error}");
+        }
+    }
+
+    /// Says how far this channel is, to whoever wants to know.
+    fn publish(&mut self) {
+        let figures = self.figures();
+        if figures != self.published {
+            self.summary.publish(figures);
+            self.published = figures;
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            last_id: self.history.last_id(),
+            messages: self.history.messages(),
+            ts: self.said_at,
+            file_bytes: self.history.end(),
+            clients: self.fanout.clients() as u64,
+            clients_behind: self.fanout.behind() as u64,
         }
     }
 
@@ -239,6 +367,7 @@ impl Hub {
             self.fanout.close(client, STOPPING.0, STOPPING.1);
         }
         self.metrics.joined();
+        self.publish();
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
         // A client that has stopped waiting is about to leave.
         let _ = reply.send(Joined { client, snapshot });
@@ -290,15 +419,7 @@ impl Hub {
     }
 
     fn status(&self) -> Status {
-        Status {
-            clients: self.fanout.clients(),
-            clients_behind: self.fanout.behind(),
-            file_bytes: self.history.end(),
-            last_id: self.history.last_id(),
-            messages: self.history.messages(),
-            is_writable: !self.journal.is_full(),
-            is_stopping: self.stopping,
-        }
+        Status { is_writable: !self.journal.is_full(), is_stopping: self.stopping }
     }
 
     fn stop(&mut self) -> Result<(), Fatal> {
@@ -308,6 +429,26 @@ impl Hub {
         self.deliver(|| false);
         self.fanout.close_all(STOPPING.0, STOPPING.1);
         self.hand_over_fallen();
+        Ok(())
+    }
+
+    /// Gives the file another name, and says goodbye to everybody. When that cannot be done, all is as
+    /// it was.
+    fn put_away(&mut self, reply: &Sender<io::Result<()>>) -> Result<(), Fatal> {
+        // What others appended is in the file that is put away; it is shown, too.
+        self.commit(Vec::new())?;
+        self.end()?;
+        let away = self.journal.put_away();
+        if let Ok(path) = &away {
+            info!("{} was put away as {}", self.journal.path().display(), path.display());
+            self.is_away = true;
+            self.followers.end();
+            self.deliver(|| false);
+            self.fanout.close_all(AWAY.0, AWAY.1);
+            self.hand_over_fallen();
+        }
+        // A caller that has stopped waiting needs no answer.
+        let _ = reply.send(away.map(drop));
         Ok(())
     }
 
@@ -356,6 +497,7 @@ impl Hub {
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown = self.history.end();
         let messages = self.fanout.publish();
+        self.publish();
         if messages > 0 {
             self.metrics.stored(messages);
             self.followers.wake();

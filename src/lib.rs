@@ -11,6 +11,7 @@ pub mod web;
 pub mod upgrade;
 pub mod client;
 pub mod websocket;
+pub mod channels;
 pub mod hub;
 pub mod fanout;
 pub mod catch_up;

@@ -15,21 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use http::Method;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     catch_up::CatchUp,
-    client::Services,
-    command::{self, HubHandle},
+    channels::Channels,
     config::{Config, Fsync},
     connection::{Admission, House, converse},
     http::HttpRefusal,
-    hub::Hub,
     journal::{Fatal, Journal, OpenError},
-    lines::line_limit,
+    metrics::Metrics,
     outbox::Outbox,
     socket::LINGER,
     tally::Tally,
@@ -110,9 +108,13 @@ pub struct Server {
     address: SocketAddr,
     listener: Arc<Socket>,
     accept: JoinHandle<()>,
-    /// How the hub ended; disconnected when it panicked.
+    /// How the default channel's hub ended; disconnected when it panicked.
     hub_ended: Receiver<Result<(), Fatal>>,
-    handle: HubHandle,
+    channels: Channels,
+    /// Disconnected when the server was told to stop and the hubs of all other channels are gone.
+    hubs: Receiver<Infallible>,
+    /// The files are watched as long as it is held.
+    _watching: Sender<()>,
     /// Disconnected when the accept loop and all clients are gone.
     clients: Receiver<Infallible>,
 }
@@ -130,19 +132,13 @@ impl Server {
         let max_clients = max_clients(config.max_clients);
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
-        let messages = history.messages();
-        let metrics = Arc::default();
+        let (messages, default_file) = (history.messages(), journal.path().to_owned());
+        let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)
             .map_err(other("starting to catch clients up"))?;
-        let (handle, commands) = command::queue();
-        let hub = Hub::new(
-            journal,
-            history,
-            line_limit(config.max_message),
-            metrics.clone(),
-            catch_up.clone(),
-            handle.downgrade(),
-        );
+        let (channels, hubs) =
+            Channels::new(config, config.max_channels, metrics.clone(), catch_up.clone());
+        channels.open_folder();
         let listener = listen(config.listen)?;
         let address = listener
             .local_addr()
@@ -157,30 +153,20 @@ impl Server {
             at = reachable(address),
         );
 
-        let (ended, hub_ended) = bounded(1);
-        named("hub", move || {
-            let done = hub.run(&commands);
-            // Nobody waits for it when the process is about to end anyway.
-            let _ = ended.send(done);
-            drop(ended);
-            // What is still asked gets no answer, and is told so by the end of its reply queue; left
-            // in a queue that nobody reads, it would wait for ever.
-            commands.iter().for_each(drop);
-        })
-        .map_err(other("starting the hub"))?;
+        let hub_ended =
+            channels.start_default(journal, history).map_err(other("starting the hub"))?;
+        let (watching, watched) = bounded(0);
+        channels
+            .watch(default_file, watched)
+            .map_err(other("starting to watch the channels' files"))?;
         let listener = Arc::new(listener);
         let (alive, clients) = bounded(0);
         let alive = Arc::new(alive);
         let house = House {
-            services: Services {
-                hub: handle.clone(),
-                catch_up,
-                metrics,
-                limits: Limits {
-                    max_message: config.max_message,
-                    ping_interval: config.ping_interval,
-                },
-            },
+            channels: channels.clone(),
+            catch_up,
+            metrics,
+            limits: Limits { max_message: config.max_message, ping_interval: config.ping_interval },
             alive: Arc::downgrade(&alive),
             config: Arc::new(config.clone()),
         };
@@ -190,7 +176,16 @@ impl Server {
             acceptor.run();
         })
         .map_err(other("starting to accept"))?;
-        Ok(Server { address, listener, accept, hub_ended, handle, clients })
+        Ok(Server {
+            address,
+            listener,
+            accept,
+            hub_ended,
+            channels,
+            hubs,
+            _watching: watching,
+            clients,
+        })
     }
 
     /// Where it listens.
@@ -210,15 +205,17 @@ impl Server {
         };
         // It ends the accept loop; if it fails, the process's end does.
         let _ = self.listener.shutdown(Shutdown::Both);
-        self.handle.stop();
-        drop(self.handle);
+        let deadline = Instant::now() + time;
+        self.channels.stop(deadline);
         // Said when nothing that is posted from here on is taken any more.
         info!("stopping");
-        let deadline = Instant::now() + time;
         if self.clients.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
             debug!("some clients did not leave in time");
         } else if self.accept.join().is_err() {
             error!("the accept loop panicked");
+        }
+        if self.hubs.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
+            debug!("some channels did not end in time");
         }
         // The hub has synced when it was told to stop; what is left is to hear how it ended.
         match ended.unwrap_or_else(|| self.hub_ended.recv_deadline(deadline)) {

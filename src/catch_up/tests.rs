@@ -17,6 +17,7 @@ use crate::{
     journal::Journal,
     message::{self, on_line},
     outbox::{Control, Offer},
+    summary::Summary,
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, tries},
     wire::{ErrorAnswer, Frames},
 };
@@ -155,9 +156,10 @@ impl Chat {
         });
         let (catch_up, fallen) = CatchUp::by_hand();
         let (up, weak) = (catch_up.clone(), handle.downgrade());
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
         Chat {
             dir,
-            hub: Hub::new(journal, history, 1 << 20, Arc::default(), up, weak),
+            hub: Hub::new(journal, history, 1 << 20, Arc::default(), up, weak, summary),
             handle,
             commands,
             parties: Vec::new(),
@@ -412,7 +414,7 @@ proptest! {
         chat.hub.deliver(|| false);
         chat.take_over_the_fallen();
         if end == End::Stop {
-            chat.handle.stop();
+            assert!(chat.handle.stop(Instant::now()));
             chat.hub.step(chat.commands.try_iter()).expect("the file is fine");
             chat.take_over_the_fallen();
         }

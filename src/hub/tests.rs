@@ -42,6 +42,7 @@ impl House {
         let system = Meddler::new(&dir);
         let (handle, commands) = queue();
         let (catch_up, fallen) = CatchUp::by_hand();
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
         let hub = Hub::new(
             journal.on(system.clone()),
             history,
@@ -49,6 +50,7 @@ impl House {
             Arc::default(),
             catch_up,
             handle.downgrade(),
+            summary,
         );
         House { dir, system, hub, handle, commands, fallen }
     }
@@ -308,7 +310,7 @@ fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cu
     assert!(fallen[0].cut.is_begun(), "message 2 is cut");
     assert_eq!((fallen[0].next_id, fallen[0].history.is_none()), (Some(3), true));
     assert!(bob.outbox.is_behind());
-    assert_eq!((house.hub.status().clients, house.hub.status().clients_behind), (2, 1));
+    assert_eq!((house.hub.figures().clients, house.hub.figures().clients_behind), (2, 1));
     let Next::Stretch(range, _) = house.catch_up_from(&bob, Some(3)) else { panic!("it lacks 3") };
     assert_eq!((range.first_id, range.last_id), (3, 4));
     // An answer of its own waits to be sent.
@@ -316,7 +318,7 @@ fn a_client_that_falls_behind_is_handed_over_once_with_the_place_where_it_was_cu
     assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Control));
     bob.outbox.take_waiting(&mut Vec::new());
     assert!(matches!(house.catch_up_from(&bob, Some(5)), Next::Live));
-    assert_eq!(house.hub.status().clients_behind, 0);
+    assert_eq!(house.hub.figures().clients_behind, 0);
 }
 
 #[test]
@@ -351,7 +353,7 @@ fn the_hub_ends_when_the_last_handle_is_dropped() {
     let behind = fallen.try_recv().expect("bob is behind");
     drop(handle);
     thread::scope(|scope| {
-        let hub = scope.spawn(|| hub.run(&commands));
+        let hub = scope.spawn(|| hub.run(&commands, Role::Default));
         behind.hub.leave(bob.id);
         assert!(!hub.is_finished());
         drop(behind);
@@ -367,7 +369,7 @@ fn who_left_hears_nothing_and_the_others_go_on() {
     house.turn();
     house.say(&eve, "1\n");
     assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
-    assert_eq!(house.hub.status().clients, 2);
+    assert_eq!(house.hub.figures().clients, 2);
     // Who is not there gets no answer, and its thread ends.
     let (reply, answer) = bounded(1);
     house.hub.step(iter::once(Command::CatchUp { client: bob.id, next_id: None, reply })).unwrap();
@@ -468,7 +470,7 @@ fn when_the_file_fails_everybody_is_told_and_the_hub_ends() {
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    assert!(house.hub.run(&house.commands).is_err());
+    assert!(house.hub.run(&house.commands, Role::Default).is_err());
     let frames = ann.frames();
     assert_eq!(frames.len(), 1);
     assert_eq!((frames[0].first, &frames[0].payload[..2]), (CLOSE, &1011_u16.to_be_bytes()[..]));
@@ -483,7 +485,7 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
     house.hub.fanout.push(b"2", 0, 2, 0);
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    assert!(matches!(house.hub.run(&house.commands), Err(Fatal::Changed(_))));
+    assert!(matches!(house.hub.run(&house.commands, Role::Default), Err(Fatal::Changed(_))));
     for guest in [&mut ann, &mut bob] {
         let frames = guest.frames();
         assert_eq!(frames.len(), 2);
@@ -497,7 +499,7 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
     let mut house = House::new("");
     let (ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
-    house.handle.stop();
+    assert!(house.handle.stop(Instant::now()));
     house.hub.step(house.commands.try_iter()).unwrap();
     let frames = bob.frames();
     assert_eq!(frames.len(), 2);
@@ -510,7 +512,7 @@ fn a_server_that_stops_takes_nothing_more_and_says_so() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
     // What waits with the stop is still taken.
-    house.handle.stop();
+    assert!(house.handle.stop(Instant::now()));
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
     house.turn();
     let come_back = 1012_u16.to_be_bytes();
@@ -542,7 +544,7 @@ fn the_hub_ends_when_the_last_handle_is_gone_and_notes_where_it_was() {
     let House { dir, hub, handle, commands, .. } = house;
     handle.post(ann.id, b"1\n2\n".to_vec()).unwrap();
     drop(handle);
-    hub.run(&commands).expect("a clean end");
+    hub.run(&commands, Role::Default).expect("a clean end");
     let record = dir.beside("lock").concat();
     assert!(String::from_utf8(record).unwrap().contains(" lines 2 bytes 4 "));
 }

@@ -1,10 +1,10 @@
-//! `GET /messages.txt`: the text file, whole or from where a copy broke off.
+//! `GET /messages.txt` and `/NAME.txt`: the text file, whole or from where a copy broke off.
 
 use std::fs::File;
 
 use http::{Method, StatusCode, header};
 
-use super::{Exchange, Stop};
+use super::{Channel, Exchange, Stop};
 use crate::{
     history::{BLOCK, Window},
     http::response::TEXT,
@@ -13,8 +13,8 @@ use crate::{
 
 impl Exchange<'_> {
     /// The file itself, as far as it is committed, so that a copy ends in a whole line.
-    pub(super) fn file(&mut self) -> Result<(), Stop> {
-        let view = self.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
+    pub(super) fn file(&mut self, channel: &Channel) -> Result<(), Stop> {
+        let view = channel.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
         let tag = format!("\"{}-{}\"", view.epoch, view.end);
         let mut headers = vec![
             (header::ETAG, tag.clone()),
