@@ -48,11 +48,12 @@ const STACK: usize = 128 << 10;
 /// Connections beyond `--max-clients` that are read to be told so; more are just dropped.
 const REFUSALS: usize = 64;
 
-/// Descriptors beside those of clients: the file, the lock, the log, the listener, and two for each
-/// thread that catches clients up.
+/// Descriptors beside those of clients and channels: the default channel's file and its lock, the log,
+/// the listener, the folder while it is looked at, and two for each thread that catches clients up.
 const OTHER_FILES: u64 = 24;
 
-/// Threads beside those of clients: main, accept, signals, the hub, those that catch clients up.
+/// Threads beside those of clients and channels: main, accept, signals, the default channel's hub, the
+/// watch and those who open files, those that catch clients up.
 const OTHER_THREADS: u64 = 32;
 
 /// How long an orderly stop may take.
@@ -129,7 +130,7 @@ impl Server {
             let what = what.to_owned();
             move |error| StartError::Other(what, error)
         };
-        let max_clients = max_clients(config.max_clients);
+        let (max_clients, max_channels) = room(config);
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
@@ -137,7 +138,7 @@ impl Server {
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)
             .map_err(other("starting to catch clients up"))?;
         let (channels, hubs) =
-            Channels::new(config, config.max_channels, metrics.clone(), catch_up.clone());
+            Channels::new(config, max_channels, metrics.clone(), catch_up.clone());
         channels.open_folder();
         let listener = listen(config.listen)?;
         let address = listener
@@ -251,13 +252,19 @@ fn promise(fsync: Fsync) -> &'static str {
     }
 }
 
-/// How many clients are served: `wanted`, or what this machine can carry.
-fn max_clients(wanted: usize) -> usize {
-    let capacity = Capacity::of_this_machine();
-    if capacity.clients < wanted as u64 {
-        warn!("{capacity}, fewer than --max-clients {wanted}");
+/// How many clients and channels are served: as many as the operator allows, or what this machine can
+/// carry.
+fn room(config: &Config) -> (usize, usize) {
+    let Config { max_clients, max_channels, .. } = *config;
+    let capacity = Capacity::of_this_machine(max_channels as u64);
+    if capacity.clients < max_clients as u64 {
+        warn!("{capacity}, fewer than --max-clients {max_clients}");
     }
-    wanted.min(usize::try_from(capacity.clients).unwrap_or(usize::MAX))
+    if capacity.channels < max_channels as u64 {
+        warn!("{capacity}, fewer than --max-channels {max_channels}");
+    }
+    let at_most = |count| usize::try_from(count).unwrap_or(usize::MAX);
+    (max_clients.min(at_most(capacity.clients)), max_channels.min(at_most(capacity.channels)))
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, StartError> {

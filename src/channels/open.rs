@@ -27,8 +27,9 @@ use crate::{
 /// Channels that are opened at a time: opening is mostly waiting for the disk.
 const OPENERS: usize = 8;
 
-/// The stack of a hub's thread. What it does not touch takes no memory.
-const STACK: usize = 256 << 10;
+/// The stack of a hub's thread, no larger than a client's, which is what the machine is asked for. What
+/// it does not touch takes no memory.
+const STACK: usize = 128 << 10;
 
 /// The longest name that Linux has for a thread, in bytes.
 const THREAD_NAME: usize = 15;

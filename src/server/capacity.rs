@@ -1,4 +1,5 @@
-//! What this machine can carry: how many clients, and how much the kernel may hold for each of them.
+//! What this machine can carry: how many channels and clients, and how much the kernel may hold for
+//! each client.
 //!
 //! A thread that starts when the process has no memory map left aborts the process, inside std and
 //! before any of our code runs. So the number of clients is bounded, at the start, by every limit that
@@ -48,10 +49,18 @@ const TCP_MEMORY: u64 = 1 << 30;
 /// does no harm.
 const PAGE: u64 = 4096;
 
-/// How many clients this process can serve, and what is the limit.
+/// Open files of a channel: the text and the lock file.
+const FILES_OF_CHANNEL: u64 = 2;
+
+/// The share of threads and open files that channels may take at the most; the rest is for clients.
+const CHANNELS_SHARE: u64 = 4;
+
+/// How many channels and clients this process can serve, and what is the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Clients at a time.
+    /// Channels at a time, of those that are wanted.
+    pub channels: u64,
+    /// Clients at a time, beside so many channels.
     pub clients: u64,
     limit: Limit,
 }
@@ -76,16 +85,18 @@ impl fmt::Display for Capacity {
             Limit::Threads => "the kernel's limit of threads (kernel.threads-max, kernel.pid_max)",
             Limit::GroupThreads => "the control group's pids.max",
         };
-        write!(out, "this machine can carry {} clients because of {limit}", self.clients)
+        let Capacity { channels, clients, .. } = self;
+        write!(
+            out,
+            "this machine can carry {clients} clients beside {channels} channels because of {limit}"
+        )
     }
 }
 
 impl Capacity {
-    /// What the limits of this process leave for clients. The limit of open files is raised before.
-    pub fn of_this_machine() -> Capacity {
-        // Those who are only told that there is no room get some of it too.
-        let share = |count: u64| count - (REFUSALS as u64).min(count / 8);
-        let threads = |count: u64| share(count.saturating_sub(OTHER_THREADS));
+    /// What the limits of this process leave for clients beside `wanted` channels, or as many as leave
+    /// enough. The limit of open files is raised before.
+    pub fn of_this_machine(wanted: u64) -> Capacity {
         let soft = |resource: Resource| match resource.get_soft() {
             Ok(rlimit::INFINITY) | Err(_) => None,
             Ok(limit) => Some(limit),
@@ -95,23 +106,31 @@ impl Capacity {
         let space = soft(Resource::AS);
         let system =
             [number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")];
+        let threads = |count: u64| count.saturating_sub(OTHER_THREADS);
+        // For each limit: how many clients it leaves where there is no channel, and how many of them
+        // a channel takes the place of.
         let limits = [
-            (Limit::Files, files.map(|count| share(count.saturating_sub(OTHER_FILES)))),
-            (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
-            (Limit::Space, space.map(clients_in_space)),
-            (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads)),
-            (Limit::Threads, system.into_iter().flatten().min().map(threads)),
-            (Limit::GroupThreads, group_threads().map(threads)),
+            (Limit::Files, files.map(|count| count.saturating_sub(OTHER_FILES)), FILES_OF_CHANNEL),
+            (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS)), 1),
+            (Limit::Space, space.map(threads_in_space), 1),
+            (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads), 1),
+            (Limit::Threads, system.into_iter().flatten().min().map(threads), 1),
+            (Limit::GroupThreads, group_threads().map(threads), 1),
         ];
-        let known = limits.into_iter().filter_map(|(limit, clients)| Some((clients?, limit)));
+        let known = limits.into_iter().filter_map(|(limit, room, each)| Some((room?, each, limit)));
+        let channels = known.clone().map(|(room, each, _)| room / CHANNELS_SHARE / each);
+        let channels = channels.min().unwrap_or(u64::MAX).min(wanted);
+        // Those who are only told that there is no room get some of it too.
+        let share = |count: u64| count - (REFUSALS as u64).min(count / 8);
+        let clients = known.map(|(room, each, limit)| (share(room - channels * each), limit));
         let (clients, limit) =
-            known.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
+            clients.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
         // With less it would be no server; whatever fails then is told 503.
-        Capacity { clients: clients.max(1), limit }
+        Capacity { channels, clients: clients.max(1), limit }
     }
 }
 
-fn clients_in_space(limit: u64) -> u64 {
+fn threads_in_space(limit: u64) -> u64 {
     let used = space_used().unwrap_or(0);
     limit.saturating_sub(used + SPARE_SPACE) / (STACK as u64 + OTHER_SPACE)
 }
@@ -227,8 +246,10 @@ mod tests {
 
     #[test]
     fn this_machine_can_carry_somebody_and_says_why_no_more() {
-        let capacity = Capacity::of_this_machine();
-        assert!(capacity.clients >= 1);
+        let capacity = Capacity::of_this_machine(10);
+        assert!(capacity.clients >= 1 && capacity.channels <= 10);
+        let many = Capacity::of_this_machine(u64::MAX);
+        assert!(many.channels >= capacity.channels && many.clients <= capacity.clients);
         assert!(capacity.to_string().contains(" because of the "), "{capacity}");
     }
 }
