@@ -15,13 +15,16 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use log::{error, info, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
     catch_up::{Behind, CatchUp},
-    command::{ClientId, Command, Joined, Next, Post, QUEUE, Speaker, Stored, View, WeakHubHandle},
+    command::{
+        ClientId, Command, Commands, Joined, Next, Post, QUEUE, Speaker, Stored, View,
+        WeakHubHandle,
+    },
     fanout::{Fallen, Fanout, Standing},
     history::{History, Resume, Times, Window},
     journal::{Fatal, Journal},
@@ -161,7 +164,7 @@ impl Hub {
     ///
     /// # Panics
     /// On a bug, when its end is the server's. A channel that ends alone tells its clients even then.
-    pub fn run(mut self, commands: &Receiver<Command>, role: Role) -> Result<(), Fatal> {
+    pub fn run(mut self, commands: &Commands, role: Role) -> Result<(), Fatal> {
         let done = match role {
             Role::Default => self.serve(commands),
             Role::Channel => panic::catch_unwind(AssertUnwindSafe(|| self.serve(commands)))
@@ -184,7 +187,7 @@ impl Hub {
         done
     }
 
-    fn serve(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
+    fn serve(&mut self, commands: &Commands) -> Result<(), Fatal> {
         let mut next_tick = Instant::now() + TICK;
         loop {
             let first = match self.wait(commands, next_tick) {
@@ -199,7 +202,7 @@ impl Hub {
                 Err(RecvTimeoutError::Disconnected) => return self.end(),
             };
             let begun = Instant::now();
-            self.step(first.into_iter().chain(commands.try_iter()))?;
+            self.step(first.into_iter().chain(commands.try_iter()).map(|command| *command))?;
             if self.is_away {
                 return Ok(());
             }
@@ -225,9 +228,9 @@ impl Hub {
     /// ([`Command::Survey`]).
     fn wait(
         &mut self,
-        commands: &Receiver<Command>,
+        commands: &Commands,
         next_tick: Instant,
-    ) -> Result<Command, RecvTimeoutError> {
+    ) -> Result<Box<Command>, RecvTimeoutError> {
         let is_idle = self.fanout.clients() == 0
             && !self.journal.is_sync_due_later()
             && !self.holes.is_pending()

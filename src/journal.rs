@@ -398,7 +398,7 @@ impl Journal {
     /// When the lock file cannot be written. Nothing that was said depends on it, but the next
     /// start may take a new epoch, and clients are sent whole histories then.
     pub fn remember(&mut self, history: &History) -> io::Result<()> {
-        self.epoch.note(&self.file, history)
+        self.epoch.note(&self.file, history).map(drop)
     }
 
     /// Has the next start take a new epoch, whatever the file holds then.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    command::{Command, Joined, queue},
+    command::{Command, Commands, Joined, queue},
     config::Fsync,
     history::Resume,
     hub::Hub,
@@ -123,7 +123,7 @@ struct Chat {
     dir: Dir,
     hub: Hub,
     handle: HubHandle,
-    commands: Receiver<Command>,
+    commands: Commands,
     parties: Vec<Party>,
     /// The clients that fell behind since the last look.
     fallen: Receiver<Behind>,
@@ -186,7 +186,9 @@ impl Chat {
             Event::Tick => self.hub.tick().expect("the file is fine"),
             event => {
                 self.small(event);
-                self.hub.step(self.commands.try_iter()).expect("the file is fine");
+                self.hub
+                    .step(self.commands.try_iter().map(|command| *command))
+                    .expect("the file is fine");
             }
         }
         self.take_over_the_fallen();
@@ -293,7 +295,7 @@ impl Chat {
                         self.small(event);
                     }
                     let waiting = iter::once(command).chain(self.commands.try_iter());
-                    self.hub.step(waiting).expect("the file is fine");
+                    self.hub.step(waiting.map(|command| *command)).expect("the file is fine");
                 }
                 recv(self.done) -> done => {
                     let (cursor, sent) = done.expect("the helper is there");
@@ -415,7 +417,7 @@ proptest! {
         chat.take_over_the_fallen();
         if end == End::Stop {
             assert!(chat.handle.stop(Instant::now()));
-            chat.hub.step(chat.commands.try_iter()).expect("the file is fine");
+            chat.hub.step(chat.commands.try_iter().map(|command| *command)).expect("the file is fine");
             chat.take_over_the_fallen();
         }
         chat.settle(0..4);

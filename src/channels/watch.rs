@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Weak},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -24,6 +24,10 @@ use crate::name::Name;
 /// thousand files takes a millisecond.
 const EVERY: Duration = Duration::from_millis(800);
 
+/// How long after a change of the folder it is listed again with every look: a change right behind a
+/// look may leave it with the same time, as coarse as some file systems count.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// A file as it was seen: device, inode and size; `None` when it is not there.
 type Seen = Option<(u64, u64, u64)>;
 
@@ -32,6 +36,9 @@ type Seen = Option<(u64, u64, u64)>;
 struct Watch {
     /// What was seen of the files whose hubs were woken for it; once is enough.
     told: HashMap<Name, Seen>,
+    /// When the folder had changed last, as of the last time that it was listed; `None` when it has to
+    /// be listed again.
+    listed: Option<SystemTime>,
     /// What has been logged of the folder.
     complaint: Option<String>,
 }
@@ -87,9 +94,16 @@ impl Watch {
 
     /// Opens what is new in the folder, and forgets what is gone.
     fn look_at_folder(&mut self, room: &Arc<Room>) {
+        let changed = fs::metadata(&room.folder).and_then(|meta| meta.modified()).ok();
+        if changed.is_some() && changed == self.listed && !room.has_ended_ones() {
+            return;
+        }
+        let is_settled = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
+        self.listed = changed.filter(is_settled);
         let found = match room.files_in_folder() {
             Ok(found) => found,
             Err(error) => {
+                self.listed = None;
                 return self.complain(format!("{}: {error}", room.folder.display()));
             }
         };
@@ -122,6 +136,7 @@ impl Watch {
         let open = move || opener.open_all(&names);
         if let Err(error) = thread::Builder::new().name("open".into()).spawn(open) {
             self.complain(format!("cannot start a thread to open channels: {error}"));
+            self.listed = None;
             new.iter().for_each(|name| room.forget(name));
         }
     }
@@ -136,6 +151,11 @@ impl Watch {
 }
 
 impl Room {
+    /// Whether the files of some channels may be gone.
+    fn has_ended_ones(&self) -> bool {
+        self.lock().channels.values().any(|entry| matches!(entry.state, State::Ended))
+    }
+
     /// Forgets a channel whose file is gone, unless it is opened anew meanwhile.
     fn forget_ended(&self, name: &Name) {
         let mut table = self.lock();

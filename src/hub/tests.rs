@@ -1,6 +1,6 @@
 use std::iter;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use serde_json::Value;
 
 use super::*;
@@ -22,7 +22,7 @@ pub(super) struct House {
     pub(super) system: Meddler,
     pub(super) hub: Hub,
     pub(super) handle: HubHandle,
-    commands: Receiver<Command>,
+    commands: Commands,
     /// The clients that fell behind.
     fallen: Receiver<Behind>,
 }
@@ -94,14 +94,14 @@ impl House {
     }
 
     pub(super) fn turn(&mut self) {
-        self.hub.step(self.commands.try_iter()).expect("the file is fine");
+        self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");
         self.hub.deliver(|| false);
     }
 
     /// Says something, and serves so many in turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, lines.into()).expect("a hub");
-        self.hub.step(self.commands.try_iter()).expect("the file is fine");
+        self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");
         self.serve(turns);
     }
 
@@ -214,7 +214,7 @@ fn who_comes_or_goes_during_a_round_takes_nobodys_turn() {
         house.say_to(served, &guests[0], "1\n");
         house.say_to(served, &guests[0], "2\n");
         house.handle.leave(guests.remove(leaver).id);
-        house.hub.step(house.commands.try_iter()).unwrap();
+        house.hub.step(house.commands.try_iter().map(|command| *command)).unwrap();
         let mut late = house.live();
         house.turn();
         for (at, guest) in guests.iter_mut().enumerate() {
@@ -290,7 +290,9 @@ impl House {
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
         let join = Command::Join { outbox: outbox.clone(), resume: Resume::default(), reply };
-        self.hub.step(iter::once(join).chain(self.commands.try_iter())).expect("the file is fine");
+        self.hub
+            .step(iter::once(join).chain(self.commands.try_iter().map(|command| *command)))
+            .expect("the file is fine");
         let Joined { client, snapshot } = answer.try_recv().expect("an answer");
         (Guest { id: client, outbox, peer }, snapshot)
     }
@@ -454,7 +456,7 @@ fn nothing_is_shown_of_a_file_that_was_taken_away() {
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    let failed = house.hub.step(house.commands.try_iter());
+    let failed = house.hub.step(house.commands.try_iter().map(|command| *command));
     assert!(matches!(failed, Err(Fatal::Changed(_))));
     assert_eq!(ann.hears(), []);
     assert_eq!(house.dir.beside("saved-"), [b"1\n"]);
@@ -500,7 +502,7 @@ fn what_one_was_shown_all_are_shown_before_a_server_ends() {
     let (ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
     assert!(house.handle.stop(Instant::now()));
-    house.hub.step(house.commands.try_iter()).unwrap();
+    house.hub.step(house.commands.try_iter().map(|command| *command)).unwrap();
     let frames = bob.frames();
     assert_eq!(frames.len(), 2);
     assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
@@ -575,7 +577,7 @@ fn who_asks_for_the_ids_gets_those_of_the_lines_in_the_file() {
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
     let post = Command::Post(Post { by, lines });
-    house.hub.step(house.commands.try_iter().chain([post])).unwrap();
+    house.hub.step(house.commands.try_iter().map(|command| *command).chain([post])).unwrap();
     assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 5, last_id: 6 })));
     assert_eq!(house.dir.read(), b"1\nforeign\n3\n4\n5\n6\n");
 }
