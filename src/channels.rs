@@ -236,9 +236,12 @@ impl Channels {
             let is_stopping = table.running.is_none();
             let Some(entry) = table.channels.get_mut(name) else { return Err(NoChannel::Missing) };
             match &entry.state {
-                State::Open(open) => return Ok(open.clone()),
+                // Where the default channel ends, the server does.
+                State::Open(open) if name.is_default() || !open.summary.is_ending() => {
+                    return Ok(open.clone());
+                }
                 _ if is_stopping => return Err(NoChannel::Stopping),
-                State::Opening => table = self.room.wait(table, deadline)?,
+                State::Opening | State::Open(_) => table = self.room.wait(table, deadline)?,
                 State::Ended if entry.reopened.is_some_and(|last| last.elapsed() < REOPEN) => {
                     return Err(NoChannel::Unavailable(entry.why.clone()));
                 }
@@ -382,7 +385,7 @@ impl Room {
     ) -> Result<MutexGuard<'a, Table>, NoChannel> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(NoChannel::Unavailable("its file takes long to be read".into()));
+            return Err(NoChannel::Unavailable("its file takes long".into()));
         }
         let waited = self.changed.wait_timeout(table, left);
         Ok(waited.unwrap_or_else(PoisonError::into_inner).0)

@@ -180,6 +180,7 @@ impl Hub {
             // What one client was shown, all are shown.
             self.fanout.retract();
             self.deliver(|| false);
+            self.summary.end();
             let (code, reason) = role.goodbye(fatal);
             self.fanout.close_all(code, reason);
             self.hand_over_fallen();
@@ -445,6 +446,7 @@ impl Hub {
         if let Ok(path) = &away {
             info!("{} was put away as {}", self.journal.path().display(), path.display());
             self.is_away = true;
+            self.summary.end();
             self.followers.end();
             self.deliver(|| false);
             self.fanout.close_all(AWAY.0, AWAY.1);

@@ -43,18 +43,31 @@ pub struct Summary {
     /// Names its file: device and inode.
     pub file: (u64, u64),
     figures: Mutex<Figures>,
+    is_ending: AtomicBool,
     news: Arc<News>,
 }
 
 impl Summary {
     /// Of a channel whose changes are told to those who follow `news`.
     pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>) -> Summary {
-        Summary { epoch, file, figures: Mutex::default(), news }
+        let (figures, is_ending) = (Mutex::default(), AtomicBool::new(false));
+        Summary { epoch, file, figures, is_ending, news }
     }
 
     /// How far the channel is.
     pub fn figures(&self) -> Figures {
         *lock(&self.figures)
+    }
+
+    /// Whether the hub is about to say goodbye to its clients: who comes now, or comes back at once, is
+    /// to wait for what the channel is next.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(SeqCst)
+    }
+
+    /// Says that the hub is about to say goodbye: for itself alone.
+    pub fn end(&self) {
+        self.is_ending.store(true, SeqCst);
     }
 
     /// Says how far the channel is: for its hub alone.
