@@ -2,7 +2,8 @@
 //!
 //! Modules in reading order, from the door inwards; each imports only from those after it.
 //! Bytes become a message, a message a command, the hub writes it to the journal and sends it to
-//! every client as one buffer; who joins or falls behind reads the history.
+//! every client as one buffer; who joins or falls behind reads the history. Each channel is a text
+//! file with a hub of its own, and `channels` finds it by its name.
 
 pub mod server;
 pub mod connection;
