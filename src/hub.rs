@@ -16,8 +16,7 @@ use std::{
 };
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use log::{error, info, warn};
-use tungstenite::protocol::frame::coding::CloseCode;
+use log::warn;
 
 use crate::{
     catch_up::{Behind, CatchUp},
@@ -36,10 +35,13 @@ use crate::{
 };
 
 mod commit;
+mod ending;
 mod followers;
 mod keys;
 mod placing;
 
+pub use ending::Role;
+use ending::STOPPING;
 use followers::Followers;
 use keys::Keys;
 
@@ -55,36 +57,6 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 
 /// How often the hub looks at the file by itself: lines that others append are taken in within a second.
 const TICK: Duration = Duration::from_millis(500);
-
-/// What everybody is told when the server stops.
-const STOPPING: (CloseCode, &str) = (CloseCode::Restart, "the server is stopping; come back");
-
-/// What the clients of a channel are told that is put away.
-const AWAY: (CloseCode, &str) = (CloseCode::Away, "the channel was put away");
-
-/// What the end of a hub's file means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The end of the server.
-    Default,
-    /// The end of this channel alone; the next request opens it anew.
-    Channel,
-}
-
-impl Role {
-    /// What clients are told when the file fails.
-    fn goodbye(self, fatal: &Fatal) -> (CloseCode, &'static str) {
-        match (self, fatal) {
-            (Role::Default, _) => (CloseCode::Error, "the server cannot store messages any more"),
-            (Role::Channel, Fatal::Storage(_)) => {
-                (CloseCode::Error, "the channel cannot store messages now")
-            }
-            (Role::Channel, Fatal::Changed(_)) => {
-                (CloseCode::Restart, "the channel's file is another one now; come back")
-            }
-        }
-    }
-}
 
 /// The hub.
 pub struct Hub {
@@ -173,17 +145,7 @@ impl Hub {
                 }),
         };
         if let Err(fatal) = &done {
-            error!("{}: {fatal}", self.journal.path().display());
-            if let Fatal::Changed(_) = fatal {
-                self.give_up_numbering();
-            }
-            // What one client was shown, all are shown.
-            self.fanout.retract();
-            self.deliver(|| false);
-            self.summary.end();
-            let (code, reason) = role.goodbye(fatal);
-            self.fanout.close_all(code, reason);
-            self.hand_over_fallen();
+            self.fail(fatal, role);
         }
         done
     }
@@ -333,18 +295,6 @@ impl Hub {
         }
     }
 
-    /// Sees to it that no other file goes on under the name of this one's numbering.
-    fn give_up_numbering(&mut self) {
-        let given_up = match self.journal.remember(&self.history) {
-            Ok(()) => Ok(()),
-            // The file was cut, so that how far it came cannot be said any more.
-            Err(_) => self.journal.forget_epoch(),
-        };
-        if let Err(error) = given_up {
-            warn!("that the numbering ended could not be noted beside the file: {error}");
-        }
-    }
-
     /// Says how far this channel is, to whoever wants to know.
     fn publish(&mut self) {
         let figures = self.figures();
@@ -424,44 +374,6 @@ impl Hub {
 
     fn status(&self) -> Status {
         Status { is_writable: !self.journal.is_full(), is_stopping: self.stopping }
-    }
-
-    fn stop(&mut self) -> Result<(), Fatal> {
-        self.stopping = true;
-        self.followers.end();
-        self.end()?;
-        self.deliver(|| false);
-        self.fanout.close_all(STOPPING.0, STOPPING.1);
-        self.hand_over_fallen();
-        Ok(())
-    }
-
-    /// Gives the file another name, and says goodbye to everybody. When that cannot be done, all is as
-    /// it was.
-    fn put_away(&mut self, reply: &Sender<io::Result<()>>) -> Result<(), Fatal> {
-        // What others appended is in the file that is put away; it is shown, too.
-        self.commit(Vec::new())?;
-        self.end()?;
-        let away = self.journal.put_away();
-        if let Ok(path) = &away {
-            info!("{} was put away as {}", self.journal.path().display(), path.display());
-            self.is_away = true;
-            self.summary.end();
-            self.followers.end();
-            self.deliver(|| false);
-            self.fanout.close_all(AWAY.0, AWAY.1);
-            self.hand_over_fallen();
-        }
-        // A caller that has stopped waiting needs no answer.
-        let _ = reply.send(away.map(drop));
-        Ok(())
-    }
-
-    /// Nothing is on its way to the disk afterwards.
-    fn end(&mut self) -> Result<(), Fatal> {
-        self.journal.sync()?;
-        self.remember();
-        Ok(())
     }
 
     /// Serves the speakers first. Their next message then arrives while the round is still running, and

@@ -58,8 +58,8 @@ impl fmt::Display for Fatal {
         match self {
             Fatal::Storage(why) => write!(
                 out,
-                "storage failed: {why}. Nothing that clients saw is lost; restart to see what \
-                 else was kept."
+                "storage failed: {why}. Nothing that clients saw is lost; what else was \
+                 kept shows when it is opened again."
             ),
             Fatal::Changed(what) => write!(out, "{what}"),
         }
