@@ -10,7 +10,10 @@ use std::{
     convert::Infallible,
     fmt, io,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -52,6 +55,7 @@ struct Room {
     catch_up: CatchUp,
     news: Arc<News>,
     comings: News,
+    generation: AtomicU64,
     table: Mutex<Table>,
     /// Told when a channel was opened or has ended.
     changed: Condvar,
@@ -110,10 +114,10 @@ impl Entry {
 pub struct Listed {
     /// Its name.
     pub name: Name,
-    /// The name of its numbering.
-    pub epoch: Arc<str>,
-    /// How far it is.
+    /// How far it was when it was listed.
     pub figures: Figures,
+    /// How far it is.
+    pub summary: Arc<Summary>,
 }
 
 /// Whether a channel that was to be made was there.
@@ -195,9 +199,9 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 impl Listed {
-    /// Whether nothing was said between this and a later look.
-    pub fn is_as_far_as(&self, later: &Listed) -> bool {
-        !self.figures.differ_in_what_was_said(&later.figures)
+    /// A channel as it is now.
+    pub fn new(name: Name, summary: Arc<Summary>) -> Listed {
+        Listed { name, figures: summary.figures(), summary }
     }
 }
 
@@ -219,6 +223,7 @@ impl Channels {
             catch_up,
             news: Arc::default(),
             comings: News::default(),
+            generation: AtomicU64::new(0),
             table: Mutex::new(Table { channels: BTreeMap::new(), running: Some(running) }),
             changed: Condvar::new(),
         };
@@ -300,9 +305,7 @@ impl Channels {
     pub fn list(&self) -> Vec<Listed> {
         let table = self.room.lock();
         let listed = |(name, entry): (&Name, &Entry)| {
-            let summary = entry.summary.as_ref()?;
-            let (epoch, figures) = (summary.epoch.clone(), summary.figures());
-            Some(Listed { name: name.clone(), epoch, figures })
+            Some(Listed::new(name.clone(), entry.summary.clone()?))
         };
         table.channels.iter().filter_map(listed).collect()
     }
@@ -310,6 +313,11 @@ impl Channels {
     /// Those that are open now, by name.
     pub fn open(&self) -> BTreeMap<Name, Open> {
         self.room.open_ones()
+    }
+
+    /// A number that is another one whenever a channel has come or gone.
+    pub fn generation(&self) -> u64 {
+        self.room.generation.load(SeqCst)
     }
 
     /// Wakes those who follow when a channel has more, comes or goes.
@@ -406,6 +414,7 @@ impl Room {
 
     fn tell(&self) {
         self.changed.notify_all();
+        self.generation.fetch_add(1, SeqCst);
         self.news.tell();
         self.comings.tell();
     }

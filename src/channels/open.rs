@@ -64,7 +64,7 @@ impl Channels {
         let names = self.room.take_up(found);
         if !names.is_empty() {
             self.room.open_all(&names);
-            info!("{} channels in {}", names.len(), self.room.folder.display());
+            info!("channels in {}: {}", self.room.folder.display(), names.len());
         }
     }
 }
@@ -140,7 +140,10 @@ impl Room {
         let table = self.lock();
         let why = match table.channels.get(name).map(|entry| (&entry.state, &entry.why)) {
             Some((State::Ended, why)) => why.clone(),
-            Some(_) => return Ok(made),
+            Some(_) => {
+                info!("channel {name} was made");
+                return Ok(made);
+            }
             // Somebody took it away already.
             None => return Err(NoChannel::Missing),
         };

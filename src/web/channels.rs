@@ -5,7 +5,6 @@
 //! looked last.
 
 use std::{
-    collections::BTreeMap,
     thread,
     time::{Duration, Instant},
 };
@@ -37,8 +36,14 @@ enum Change {
     Added,
 }
 
-/// What a follower has been told.
-type Told = BTreeMap<Name, Listed>;
+/// What a follower of the list has been told.
+#[derive(Default)]
+struct Told {
+    /// Which channels there were; see [`crate::channels::Channels::generation`].
+    generation: Option<u64>,
+    /// By name.
+    list: Vec<Listed>,
+}
 
 impl Exchange<'_> {
     pub(super) fn channels(&mut self) -> Result<(), Stop> {
@@ -84,7 +89,7 @@ impl Exchange<'_> {
 
     /// Says what there is, and then what changes, until the peer leaves or the server stops.
     fn follow_list(&mut self, body: &mut Chunks, woken: &Receiver<()>) -> Result<(), Stop> {
-        let mut told: Option<Told> = None;
+        let mut told = Told::default();
         let mut next = Ok(());
         loop {
             match next {
@@ -106,39 +111,58 @@ impl Exchange<'_> {
     }
 
     /// Appends what has changed since it was told last; false when that is nothing.
-    fn push_changes(&self, body: &mut Chunks, told: &mut Option<Told>) -> bool {
-        let now: Told =
-            self.web.channels.list().into_iter().map(|it| (it.name.clone(), it)).collect();
-        let is_first = told.is_none();
-        let before = told.take().unwrap_or_default();
+    fn push_changes(&self, body: &mut Chunks, told: &mut Told) -> bool {
         let filled = body.bytes.len();
-        for (name, listed) in &now {
-            let change = match before.get(name) {
-                Some(old) if old.epoch == listed.epoch && old.is_as_far_as(listed) => continue,
-                None if !is_first => Change::Added,
-                _ => Change::Further,
-            };
+        let mut push = |listed: &Listed, change| {
             body.push(|out| {
                 self.push_listed(out, listed, change);
                 out.push(b'\n');
             });
+        };
+        // Looked at before the list: what comes in between is found by the next look.
+        let generation = Some(self.web.channels.generation());
+        if generation == told.generation {
+            // As a rule: the same channels, some of which are further.
+            for listed in &mut told.list {
+                let figures = listed.summary.figures();
+                let is_further = figures.differ_in_what_was_said(&listed.figures);
+                listed.figures = figures;
+                if is_further {
+                    push(listed, Change::Further);
+                }
+            }
+            return body.bytes.len() > filled;
         }
-        for name in before.keys().filter(|name| !now.contains_key(name)) {
-            let line = format!("{{\"channel\":\"{name}\",\"removed\":true}}\n");
-            body.push(|out| out.extend_from_slice(line.as_bytes()));
+        let now = self.web.channels.list();
+        let find =
+            |list: &[Listed], name: &Name| list.binary_search_by(|it| it.name.cmp(name)).ok();
+        for listed in &now {
+            match find(&told.list, &listed.name).map(|at| &told.list[at]) {
+                Some(old)
+                    if old.summary.epoch == listed.summary.epoch
+                        && !listed.figures.differ_in_what_was_said(&old.figures) => {}
+                None if told.generation.is_some() => push(listed, Change::Added),
+                _ => push(listed, Change::Further),
+            }
         }
-        *told = Some(now);
+        for Listed { name, .. } in &told.list {
+            if find(&now, name).is_none() {
+                let line = format!("{{\"channel\":\"{name}\",\"removed\":true}}\n");
+                body.push(|out| out.extend_from_slice(line.as_bytes()));
+            }
+        }
+        *told = Told { generation, list: now };
         body.bytes.len() > filled
     }
 
     /// One channel as JSON.
     fn push_listed(&self, out: &mut Vec<u8>, listed: &Listed, change: Change) {
-        let Listed { name, epoch, figures } = listed;
+        let Listed { name, figures, summary } = listed;
         out.extend_from_slice(format!("{{\"channel\":\"{name}\",\"last_id\":").as_bytes());
         push_number(figures.last_id, out);
         out.extend_from_slice(br#","messages":"#);
         push_number(figures.messages, out);
-        out.extend_from_slice(format!(",\"epoch\":\"{epoch}\"").as_bytes());
+        out.extend_from_slice(format!(",\"epoch\":\"{}\"", summary.epoch).as_bytes());
         if let Some(ts) = figures.ts {
             out.extend_from_slice(br#","ts":"#);
             push_number(ts, out);
@@ -158,8 +182,7 @@ impl Exchange<'_> {
         let refused = |none: crate::channels::NoChannel| none.refusal(name);
         let made = self.web.channels.make(name).map_err(refused)?;
         let found = self.web.channels.find(name).map_err(refused)?;
-        let epoch = found.summary.epoch.clone();
-        let listed = Listed { name: name.clone(), epoch, figures: found.summary.figures() };
+        let listed = Listed::new(name.clone(), found.summary);
         let mut body = Vec::new();
         self.push_listed(&mut body, &listed, Change::Further);
         body.push(b'\n');
