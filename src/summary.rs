@@ -11,6 +11,9 @@ use std::sync::{
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+/// Followers that may be gone before it is looked who is.
+const UNSEEN: usize = 64;
+
 /// How far a channel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -91,7 +94,18 @@ pub struct News {
 #[derive(Debug, Default)]
 struct Followers {
     wake: Vec<Sender<()>>,
+    /// With more than these, a look at who is gone is due even when nothing is to be seen.
+    at_most: usize,
     is_over: bool,
+}
+
+impl Followers {
+    /// Tells all to look, and forgets those that are gone.
+    fn wake(&mut self) {
+        // One that has been woken and has not looked yet need not be woken twice.
+        let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
+        self.wake.retain(|follower| is_there(follower.try_send(())));
+    }
 }
 
 impl News {
@@ -100,22 +114,23 @@ impl News {
         if self.is_told.swap(true, SeqCst) {
             return;
         }
-        // One that has been woken and has not looked yet need not be woken twice.
-        let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
-        lock(&self.followers).wake.retain(|follower| is_there(follower.try_send(())));
+        lock(&self.followers).wake();
     }
 
-    /// A follower: woken whenever there is something to be seen; ends when the server stops.
+    /// A follower: woken at once, and whenever there is something to be seen; ends when the server stops.
     pub fn follow(&self) -> Receiver<()> {
         let (wake, woken) = bounded(1);
+        // There is room for the first word.
+        let _ = wake.try_send(());
         let mut followers = lock(&self.followers);
         if !followers.is_over {
             followers.wake.push(wake);
         }
-        drop(followers);
         // Those that are gone are forgotten, or they would pile up while nobody says anything.
-        self.is_told.store(false, SeqCst);
-        self.tell();
+        if followers.wake.len() > followers.at_most {
+            followers.wake();
+            followers.at_most = UNSEEN.max(followers.wake.len() * 2);
+        }
         woken
     }
 

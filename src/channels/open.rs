@@ -177,16 +177,22 @@ impl Room {
             handle.downgrade(),
             summary.clone(),
         );
-        let running = match role {
-            Role::Default => None,
-            Role::Channel => self.lock().running.clone(),
+        let running = {
+            let mut table = self.lock();
+            let running = table.running.clone();
+            if running.is_none() {
+                // Who stops now has not seen this one, and would not tell it.
+                return Err(io::Error::other("the server is stopping"));
+            }
+            // Before the hub can end.
+            if let Some(entry) = table.channels.get_mut(name) {
+                entry.summary = Some(summary.clone());
+                entry.state = State::Open(Open { hub: handle, summary });
+                entry.why.clear();
+            }
+            running.filter(|_| role == Role::Channel)
         };
-        // Before the hub can end.
-        self.note(name, |entry| {
-            entry.summary = Some(summary.clone());
-            entry.state = State::Open(Open { hub: handle, summary });
-            entry.why.clear();
-        });
+        self.tell();
         let run = move || {
             ended(hub.run(&commands, role));
             drop(running);
