@@ -9,7 +9,29 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::{http::HttpRefusal, route::Resource};
+use crate::{http::HttpRefusal, name::Name, route::Resource};
+
+/// What a caller may do with a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Read it and follow it.
+    Read,
+    /// Say something there, and make it.
+    Post,
+    /// Put it away.
+    Admin,
+}
+
+impl Right {
+    /// The word for it, on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Right::Read => "read",
+            Right::Post => "post",
+            Right::Admin => "admin",
+        }
+    }
+}
 
 /// Who sent a request, and may.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +48,36 @@ impl Caller {
     /// 403 when it is a page that may not ask, or a name that is not this server's.
     pub fn of(
         headers: &HeaderMap,
-        resource: Resource,
+        resource: &Resource,
         allowed: &[String],
     ) -> Result<Caller, HttpRefusal> {
         // A browser says with every WebSocket which page opens it, and with what a page asks of its
         // own server by HTTP it does not: there, the name that the server was asked by must do.
-        if resource != Resource::WebSocket {
+        if !matches!(resource, Resource::WebSocket(_)) {
             check_host_name(headers, allowed)?;
         }
         let page = check_origin(headers, allowed)?;
         Ok(Caller { page: page.map(str::to_owned) })
+    }
+
+    /// What it may do with a channel.
+    pub fn rights(&self, _channel: &Name) -> &'static [Right] {
+        &[Right::Read, Right::Post]
+    }
+
+    /// Checks that it may do something with a channel.
+    ///
+    /// # Errors
+    /// 403 when it may not.
+    pub fn check(&self, right: Right, channel: &Name) -> Result<(), HttpRefusal> {
+        if self.rights(channel).contains(&right) {
+            return Ok(());
+        }
+        let sentence = format!(
+            "this needs the right to {} in {channel}, which nobody has without an access file",
+            right.word()
+        );
+        Err(HttpRefusal::new(StatusCode::FORBIDDEN, sentence))
     }
 }
 

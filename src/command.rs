@@ -4,11 +4,14 @@
 //! hub waits for no other thread. The hub ends when the last handle is dropped.
 
 use std::{
+    io,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
+};
 
 use crate::{
     history::{Resume, Snapshot, Stretch, Times, Window},
@@ -64,6 +67,11 @@ pub enum Command {
     },
     /// A client is gone.
     Leave(ClientId),
+    /// Another program may have changed the file: the hub looks at it.
+    Survey,
+    /// The channel is put away: clients are sent a close frame, the file gets another name, and the
+    /// hub ends.
+    PutAway(Sender<io::Result<()>>),
     /// The server stops: the hub refuses posts from now on, and sends all clients a close frame.
     Stop,
 }
@@ -146,16 +154,20 @@ pub enum NextStep {
     Live,
 }
 
+/// The hub's end of its queue. Commands wait in boxes: an idle channel's queue takes 4 KiB with them
+/// and 24 KiB without.
+pub type Commands = Receiver<Box<Command>>;
+
 /// A handle to ask the hub with. The hub ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct HubHandle {
-    inbox: Arc<Sender<Command>>,
+    inbox: Arc<Sender<Box<Command>>>,
 }
 
 /// A handle that does not keep the hub running. The hub itself has it, and makes handles from it.
 #[derive(Clone, Debug)]
 pub struct WeakHubHandle {
-    inbox: Weak<Sender<Command>>,
+    inbox: Weak<Sender<Box<Command>>>,
 }
 
 impl WeakHubHandle {
@@ -166,13 +178,13 @@ impl WeakHubHandle {
 }
 
 /// Makes the hub's queue: the first handle, and the end from which the hub takes commands.
-pub fn queue() -> (HubHandle, Receiver<Command>) {
+pub fn queue() -> (HubHandle, Commands) {
     let (inbox, commands) = bounded(QUEUE);
     (HubHandle { inbox: Arc::new(inbox) }, commands)
 }
 
-/// The hub gave no answer: it has ended and the process is about to end, or it does not know the
-/// client.
+/// The hub gave no answer: its channel has ended, or the process is about to end, or it does not know
+/// the client.
 #[derive(Debug)]
 pub struct HubGone;
 
@@ -228,7 +240,7 @@ impl HubHandle {
     /// When the hub is gone.
     pub fn status(&self, timeout: Duration) -> Result<Option<Status>, HubGone> {
         let (reply, answer) = bounded(1);
-        match self.inbox.send_timeout(Command::Status(reply), timeout) {
+        match self.inbox.send_timeout(Box::new(Command::Status(reply)), timeout) {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => return Ok(None),
             Err(SendTimeoutError::Disconnected(_)) => return Err(HubGone),
@@ -254,10 +266,28 @@ impl HubHandle {
         let _ = self.send(Command::Leave(client));
     }
 
-    /// Tells the hub to stop in order; see [`Command::Stop`].
-    pub fn stop(&self) {
+    /// Has the hub look at its file; false when its queue is full.
+    pub fn survey(&self) -> bool {
+        !matches!(self.inbox.try_send(Box::new(Command::Survey)), Err(TrySendError::Full(_)))
+    }
+
+    /// Puts the channel away; see [`Command::PutAway`].
+    ///
+    /// # Errors
+    /// When the hub has ended. The inner error says that the file could not get another name; the
+    /// channel goes on then.
+    pub fn put_away(&self) -> Result<io::Result<()>, HubGone> {
+        self.ask(Command::PutAway)
+    }
+
+    /// Tells the hub to stop in order; see [`Command::Stop`]. Returns false when the hub takes no
+    /// command before the deadline.
+    pub fn stop(&self, deadline: Instant) -> bool {
         // A hub that has ended has stopped.
-        let _ = self.send(Command::Stop);
+        !matches!(
+            self.inbox.send_deadline(Box::new(Command::Stop), deadline),
+            Err(SendTimeoutError::Timeout(_))
+        )
     }
 
     fn ask<Answer>(
@@ -270,6 +300,6 @@ impl HubHandle {
     }
 
     fn send(&self, command: Command) -> Result<(), HubGone> {
-        self.inbox.send(command).map_err(|_| HubGone)
+        self.inbox.send(Box::new(command)).map_err(|_| HubGone)
     }
 }

@@ -52,6 +52,29 @@ pub struct Config {
     )]
     pub file: PathBuf,
 
+    /// The folder of the other channels, one text file each [default: channels, beside --file]
+    #[arg(
+        long,
+        env = "TXTCORD_CHANNELS",
+        hide_env = true,
+        value_name = "DIR",
+        allow_hyphen_values = true,
+        value_parser = PathBufValueParser::new().try_map(path)
+    )]
+    pub channels: Option<PathBuf>,
+
+    /// Most channels beside the default one
+    #[arg(
+        long,
+        env = "TXTCORD_MAX_CHANNELS",
+        hide_env = true,
+        value_name = "N",
+        default_value = "1000",
+        allow_hyphen_values = true,
+        value_parser = channel_count
+    )]
+    pub max_channels: usize,
+
     /// When messages reach the disk: always (before anyone sees them), 1s or never (by the system)
     #[arg(
         long,
@@ -167,6 +190,13 @@ pub struct Config {
     help: Option<bool>,
 }
 
+impl Config {
+    /// The folder of the channels beside the default one.
+    pub fn channels_folder(&self) -> PathBuf {
+        self.channels.clone().unwrap_or_else(|| self.file.with_file_name("channels"))
+    }
+}
+
 /// A task that the program does instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Task {
@@ -190,6 +220,10 @@ pub enum Fsync {
 /// fit in memory.
 const MAX_MESSAGE: u64 = 64 << 20;
 
+/// The most channels that `--max-channels` may allow. Each has a thread and two open files, as long as
+/// the server runs.
+const MAX_CHANNELS: usize = 100_000;
+
 /// The most clients that `--max-clients` may allow. Each has a thread, and Linux has no more
 /// numbers for threads than this (PID_MAX_LIMIT).
 const MAX_CLIENTS: usize = 4 << 20;
@@ -211,6 +245,13 @@ fn client_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=MAX_CLIENTS).contains(&count) => Ok(count),
         _ => Err(format!("must be a whole number from 1 to {MAX_CLIENTS}")),
+    }
+}
+
+fn channel_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count <= MAX_CHANNELS => Ok(count),
+        _ => Err(format!("must be a whole number from 0 to {MAX_CHANNELS}")),
     }
 }
 

@@ -14,20 +14,29 @@ use log::debug;
 
 use crate::{
     access::Caller,
+    catch_up::CatchUp,
+    channels::Channels,
     client::{self, JoinRequest, Services},
+    command::HubHandle,
     config::Config,
     http::{Head, HeadError, HttpRefusal, head::read_head},
+    metrics::Metrics,
+    name::Name,
     outbox::Outbox,
     route::Resource,
     socket::linger,
     upgrade::upgrade,
     web::{Then, Web},
+    websocket::Limits,
 };
 
 /// What every connection's thread is given.
 #[derive(Clone, Debug)]
 pub(crate) struct House {
-    pub(crate) services: Services,
+    pub(crate) channels: Channels,
+    pub(crate) catch_up: CatchUp,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
     /// Held by the accept loop and by every connection that is answering somebody.
     pub(crate) alive: Weak<Sender<Infallible>>,
     pub(crate) config: Arc<Config>,
@@ -59,17 +68,16 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
         };
         let request = &head.request;
         let resource = Resource::at(request.uri().path());
-        if admission == Admission::TooMany && !is_for_operators(resource) {
+        if admission == Admission::TooMany && !is_for_operators(&resource) {
             let sentence = "too many clients are connected; come back later";
             return refuse(&outbox, request.method(), &HttpRefusal::unavailable(sentence));
         }
-        let caller = Caller::of(request.headers(), resource, &house.config.allow_origins);
-        if resource == Resource::WebSocket {
-            return chat(house, outbox, head, caller, number);
+        let caller = Caller::of(request.headers(), &resource, &house.config.allow_origins);
+        if let Resource::WebSocket(name) = &resource {
+            return chat(house, outbox, head, name, caller, number);
         }
-        let Services { hub, metrics, .. } = &house.services;
-        let config = &*house.config;
-        let web = Web { outbox: &outbox, hub, metrics, config };
+        let House { channels, metrics, config, .. } = house;
+        let web = Web { outbox: &outbox, channels, metrics, config };
         match web.answer(request, resource, caller, head.received) {
             Then::Next(rest) => received = rest,
             Then::Close => {
@@ -82,7 +90,7 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
 }
 
 /// Whether somebody watches the server by it, who must be answered however full it is.
-fn is_for_operators(resource: Resource) -> bool {
+fn is_for_operators(resource: &Resource) -> bool {
     matches!(resource, Resource::Health | Resource::Ready)
 }
 
@@ -91,31 +99,40 @@ fn chat(
     house: &House,
     outbox: Arc<Outbox>,
     head: Head,
+    channel: &Name,
     caller: Result<Caller, HttpRefusal>,
     number: u64,
 ) {
-    let (response, join) = match caller.and_then(|_| admit(&head.request, &house.config)) {
+    let (hub, response, join) = match caller.and_then(|_| admit(&head.request, channel, house)) {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(&outbox, head.request.method(), &refusal),
     };
     let received = head.received;
     // A client may stay for days, and its request takes more memory than everything else.
     drop(head.request);
-    let services = house.services.clone();
+    let House { catch_up, metrics, limits, .. } = house;
+    let (catch_up, metrics, limits) = (catch_up.clone(), metrics.clone(), *limits);
+    let services = Services { hub, catch_up, metrics, limits };
     if let Err(error) = client::serve(services, outbox.clone(), response, received, join) {
         debug!("client-{number}: {error}");
         outbox.abort();
     }
 }
 
-/// The response that makes it a chat, and what the client asks for, as far as the operator allows.
-fn admit(request: &Request<()>, config: &Config) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
-    Resource::WebSocket.check(request.method(), request.uri().path())?;
+/// The hub to join, the response that makes it a chat, and what the client asks for, as far as the
+/// operator allows.
+fn admit(
+    request: &Request<()>,
+    channel: &Name,
+    house: &House,
+) -> Result<(HubHandle, Vec<u8>, JoinRequest), HttpRefusal> {
+    Resource::WebSocket(channel.clone()).check(request.method(), request.uri().path())?;
+    let found = house.channels.find(channel).map_err(|none| none.refusal(channel))?;
     let (response, mut join) = upgrade(request)?;
-    if let Some(cap) = config.history_limit {
+    if let Some(cap) = house.config.history_limit {
         join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
     }
-    Ok((response, join))
+    Ok((found.hub, response, join))
 }
 
 fn refuse(outbox: &Outbox, method: &Method, refusal: &HttpRefusal) {

@@ -191,6 +191,15 @@ impl Fanout {
         }
     }
 
+    /// Gives the memory for frames back, while there is no client to send any to. The next message has
+    /// the id `first_id`.
+    pub fn rest(&mut self, first_id: u64) {
+        self.begin_at(first_id);
+        if self.frames.is_empty() {
+            self.frames = Frames::default();
+        }
+    }
+
     /// Makes the frame of one more message, which stands at `offset` in the file. No client is sent
     /// the frame before [`Fanout::publish`]. `ts` is in Unix milliseconds.
     pub fn push(&mut self, message: &[u8], offset: u64, id: u64, ts: u64) {

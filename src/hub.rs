@@ -8,34 +8,40 @@
 
 use std::{
     collections::HashSet,
+    io,
+    panic::{self, AssertUnwindSafe},
     sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use log::{error, warn};
-use tungstenite::protocol::frame::coding::CloseCode;
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use log::warn;
 
 use crate::{
     catch_up::{Behind, CatchUp},
     command::{
-        ClientId, Command, Joined, NextStep, Post, QUEUE, Speaker, Stored, View, WeakHubHandle,
+        ClientId, Command, Commands, Joined, NextStep, Post, QUEUE, Speaker, Stored, View,
+        WeakHubHandle,
     },
     fanout::{Fanout, FellBehind, Missing},
     history::{History, Resume, Times, Window},
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
     outbox::Outbox,
+    summary::{Figures, Summary},
     tally::Tally,
     wire::ErrorAnswer,
 };
 
 mod commit;
+mod ending;
 mod followers;
 mod keys;
 mod placing;
 
+pub use ending::Role;
+use ending::STOPPING;
 use followers::Followers;
 use keys::Keys;
 
@@ -54,9 +60,6 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 /// second.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The close frame for all clients when the server stops.
-const STOPPING: (CloseCode, &str) = (CloseCode::Restart, "the server is stopping; come back");
-
 /// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
     journal: Journal,
@@ -71,12 +74,21 @@ pub struct Hub {
     followers: Followers,
     keys: Keys,
     metrics: Arc<Metrics>,
+    /// Where everybody can see how far this channel is.
+    summary: Arc<Summary>,
+    published: Figures,
     stopping: bool,
+    /// Whether the file was put away. The hub ends then.
+    is_away: bool,
     /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent,
     /// and no other messages.
     shown_end: u64,
     /// The last time of acceptance that was given, in Unix milliseconds.
     last_ts: u64,
+    /// When the last message was accepted, if that was in this run.
+    said_at: Option<u64>,
+    /// How far the lock file says that the numbering has come.
+    noted: u64,
     holes: Tally,
     /// Whether the log says that the lock file cannot be written.
     has_warned_of_note: bool,
@@ -84,7 +96,8 @@ pub struct Hub {
 
 impl Hub {
     /// A hub for an open file. It hands clients that fall behind over to `catch_up`, with a handle
-    /// from `handle` to ask for more. No line longer than `line_limit` bytes holds a message.
+    /// from `handle` to ask for more, and publishes in `summary` how far the channel is. No line longer
+    /// than `line_limit` bytes holds a message.
     pub fn new(
         journal: Journal,
         history: History,
@@ -92,9 +105,11 @@ impl Hub {
         metrics: Arc<Metrics>,
         catch_up: CatchUp,
         handle: WeakHubHandle,
+        summary: Arc<Summary>,
     ) -> Hub {
-        Hub {
+        let mut hub = Hub {
             shown_end: history.end(),
+            noted: history.end(),
             fanout: Fanout::new(history.last_id() + 1),
             journal,
             history,
@@ -105,36 +120,47 @@ impl Hub {
             followers: Followers::new(),
             keys: Keys::default(),
             metrics,
+            summary,
+            published: Figures::default(),
             stopping: false,
+            is_away: false,
             last_ts: 0,
+            said_at: None,
             holes: Tally::default(),
             has_warned_of_note: false,
-        }
+        };
+        hub.publish();
+        hub
     }
 
     /// Serves commands until [`Command::Stop`] has come and the last client has left, or the last
-    /// handle is dropped, or the file fails.
+    /// handle is dropped, or the channel is put away, or the file fails.
     ///
     /// # Errors
     /// When the file fails. All clients have been sent what any client was shown, and a close
     /// frame.
-    pub fn run(mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
-        let done = self.run_batches(commands);
+    ///
+    /// # Panics
+    /// On a bug, if the role is the default channel's. The clients of another channel are sent a close
+    /// frame even then.
+    pub fn run(mut self, commands: &Commands, role: Role) -> Result<(), Fatal> {
+        let done = match role {
+            Role::Default => self.run_batches(commands),
+            Role::Channel => panic::catch_unwind(AssertUnwindSafe(|| self.run_batches(commands)))
+                .unwrap_or_else(|_| {
+                    Err(Fatal::Storage(io::Error::other("a panic, which is a bug")))
+                }),
+        };
         if let Err(fatal) = &done {
-            error!("{}: {fatal}", self.journal.path().display());
-            // A message that one client was shown is sent to all.
-            self.fanout.retract();
-            self.deliver(|| false);
-            self.fanout.close_all(CloseCode::Error, "the server cannot store messages any more");
-            self.hand_over_clients();
+            self.fail(fatal, role);
         }
         done
     }
 
-    fn run_batches(&mut self, commands: &Receiver<Command>) -> Result<(), Fatal> {
+    fn run_batches(&mut self, commands: &Commands) -> Result<(), Fatal> {
         let mut next_tick = Instant::now() + TICK;
         loop {
-            let first = match commands.recv_deadline(next_tick) {
+            let first = match self.wait(commands, next_tick) {
                 Ok(first) => {
                     // Threads that are about to send a command can do so before the batch is taken.
                     // So 10 clients get 1.1 times the messages, more clients get as many, and a
@@ -146,7 +172,10 @@ impl Hub {
                 Err(RecvTimeoutError::Disconnected) => return self.sync_and_note(),
             };
             let begun = Instant::now();
-            self.step(first.into_iter().chain(commands.try_iter()))?;
+            self.step(first.into_iter().chain(commands.try_iter()).map(|command| *command))?;
+            if self.is_away {
+                return Ok(());
+            }
             if self.stopping && self.fanout.clients() == 0 {
                 return self.sync_and_note();
             }
@@ -162,6 +191,25 @@ impl Hub {
             let due = now + (now - begun);
             self.deliver(|| Instant::now() >= due && !commands.is_empty());
         }
+    }
+
+    /// The next command, or the time for a tick. A channel that has no clients and nothing to do
+    /// waits without a clock, so that it costs nothing; the `watch` thread looks at its file
+    /// ([`Command::Survey`]).
+    fn wait(
+        &mut self,
+        commands: &Commands,
+        next_tick: Instant,
+    ) -> Result<Box<Command>, RecvTimeoutError> {
+        let is_idle = self.fanout.clients() == 0
+            && !self.journal.is_sync_due_later()
+            && !self.holes.is_pending()
+            && self.noted == self.history.end();
+        if !is_idle {
+            return commands.recv_deadline(next_tick);
+        }
+        self.fanout.rest(self.history.last_id() + 1);
+        commands.recv().map_err(RecvTimeoutError::from)
     }
 
     /// Takes `commands` as one batch, as far as they fit in one: first the posts, then the other
@@ -206,6 +254,7 @@ impl Hub {
                     self.next_step(client, next_id, &reply);
                 }
                 Command::Leave(client) => self.fanout.leave(client),
+                Command::Survey => self.commit(Vec::new())?,
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
                     // A caller that has stopped waiting needs no answer.
@@ -213,9 +262,15 @@ impl Hub {
                 }
                 Command::Post(post) => self.commit(vec![post])?,
                 Command::Stop => self.stop()?,
+                Command::PutAway(reply) => self.put_away(&reply)?,
+            }
+            if self.is_away {
+                // What else was asked is told so by the end of its reply queue.
+                break;
             }
         }
         self.hand_over_clients();
+        self.publish();
         Ok(())
     }
 
@@ -238,12 +293,39 @@ impl Hub {
     /// Notes in the lock file how far the numbering has come. Without that note, the next start may
     /// begin a new epoch, so that clients are sent whole histories. No message depends on it.
     fn note_numbering(&mut self) {
+        if self.noted == self.history.end() {
+            return;
+        }
         match self.journal.note_numbering(&self.history) {
             Err(error) if !self.has_warned_of_note => {
                 warn!("how far the file has come could not be noted beside it: {error}");
                 self.has_warned_of_note = true;
             }
-            result => self.has_warned_of_note &= result.is_err(),
+            Err(_) => {}
+            Ok(()) => {
+                self.has_warned_of_note = false;
+                self.noted = self.history.end();
+            }
+        }
+    }
+
+    /// Publishes how far this channel is.
+    fn publish(&mut self) {
+        let figures = self.figures();
+        if figures != self.published {
+            self.summary.publish(figures);
+            self.published = figures;
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            last_id: self.history.last_id(),
+            messages: self.history.messages(),
+            ts: self.said_at,
+            file_bytes: self.history.end(),
+            clients: self.fanout.clients() as u64,
+            clients_behind: self.fanout.behind() as u64,
         }
     }
 
@@ -253,6 +335,7 @@ impl Hub {
             self.fanout.close(client, STOPPING.0, STOPPING.1);
         }
         self.metrics.joined();
+        self.publish();
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
         // A client that has stopped waiting is about to leave.
         let _ = reply.send(Joined { client, snapshot });
@@ -304,32 +387,7 @@ impl Hub {
     }
 
     fn status(&self) -> Status {
-        Status {
-            clients: self.fanout.clients(),
-            clients_behind: self.fanout.behind(),
-            file_bytes: self.history.end(),
-            last_id: self.history.last_id(),
-            messages: self.history.messages(),
-            is_writable: !self.journal.is_full(),
-            is_stopping: self.stopping,
-        }
-    }
-
-    fn stop(&mut self) -> Result<(), Fatal> {
-        self.stopping = true;
-        self.followers.end();
-        self.sync_and_note()?;
-        self.deliver(|| false);
-        self.fanout.close_all(STOPPING.0, STOPPING.1);
-        self.hand_over_clients();
-        Ok(())
-    }
-
-    /// Syncs all that was written, and notes how far the numbering has come.
-    fn sync_and_note(&mut self) -> Result<(), Fatal> {
-        self.journal.sync()?;
-        self.note_numbering();
-        Ok(())
+        Status { is_writable: !self.journal.is_full(), is_stopping: self.stopping }
     }
 
     /// Sends the speakers what they lack, before the round. Their next message then arrives while
@@ -371,6 +429,7 @@ impl Hub {
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown_end = self.history.end();
         let messages = self.fanout.publish();
+        self.publish();
         if messages > 0 {
             self.metrics.stored(messages);
             self.followers.wake();

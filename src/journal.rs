@@ -25,7 +25,7 @@ use std::{
 
 use log::{error, info};
 
-pub use self::recovery::{OpenError, REWRITE_BYTES};
+pub use self::recovery::{OpenError, REWRITE_BYTES, create};
 use self::{epoch::Epoch, system::System};
 use crate::{config::Fsync, history::History};
 
@@ -62,8 +62,8 @@ impl fmt::Display for Fatal {
         match self {
             Fatal::Storage(why) => write!(
                 out,
-                "storage failed: {why}. Nothing that clients saw is lost; restart to see what \
-                 else was kept."
+                "storage failed: {why}. Nothing that clients saw is lost; what else was \
+                 kept shows when it is opened again."
             ),
             Fatal::Changed(what) => write!(out, "{what}"),
         }
@@ -135,6 +135,29 @@ impl Journal {
     /// The file, for reading.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Names the file itself: its device and inode.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Gives the file another name beside its own, `NAME.removed-` and the time in Unix milliseconds,
+    /// which is on disk afterwards. Nothing may be appended to it any more.
+    ///
+    /// # Errors
+    /// When the folder cannot be written. The file has its own name then, or the new one is not on
+    /// disk yet.
+    pub fn put_away(&self) -> io::Result<PathBuf> {
+        // An empty file takes the name, so that no other file can have it; then this file replaces it.
+        let (away, _) = create_beside(&self.path, "removed")?;
+        if let Err(error) = fs::rename(&self.path, &away) {
+            // It is empty, and ours.
+            let _ = fs::remove_file(&away);
+            return Err(error);
+        }
+        sync_folder_of(&self.path)?;
+        Ok(away)
     }
 
     /// The size of the file in bytes. It must still be the file that was opened, and no shorter
@@ -360,6 +383,11 @@ impl Journal {
         }
     }
 
+    /// Whether something was written that a later sync will bring to the disk.
+    pub fn is_sync_due_later(&self) -> bool {
+        self.unsynced_since.is_some()
+    }
+
     /// Syncs all that was written, by this server or by other programs; returns how long that took.
     ///
     /// # Errors
@@ -378,7 +406,15 @@ impl Journal {
     /// When the lock file cannot be written. No message depends on it, but the next start may begin
     /// a new epoch, and clients are sent whole histories then.
     pub fn note_numbering(&mut self, history: &History) -> io::Result<()> {
-        self.epoch.note(&self.file, history)
+        self.epoch.note(&self.file, history).map(drop)
+    }
+
+    /// Has the next start begin a new epoch, whatever the file holds then.
+    ///
+    /// # Errors
+    /// When the lock file cannot be written.
+    pub fn forget_epoch(&mut self) -> io::Result<()> {
+        self.epoch.forget()
     }
 }
 
@@ -394,6 +430,13 @@ fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
         return Err(io::Error::other("the file was replaced by another"));
     }
     Ok(file)
+}
+
+/// Brings the names in the folder of a file to the disk: a file survives a power cut only with its
+/// name.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The path with a `.` and an ending after it.

@@ -14,6 +14,9 @@
 //! and `catch_up` sends it what it lacks from the file. When it lacks nothing any more, the hub
 //! makes it live again.
 //!
+//! Each channel of the chat has a text file and a hub of its own, and shares nothing with another but
+//! counters. `channels` finds a channel by its name, and opens, watches and ends them.
+//!
 //! # Words
 //!
 //! | word | means |
@@ -27,6 +30,7 @@
 //! | committed end | the length of the file up to which all lines are decided and may be read |
 //! | lock file | `messages.txt.lock`: it holds the lock and the epoch |
 //! | hub | the thread that owns the journal, the history and the list of clients |
+//! | channel | a text file and its hub; `messages` is the default one |
 //! | command, batch | what the hub is asked; the commands that it takes at once |
 //! | post, speaker | one or more messages; the client or the request that they come from |
 //! | frame | a WebSocket frame |
@@ -41,7 +45,7 @@
 //! | caller, resource | who sent a request; what its path names |
 //! | follower | a request that streams messages as they come |
 //! | peer | the program at the other end of a connection |
-//! | queue | a crossbeam channel; *channel* alone would be one of the chat |
+//! | queue | a crossbeam channel; *channel* alone is always one of the chat |
 //!
 //! # Threads
 //!
@@ -50,7 +54,9 @@
 //! | `main` | the start, then waits for the end | the process ends |
 //! | `accept` | takes connections from the listener | the listener is shut down |
 //! | `client-N` | the requests of connection N, then reads its WebSocket | the peer leaves, breaks a rule or is silent; the server stops |
-//! | `hub` | batches of commands | the last handle is dropped, or the file fails |
+//! | `hub-NAME` | batches of commands of the channel NAME | the last handle is dropped, the channel is put away, or the file fails |
+//! | `open` | opens the channels that are new in the folder | they are open |
+//! | `watch` | looks at the files of all channels, about once a second | the server ends |
 //! | `catch-up-N` | sends to its share of the clients that are behind | the hub and its last such client are gone |
 //! | `signals` | waits for SIGTERM and SIGINT | the process ends |
 //!
@@ -76,6 +82,7 @@ pub mod web;
 pub mod upgrade;
 pub mod client;
 pub mod websocket;
+pub mod channels;
 pub mod hub;
 pub mod fanout;
 pub mod catch_up;
@@ -89,6 +96,8 @@ pub mod wire;
 pub mod history;
 pub mod lines;
 pub mod message;
+pub mod summary;
+pub mod name;
 pub mod metrics;
 pub mod tally;
 pub mod socket;

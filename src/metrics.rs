@@ -60,20 +60,25 @@ pub struct Metrics {
 /// The state of the server that the hub alone knows. It is asked for it when a request wants it.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
-    /// How many clients have joined and not left.
-    pub clients: usize,
-    /// How many of these clients are behind.
-    pub clients_behind: usize,
-    /// The committed end of the file, in bytes.
-    pub file_bytes: u64,
-    /// The id of the last line.
-    pub last_id: u64,
-    /// How many lines hold a message.
-    pub messages: u64,
     /// Whether messages can be stored, as far as the server knows.
     pub is_writable: bool,
     /// Whether the server is about to end.
     pub is_stopping: bool,
+}
+
+/// What goes up and down, summed over all channels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Levels {
+    /// Channels that are open.
+    pub channels: u64,
+    /// Clients that have joined and not left.
+    pub clients: u64,
+    /// Those of them that are catching up.
+    pub clients_behind: u64,
+    /// Bytes of text files.
+    pub file_bytes: u64,
+    /// Messages in them.
+    pub messages: u64,
 }
 
 impl Metrics {
@@ -114,8 +119,8 @@ impl Metrics {
         self.fsync_nanos.fetch_add(time.as_nanos() as u64, Relaxed);
     }
 
-    /// All counters and the state, in the text format of Prometheus, version 0.0.4.
-    pub fn render(&self, status: &Status) -> String {
+    /// All counters, the levels and the state, in the text format of Prometheus, version 0.0.4.
+    pub fn render(&self, levels: &Levels, status: &Status) -> String {
         let mut page = Page::default();
         let get = |counter: &AtomicU64| counter.load(Relaxed);
         page.begin_metric("txtcord_build_info", "gauge", "The version that runs.");
@@ -124,9 +129,11 @@ impl Metrics {
             concat!("{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
             1,
         );
-        page.metric("txtcord_clients", "gauge", "Clients connected.", status.clients as u64);
+        let help = "Channels that are open, each with a text file of its own.";
+        page.metric("txtcord_channels", "gauge", help, levels.channels);
+        page.metric("txtcord_clients", "gauge", "Clients connected.", levels.clients);
         let help = "Clients that are being sent what they missed.";
-        page.metric("txtcord_clients_behind", "gauge", help, status.clients_behind as u64);
+        page.metric("txtcord_clients_behind", "gauge", help, levels.clients_behind);
         let help = "Clients that have connected since the start.";
         page.metric("txtcord_joins_total", "counter", help, get(&self.joins));
         let help = "Messages stored and shown since the start.";
@@ -138,10 +145,10 @@ impl Metrics {
         page.metric("txtcord_refused_messages_total", "counter", help, get(&self.refusals));
         let help = "HTTP requests answered, apart from upgrades.";
         page.metric("txtcord_http_requests_total", "counter", help, get(&self.http_requests));
-        let help = "Messages in the text file.";
-        page.metric("txtcord_file_messages", "gauge", help, status.messages);
-        page.metric("txtcord_file_bytes", "gauge", "Size of the text file.", status.file_bytes);
-        let help = "Whether messages can be stored.";
+        let help = "Messages in the text files.";
+        page.metric("txtcord_file_messages", "gauge", help, levels.messages);
+        page.metric("txtcord_file_bytes", "gauge", "Size of the text files.", levels.file_bytes);
+        let help = "Whether messages can be stored in the default channel.";
         page.metric("txtcord_writable", "gauge", help, u64::from(status.is_writable));
         page.begin_metric("txtcord_disconnects_total", "counter", "Clients that left, by reason.");
         for (reason, label) in LeaveReason::ALL {

@@ -2,25 +2,32 @@
 //!
 //! A request's path is looked at here and nowhere else, once, before anything is done about it. What
 //! answers is given a [`Resource`]. A path that names nothing, and a method that a resource does not
-//! take, are refused here, too.
+//! take, are refused here, too. The channel that a path names may still not be there.
 
 use http::{Method, StatusCode, header};
 
-use crate::http::{HttpRefusal, query::number};
+use crate::{
+    http::{HttpRefusal, query::number},
+    name::{Name, NotAName},
+};
 
 /// What a path names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// `/` and what is under `/app/`: the chat page.
     Page(PageFile),
-    /// `/ws`: the chat itself.
-    WebSocket,
-    /// `/messages`: the history, and where messages are posted.
-    Messages,
-    /// `/messages/42`: one message, by its id.
-    Message(u64),
-    /// `/messages.txt`: the text file.
-    TextFile,
+    /// `/ws`, `/NAME/ws`: the chat itself.
+    WebSocket(Name),
+    /// `/messages`, `/NAME`: a channel's history, and where messages are posted.
+    Messages(Name),
+    /// `/messages/42`, `/NAME/42`: one message, by its id.
+    Message(Name, u64),
+    /// `/messages.txt`, `/NAME.txt`: the text file.
+    TextFile(Name),
+    /// `/dev,ops` or `/*`: the histories of several channels.
+    Several(Names),
+    /// `/channels`: the list of channels.
+    Channels,
     /// `/healthz`: whether the server is alive.
     Health,
     /// `/readyz`: whether it can store messages.
@@ -42,34 +49,47 @@ pub enum PageFile {
     Script,
 }
 
+/// Which channels a path of several names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// `*`: all there are.
+    All,
+    /// These, each once.
+    These(Vec<Name>),
+}
+
 /// What can only be read takes these methods.
 const READ_ONLY: &str = "GET, HEAD, OPTIONS";
+
+/// The paths that name no channel. The first word of each is reserved ([`crate::name::RESERVED`]), so
+/// that no channel has it as its name.
+fn own(path: &str) -> Option<Resource> {
+    Some(match path {
+        "/" => Resource::Page(PageFile::Document),
+        "/app/style.css" => Resource::Page(PageFile::Style),
+        "/app/chat.js" => Resource::Page(PageFile::Script),
+        "/ws" => Resource::WebSocket(Name::default()),
+        "/channels" => Resource::Channels,
+        "/healthz" => Resource::Health,
+        "/readyz" => Resource::Ready,
+        "/metrics" => Resource::Metrics,
+        _ => return None,
+    })
+}
 
 impl Resource {
     /// What a path names.
     pub fn at(path: &str) -> Resource {
-        match path {
-            "/" => Resource::Page(PageFile::Document),
-            "/app/style.css" => Resource::Page(PageFile::Style),
-            "/app/chat.js" => Resource::Page(PageFile::Script),
-            "/ws" => Resource::WebSocket,
-            "/messages" => Resource::Messages,
-            "/messages.txt" => Resource::TextFile,
-            "/healthz" => Resource::Health,
-            "/readyz" => Resource::Ready,
-            "/metrics" => Resource::Metrics,
-            _ => match path.strip_prefix("/messages/").map(|id| number("id", id.as_bytes())) {
-                Some(Ok(id)) => Resource::Message(id),
-                _ => Resource::Nothing,
-            },
-        }
+        own(path).or_else(|| in_channels(path)).unwrap_or(Resource::Nothing)
     }
 
     /// The methods that it takes, as an `Allow` field lists them.
-    pub fn methods(self) -> &'static str {
+    pub fn methods(&self) -> &'static str {
         match self {
-            Resource::Messages => "GET, HEAD, POST, OPTIONS",
-            Resource::WebSocket => "GET",
+            // It is always there, and cannot be put away.
+            Resource::Messages(name) if name.is_default() => "GET, HEAD, POST, PUT, OPTIONS",
+            Resource::Messages(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+            Resource::WebSocket(_) => "GET",
             Resource::Nothing => "",
             _ => READ_ONLY,
         }
@@ -79,23 +99,74 @@ impl Resource {
     ///
     /// # Errors
     /// 404 when it is nothing, 405 when it takes other methods.
-    pub fn check(self, method: &Method, path: &str) -> Result<(), HttpRefusal> {
+    pub fn check(&self, method: &Method, path: &str) -> Result<(), HttpRefusal> {
         let methods = self.methods();
         if methods.split(", ").any(|taken| taken == method.as_str()) {
             return Ok(());
         }
         let sentence = match self {
-            Resource::Nothing => {
-                let sentence = "nothing is here; the page is at /, the chat at /ws and the history \
-                                at /messages";
-                return Err(HttpRefusal::not_found(sentence));
+            Resource::Nothing => return Err(HttpRefusal::not_found(why_nothing(path))),
+            Resource::WebSocket(_) => "a WebSocket begins with GET".to_owned(),
+            Resource::Messages(name) if name.is_default() && method == Method::DELETE => {
+                format!("{path} is the default channel, which cannot be put away")
             }
-            Resource::WebSocket => "a WebSocket begins with GET".to_owned(),
+            _ if method == Method::PUT => {
+                format!("{path} takes {methods}; a channel is made by PUT and its name alone")
+            }
             _ => format!("{path} takes {methods}"),
         };
         let refusal = HttpRefusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence);
         Err(refusal.with(header::ALLOW, methods))
     }
+}
+
+/// What a path names that begins with the name of a channel, or with several.
+fn in_channels(path: &str) -> Option<Resource> {
+    let path = path.strip_prefix('/')?;
+    let Some((name, rest)) = path.split_once('/') else {
+        return match path.strip_suffix(".txt") {
+            Some(name) => Name::parse(name).ok().map(Resource::TextFile),
+            None if path == "*" => Some(Resource::Several(Names::All)),
+            None if path.contains(',') => several(path),
+            None => Name::parse(path).ok().map(Resource::Messages),
+        };
+    };
+    let name = Name::parse(name).ok()?;
+    match rest {
+        "ws" => Some(Resource::WebSocket(name)),
+        id => number("id", id.as_bytes()).ok().map(|id| Resource::Message(name, id)),
+    }
+}
+
+fn several(path: &str) -> Option<Resource> {
+    let mut names = Vec::new();
+    for name in path.split(',') {
+        let name = Name::parse(name).ok()?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Some(Resource::Several(Names::These(names)))
+}
+
+/// Why a path names nothing, and where things are.
+fn why_nothing(path: &str) -> String {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let name = first.strip_suffix(".txt").unwrap_or(first);
+    let why = match Name::parse(name) {
+        Err(NotAName::Reserved) if path.trim_start_matches('/') == name => {
+            NotAName::Reserved.to_string()
+        }
+        Err(NotAName::Capital) => {
+            format!("{}: /{}", NotAName::Capital, first.to_ascii_lowercase())
+        }
+        Err(NotAName::Malformed) if !name.is_empty() => NotAName::Malformed.to_string(),
+        _ => "nothing is here".to_owned(),
+    };
+    format!(
+        "{why}; the page is at /, the chat at /ws and the history at /messages, and /channels lists \
+         the channels"
+    )
 }
 
 #[cfg(test)]

@@ -15,21 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use http::Method;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     catch_up::CatchUp,
-    client::Services,
-    command::{self, HubHandle},
+    channels::{self, Channels},
     config::{Config, Fsync},
     connection::{Admission, House, converse},
     http::HttpRefusal,
-    hub::Hub,
     journal::{Fatal, Journal, OpenError},
-    lines::line_limit,
+    metrics::Metrics,
     outbox::Outbox,
     socket::LINGER,
     tally::Tally,
@@ -52,11 +50,12 @@ const STACK: usize = 128 << 10;
 /// more are dropped without a word.
 const EXTRA_CONNECTIONS: usize = 64;
 
-/// How many descriptors are kept free of clients: for the text file, the lock file, the log, the
-/// listener, and two for each catch-up thread.
+/// How many descriptors are kept free of clients and channels: for the default channel's file and its
+/// lock, the log, the listener, the folder while it is looked at, and two for each catch-up thread.
 const OTHER_FILES: u64 = 24;
 
-/// How many threads are kept free of clients: for main, accept, signals, the hub and catch-up.
+/// How many threads are kept free of clients and channels: for main, accept, signals, the default
+/// channel's hub, the threads that watch and open files, and catch-up.
 const OTHER_THREADS: u64 = 32;
 
 /// How long an orderly stop may take: half of the 10 s that docker waits before it kills.
@@ -114,9 +113,13 @@ pub struct Server {
     address: SocketAddr,
     listener: Arc<Socket>,
     accept: JoinHandle<()>,
-    /// Gets the result of the hub when it ends, and is disconnected when it panicked.
+    /// Gets the result of the default channel's hub when it ends, and is disconnected when it panicked.
     hub_ended: Receiver<Result<(), Fatal>>,
-    handle: HubHandle,
+    channels: Channels,
+    /// Is disconnected when the server was told to stop and the hubs of all other channels are gone.
+    hubs: Receiver<Infallible>,
+    /// The files are watched until it is dropped.
+    _watching: Sender<()>,
     /// Is disconnected when the accept loop and all clients are gone.
     clients: Receiver<Infallible>,
 }
@@ -132,22 +135,16 @@ impl Server {
             let what = what.to_owned();
             move |error| StartError::Other(what, error)
         };
-        let max_clients = max_clients(config.max_clients);
+        let (max_clients, max_channels) = room(config);
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
-        let messages = history.messages();
-        let metrics = Arc::default();
+        let (messages, default_file) = (history.messages(), journal.path().to_owned());
+        let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)
             .map_err(other("starting to catch clients up"))?;
-        let (handle, commands) = command::queue();
-        let hub = Hub::new(
-            journal,
-            history,
-            line_limit(config.max_message),
-            metrics.clone(),
-            catch_up.clone(),
-            handle.downgrade(),
-        );
+        let (channels, hubs) =
+            Channels::new(config, max_channels, metrics.clone(), catch_up.clone());
+        channels.open_folder();
         let listener = listen(config.listen)?;
         let address = listener
             .local_addr()
@@ -162,31 +159,20 @@ impl Server {
             at = reachable(address),
         );
 
-        let (ended, hub_ended) = bounded(1);
-        spawn_named("hub", move || {
-            let done = hub.run(&commands);
-            // There is no receiver any more when the process is about to end.
-            let _ = ended.send(done);
-            drop(ended);
-            // Threads that still ask get no answer. They notice when their command is dropped, and
-            // with it the queue for the answer; a command that stayed in the queue would let them
-            // wait for ever.
-            commands.iter().for_each(drop);
-        })
-        .map_err(other("starting the hub"))?;
+        let hub_ended =
+            channels.start_default(journal, history).map_err(other("starting the hub"))?;
+        let (watching, watched) = bounded(0);
+        channels
+            .watch(default_file, watched)
+            .map_err(other("starting to watch the channels' files"))?;
         let listener = Arc::new(listener);
         let (alive, clients) = bounded(0);
         let alive = Arc::new(alive);
         let house = House {
-            services: Services {
-                hub: handle.clone(),
-                catch_up,
-                metrics,
-                limits: Limits {
-                    max_message: config.max_message,
-                    ping_interval: config.ping_interval,
-                },
-            },
+            channels: channels.clone(),
+            catch_up,
+            metrics,
+            limits: Limits { max_message: config.max_message, ping_interval: config.ping_interval },
             alive: Arc::downgrade(&alive),
             config: Arc::new(config.clone()),
         };
@@ -196,7 +182,16 @@ impl Server {
             acceptor.run();
         })
         .map_err(other("starting to accept"))?;
-        Ok(Server { address, listener, accept, hub_ended, handle, clients })
+        Ok(Server {
+            address,
+            listener,
+            accept,
+            hub_ended,
+            channels,
+            hubs,
+            _watching: watching,
+            clients,
+        })
     }
 
     /// The address that it listens on.
@@ -217,15 +212,17 @@ impl Server {
         };
         // This ends the accept loop. If it fails, the loop ends with the process.
         let _ = self.listener.shutdown(Shutdown::Both);
-        self.handle.stop();
-        drop(self.handle);
-        // From here on, the hub refuses every post that it gets.
-        info!("stopping");
         let deadline = Instant::now() + time;
+        self.channels.stop(deadline);
+        // From here on, the hubs refuse every post that they get.
+        info!("stopping");
         if self.clients.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
             debug!("some clients did not leave in time");
         } else if self.accept.join().is_err() {
             error!("the accept loop panicked");
+        }
+        if self.hubs.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
+            debug!("some channels did not end in time");
         }
         // The hub synced the file when it was told to stop. Only its result is missing.
         match ended.unwrap_or_else(|| self.hub_ended.recv_deadline(deadline)) {
@@ -262,16 +259,27 @@ fn in_words(fsync: Fsync) -> &'static str {
     }
 }
 
-/// How many clients are served: `wanted`, or what this machine can carry.
-fn max_clients(wanted: usize) -> usize {
-    let capacity = Capacity::of_this_machine();
-    if capacity.clients < wanted as u64 {
+/// How many clients and channels are served: as many as the operator allows, or what this machine can
+/// carry.
+fn room(config: &Config) -> (usize, usize) {
+    let Config { max_clients, max_channels, .. } = *config;
+    let in_folder = channels::names_in(&config.channels_folder()).map_or(0, |names| names.len());
+    let capacity = Capacity::of_this_machine(max_channels as u64, in_folder as u64);
+    let Capacity { clients, channels, limit } = &capacity;
+    if *clients < max_clients as u64 {
         warn!(
-            "this machine can carry {} clients, fewer than --max-clients {wanted}; {} allows no more",
-            capacity.clients, capacity.limit
+            "this machine can carry {clients} clients, fewer than --max-clients {max_clients}; {limit} \
+             allows no more"
         );
     }
-    wanted.min(usize::try_from(capacity.clients).unwrap_or(usize::MAX))
+    if *channels < max_channels as u64 {
+        warn!(
+            "this machine can carry {channels} channels, fewer than --max-channels {max_channels}; \
+             {limit} allows no more"
+        );
+    }
+    let at_most = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    (max_clients.min(at_most(*clients)), max_channels.min(at_most(*channels)))
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, StartError> {

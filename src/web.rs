@@ -14,8 +14,9 @@ use http::{HeaderName, Method, Request, StatusCode, Version, header};
 use log::error;
 
 use crate::{
-    access::Caller,
-    command::{HubHandle, View},
+    access::{Caller, Right},
+    channels::{Channels, stopping},
+    command::{HubGone, HubHandle, View},
     config::Config,
     history::{BLOCK, Window},
     http::{
@@ -24,6 +25,7 @@ use crate::{
         response::{TEXT, response_head},
     },
     metrics::Metrics,
+    name::Name,
     outbox::{More, Outbox, SEND_SLICE},
     route::Resource,
     wire::HistoryFrame,
@@ -32,6 +34,8 @@ use crate::{
 mod page;
 mod messages;
 mod follow;
+mod several;
+mod channels;
 mod posting;
 mod download;
 mod operators;
@@ -101,7 +105,7 @@ pub struct Web<'a> {
     /// Where answers go.
     pub outbox: &'a Outbox,
     /// Who knows them.
-    pub hub: &'a HubHandle,
+    pub channels: &'a Channels,
     /// What is counted.
     pub metrics: &'a Metrics,
     /// Limits, and who may ask.
@@ -160,9 +164,31 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// The hub is gone or about to be.
-fn stopping() -> HttpRefusal {
-    HttpRefusal::unavailable("the server is stopping; come back soon")
+/// The channel that a request is about.
+struct Channel {
+    name: Name,
+    hub: HubHandle,
+}
+
+impl Channel {
+    fn look(
+        &self,
+        window: Window,
+        follow: Option<crossbeam_channel::Sender<()>>,
+    ) -> Result<View, Stop> {
+        self.hub.look(window, follow).map_err(|HubGone| self.gone().into())
+    }
+
+    /// What is said when its hub is gone.
+    fn gone(&self) -> HttpRefusal {
+        match self.name.is_default() {
+            true => stopping(),
+            false => HttpRefusal::unavailable(format!(
+                "the channel {} ended just now; ask again soon",
+                self.name
+            )),
+        }
+    }
 }
 
 impl Web<'_> {
@@ -184,13 +210,13 @@ impl Web<'_> {
             request,
             received,
             is_last: !keeps_alive(request),
-            page: None,
+            caller: None,
             began: false,
             has_body: false,
         };
         let answered = match caller {
             Ok(caller) => {
-                exchange.page = caller.page;
+                exchange.caller = Some(caller);
                 exchange.run(resource)
             }
             Err(refusal) => Err(refusal.into()),
@@ -227,8 +253,8 @@ struct Exchange<'a> {
     received: Vec<u8>,
     /// Whether the connection ends after it.
     is_last: bool,
-    /// The origin of the web page that asks, if it is one and may.
-    page: Option<String>,
+    /// Who asks, if that may be.
+    caller: Option<Caller>,
     /// Whether some of the answer is out.
     began: bool,
     /// Whether the body, if any, has been read.
@@ -242,6 +268,7 @@ impl Exchange<'_> {
         let method = self.request.method();
         resource.check(method, self.request.uri().path())?;
         let is_post = method == Method::POST;
+        let is_read = !matches!(*method, Method::POST | Method::PUT | Method::DELETE);
         if !is_post {
             // Nobody wants a body, but it would be taken for the next request.
             self.body(0)?;
@@ -251,14 +278,18 @@ impl Exchange<'_> {
         }
         match resource {
             Resource::Page(file) => self.page(file),
-            Resource::Messages if is_post => self.post(),
-            Resource::Messages => self.messages(),
-            Resource::Message(id) => self.message(id),
-            Resource::TextFile => self.file(),
+            Resource::Messages(name) if is_read => self.messages(&self.channel(name)?),
+            Resource::Messages(name) if is_post => self.post(&self.channel(name)?),
+            Resource::Messages(name) if method == Method::PUT => self.make(&name),
+            Resource::Messages(name) => self.put_away(&name),
+            Resource::Message(name, id) => self.message(&self.channel(name)?, id),
+            Resource::TextFile(name) => self.file(&self.channel(name)?),
+            Resource::Several(names) => self.several(&names),
+            Resource::Channels => self.channels(),
             Resource::Health => self.health(),
             Resource::Ready => self.readiness(),
             Resource::Metrics => self.metrics(),
-            Resource::WebSocket | Resource::Nothing => {
+            Resource::WebSocket(_) | Resource::Nothing => {
                 unreachable!("the connection leads the one to the chat, check() refuses the other")
             }
         }
@@ -277,12 +308,16 @@ impl Exchange<'_> {
         self.begin(StatusCode::NO_CONTENT, headers, &[])
     }
 
-    fn look(
-        &self,
-        window: Window,
-        follow: Option<crossbeam_channel::Sender<()>>,
-    ) -> Result<View, Stop> {
-        self.web.hub.look(window, follow).map_err(|_| stopping().into())
+    /// The channel of a name.
+    fn channel(&self, name: Name) -> Result<Channel, Stop> {
+        let found = self.web.channels.find(&name).map_err(|none| none.refusal(&name))?;
+        Ok(Channel { name, hub: found.hub })
+    }
+
+    /// Checks that whoever asks may do something with a channel.
+    fn check(&self, right: Right, channel: &Name) -> Result<(), Stop> {
+        let caller = self.caller.as_ref().expect("who is answered is a caller");
+        Ok(caller.check(right, channel)?)
     }
 
     fn has_tag(&self, name: HeaderName, tag: &str) -> bool {
@@ -328,7 +363,7 @@ impl Exchange<'_> {
     fn begin(&mut self, status: StatusCode, mut headers: Headers, body: &[u8]) -> Result<(), Stop> {
         headers.push((header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()));
         headers.push((header::VARY, "Origin, Accept".to_owned()));
-        if let Some(origin) = &self.page {
+        if let Some(origin) = self.caller.as_ref().and_then(|caller| caller.page.as_ref()) {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
             let exposed = "ETag, Location, Txtcord-Epoch";
             headers.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.to_owned()));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::name::Name;
 
 #[test]
 fn a_caller_is_decided_for_either_door() {
@@ -9,9 +10,11 @@ fn a_caller_is_decided_for_either_door() {
         if !origin.is_empty() {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        for (resource, expected) in [(Resource::WebSocket, web_socket), (Resource::Messages, http)]
-        {
-            let caller = Caller::of(&headers, resource, &[]).ok();
+        for (resource, expected) in [
+            (Resource::WebSocket(Name::default()), web_socket),
+            (Resource::Messages(Name::default()), http),
+        ] {
+            let caller = Caller::of(&headers, &resource, &[]).ok();
             let page = caller.map(|caller| caller.page.unwrap_or_default());
             assert_eq!(page.as_deref(), expected, "{origin} at {host}: {resource:?}");
         }

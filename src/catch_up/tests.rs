@@ -10,13 +10,14 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    command::{Command, Joined, queue},
+    command::{Command, Commands, Joined, queue},
     config::Fsync,
     history::Resume,
     hub::Hub,
     journal::Journal,
     message::{self, on_line},
     outbox::{ControlOutcome, Offered},
+    summary::Summary,
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, tries},
     wire::{ErrorAnswer, Frames},
 };
@@ -123,7 +124,7 @@ struct Chat {
     dir: Dir,
     hub: Hub,
     handle: HubHandle,
-    commands: Receiver<Command>,
+    commands: Commands,
     parties: Vec<Party>,
     /// The clients that fell behind since the last look.
     fell_behind: Receiver<Behind>,
@@ -156,9 +157,10 @@ impl Chat {
         });
         let (catch_up, fell_behind) = CatchUp::by_hand();
         let (up, weak) = (catch_up.clone(), handle.downgrade());
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
         Chat {
             dir,
-            hub: Hub::new(journal, history, 1 << 20, Arc::default(), up, weak),
+            hub: Hub::new(journal, history, 1 << 20, Arc::default(), up, weak, summary),
             handle,
             commands,
             parties: Vec::new(),
@@ -185,7 +187,9 @@ impl Chat {
             Event::Tick => self.hub.tick().expect("the file is fine"),
             event => {
                 self.small(event);
-                self.hub.step(self.commands.try_iter()).expect("the file is fine");
+                self.hub
+                    .step(self.commands.try_iter().map(|command| *command))
+                    .expect("the file is fine");
             }
         }
         self.take_over_clients_that_fell_behind();
@@ -292,7 +296,7 @@ impl Chat {
                         self.small(event);
                     }
                     let waiting = iter::once(command).chain(self.commands.try_iter());
-                    self.hub.step(waiting).expect("the file is fine");
+                    self.hub.step(waiting.map(|command| *command)).expect("the file is fine");
                 }
                 recv(self.done) -> done => {
                     let (cursor, sent) = done.expect("the helper is there");
@@ -415,8 +419,8 @@ proptest! {
         chat.hub.deliver(|| false);
         chat.take_over_clients_that_fell_behind();
         if end == End::Stop {
-            chat.handle.stop();
-            chat.hub.step(chat.commands.try_iter()).expect("the file is fine");
+            assert!(chat.handle.stop(Instant::now()));
+            chat.hub.step(chat.commands.try_iter().map(|command| *command)).expect("the file is fine");
             chat.take_over_clients_that_fell_behind();
         }
         chat.settle(0..4);

@@ -19,6 +19,8 @@ fn the_defaults_are_what_the_readme_promises() {
     let config = parse(&[]).expect("no flag is needed");
     assert_eq!(config.listen, "127.0.0.1:8000".parse().unwrap());
     assert_eq!(config.file, PathBuf::from("messages.txt"));
+    assert_eq!(config.channels_folder(), PathBuf::from("channels"));
+    assert_eq!(config.max_channels, 1000);
     assert_eq!(config.fsync, Fsync::Always);
     assert_eq!(config.max_message, 1 << 20);
     assert_eq!(config.max_clients, 10_000);

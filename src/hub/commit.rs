@@ -158,6 +158,7 @@ impl Hub {
         let offset = self.history.end() + lead;
         let id = self.history.push_line(len);
         self.times.push(id, ts);
+        self.said_at = Some(ts);
         self.fanout.push(message, offset, id, ts);
         id
     }

@@ -1,6 +1,6 @@
 use std::iter;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use serde_json::Value;
 
 use super::*;
@@ -22,7 +22,7 @@ pub(super) struct House {
     pub(super) system: FaultySystem,
     pub(super) hub: Hub,
     pub(super) handle: HubHandle,
-    commands: Receiver<Command>,
+    commands: Commands,
     /// The clients that fell behind.
     fell_behind: Receiver<Behind>,
 }
@@ -42,6 +42,7 @@ impl House {
         let system = FaultySystem::new(&dir);
         let (handle, commands) = queue();
         let (catch_up, fell_behind) = CatchUp::by_hand();
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
         let hub = Hub::new(
             journal.with_system(system.clone()),
             history,
@@ -49,6 +50,7 @@ impl House {
             Arc::default(),
             catch_up,
             handle.downgrade(),
+            summary,
         );
         House { dir, system, hub, handle, commands, fell_behind }
     }
@@ -92,14 +94,14 @@ impl House {
     }
 
     pub(super) fn step(&mut self) {
-        self.hub.step(self.commands.try_iter()).expect("the file is fine");
+        self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");
         self.hub.deliver(|| false);
     }
 
     /// Says something, and lets so many clients have their turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, lines.into()).expect("a hub");
-        self.hub.step(self.commands.try_iter()).expect("the file is fine");
+        self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");
         self.serve(turns);
     }
 
@@ -212,7 +214,7 @@ fn a_client_that_joins_or_leaves_during_a_round_takes_no_other_clients_turn() {
         house.say_to(served, &guests[0], "1\n");
         house.say_to(served, &guests[0], "2\n");
         house.handle.leave(guests.remove(leaver).id);
-        house.hub.step(house.commands.try_iter()).unwrap();
+        house.hub.step(house.commands.try_iter().map(|command| *command)).unwrap();
         let mut late = house.live();
         house.step();
         for (at, guest) in guests.iter_mut().enumerate() {
@@ -319,7 +321,9 @@ impl House {
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
         let join = Command::Join { outbox: outbox.clone(), resume: Resume::default(), reply };
-        self.hub.step(iter::once(join).chain(self.commands.try_iter())).expect("the file is fine");
+        self.hub
+            .step(iter::once(join).chain(self.commands.try_iter().map(|command| *command)))
+            .expect("the file is fine");
         let Joined { client, snapshot } = answer.try_recv().expect("an answer");
         (Guest { id: client, outbox, peer }, snapshot)
     }
@@ -339,7 +343,7 @@ fn a_client_that_falls_behind_is_handed_over_once_with_its_cut_frame() {
     assert!(fell_behind[0].cut.is_begun(), "message 2 is cut");
     assert_eq!((fell_behind[0].next_id, fell_behind[0].history.is_none()), (Some(3), true));
     assert!(bob.outbox.is_behind());
-    assert_eq!((house.hub.status().clients, house.hub.status().clients_behind), (2, 1));
+    assert_eq!((house.hub.figures().clients, house.hub.figures().clients_behind), (2, 1));
     let NextStep::Stretch(stretch, _) = house.catch_up_from(&bob, Some(3)) else {
         panic!("it lacks 3")
     };
@@ -349,7 +353,7 @@ fn a_client_that_falls_behind_is_handed_over_once_with_its_cut_frame() {
     assert!(matches!(house.catch_up_from(&bob, Some(5)), NextStep::ControlFrames));
     bob.outbox.take_waiting(&mut Vec::new());
     assert!(matches!(house.catch_up_from(&bob, Some(5)), NextStep::Live));
-    assert_eq!(house.hub.status().clients_behind, 0);
+    assert_eq!(house.hub.figures().clients_behind, 0);
 }
 
 #[test]
@@ -386,7 +390,7 @@ fn the_hub_ends_when_the_last_handle_is_dropped() {
     let behind = fell_behind.try_recv().expect("bob is behind");
     drop(handle);
     thread::scope(|scope| {
-        let hub = scope.spawn(|| hub.run(&commands));
+        let hub = scope.spawn(|| hub.run(&commands, Role::Default));
         behind.hub.leave(bob.id);
         assert!(!hub.is_finished());
         drop(behind);
@@ -402,7 +406,7 @@ fn a_client_that_left_hears_nothing_and_the_other_clients_go_on() {
     house.step();
     house.say(&eve, "1\n");
     assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
-    assert_eq!(house.hub.status().clients, 2);
+    assert_eq!(house.hub.figures().clients, 2);
     // A client that the hub does not know gets no answer, and its thread ends.
     let (reply, answer) = bounded(1);
     house.hub.step(iter::once(Command::NextStep { client: bob.id, next_id: None, reply })).unwrap();
@@ -487,7 +491,7 @@ fn no_message_is_shown_after_the_file_was_removed_or_cut() {
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    let failed = house.hub.step(house.commands.try_iter());
+    let failed = house.hub.step(house.commands.try_iter().map(|command| *command));
     assert!(matches!(failed, Err(Fatal::Changed(_))));
     assert_eq!(ann.hears(), []);
     assert_eq!(house.dir.beside("saved-"), [b"1\n"]);
@@ -503,7 +507,7 @@ fn all_clients_are_told_when_the_file_fails_and_the_hub_ends() {
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    assert!(house.hub.run(&house.commands).is_err());
+    assert!(house.hub.run(&house.commands, Role::Default).is_err());
     let frames = ann.frames();
     assert_eq!(frames.len(), 1);
     assert_eq!((frames[0].first, &frames[0].payload[..2]), (CLOSE, &1011_u16.to_be_bytes()[..]));
@@ -518,7 +522,7 @@ fn a_message_that_one_client_was_shown_is_sent_to_all_before_the_server_ends() {
     house.hub.fanout.push(b"2", 0, 2, 0);
     std::fs::remove_file(house.dir.file()).unwrap();
     house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
-    assert!(matches!(house.hub.run(&house.commands), Err(Fatal::Changed(_))));
+    assert!(matches!(house.hub.run(&house.commands, Role::Default), Err(Fatal::Changed(_))));
     for guest in [&mut ann, &mut bob] {
         let frames = guest.frames();
         assert_eq!(frames.len(), 2);
@@ -532,8 +536,8 @@ fn a_message_that_one_client_was_shown_is_sent_to_all_before_the_server_ends() {
     let mut house = House::new("");
     let (ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
-    house.handle.stop();
-    house.hub.step(house.commands.try_iter()).unwrap();
+    assert!(house.handle.stop(Instant::now()));
+    house.hub.step(house.commands.try_iter().map(|command| *command)).unwrap();
     let frames = bob.frames();
     assert_eq!(frames.len(), 2);
     assert_eq!(heard(&frames[0]).0, (1, "1".to_owned()));
@@ -546,7 +550,7 @@ fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     let (mut ann, mut bob) = (house.live(), house.live());
     // A post that came before the stop is taken, and one that came after it is not.
     house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
-    house.handle.stop();
+    assert!(house.handle.stop(Instant::now()));
     house.handle.post(ann.id, b"\"late\"\n".to_vec()).unwrap();
     house.step();
     let come_back = 1012_u16.to_be_bytes();
@@ -579,7 +583,7 @@ fn the_hub_ends_when_the_last_handle_is_gone_and_notes_how_far_the_numbering_cam
     let House { dir, hub, handle, commands, .. } = house;
     handle.post(ann.id, b"1\n2\n".to_vec()).unwrap();
     drop(handle);
-    hub.run(&commands).expect("a clean end");
+    hub.run(&commands, Role::Default).expect("a clean end");
     let record = dir.beside("lock").concat();
     assert!(String::from_utf8(record).unwrap().contains(" lines 2 bytes 4 "));
 }
@@ -610,7 +614,7 @@ fn a_request_gets_the_ids_of_its_lines_in_the_file() {
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
     let post = Command::Post(Post { by, lines });
-    house.hub.step(house.commands.try_iter().chain([post])).unwrap();
+    house.hub.step(house.commands.try_iter().map(|command| *command).chain([post])).unwrap();
     assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 5, last_id: 6 })));
     assert_eq!(house.dir.read(), b"1\nforeign\n3\n4\n5\n6\n");
 }

@@ -44,15 +44,24 @@ impl Epoch {
         file: &File,
         history: &History,
     ) -> io::Result<Epoch> {
-        let name = match record {
-            Some(record) if record.is_true_of(file, history)? => record.epoch.into(),
+        let (name, noted) = match record {
+            // A file that is as a server left it needs no new record, and its epoch was brought to the
+            // disk when it began: a thousand channels start so much sooner.
+            Some(record) if record.is_true_of(file, history)? => {
+                let noted = record.to_string();
+                (record.epoch.into(), noted)
+            }
             // std seeds its hash maps with random numbers of the operating system. A crate for one
             // such number would be too much.
-            _ => format!("{:016x}", RandomState::new().build_hasher().finish()).into(),
+            _ => {
+                let number = RandomState::new().build_hasher().finish();
+                (format!("{number:016x}").into(), String::new())
+            }
         };
-        let mut epoch = Epoch { name, lock_file, noted: String::new() };
-        epoch.note(file, history)?;
-        epoch.lock_file.sync_data()?;
+        let mut epoch = Epoch { name, lock_file, noted };
+        if epoch.note(file, history)? {
+            epoch.lock_file.sync_data()?;
+        }
         Ok(epoch)
     }
 
@@ -60,15 +69,23 @@ impl Epoch {
         &self.name
     }
 
-    /// Writes into the lock file how far the numbering has come.
-    pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<()> {
+    /// Writes into the lock file how far the numbering has come; false when it says so already.
+    pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<bool> {
         let line = Record::of(&self.name, file, history)?.to_string();
-        if line != self.noted {
-            self.lock_file.write_all_at(line.as_bytes(), 0)?;
-            self.lock_file.set_len(line.len() as u64)?;
-            self.noted = line;
+        if line == self.noted {
+            return Ok(false);
         }
-        Ok(())
+        self.lock_file.write_all_at(line.as_bytes(), 0)?;
+        self.lock_file.set_len(line.len() as u64)?;
+        self.noted = line;
+        Ok(true)
+    }
+
+    /// Leaves nothing in the lock file that another start could go on from.
+    pub(super) fn forget(&mut self) -> io::Result<()> {
+        self.lock_file.set_len(0)?;
+        self.noted.clear();
+        self.lock_file.sync_data()
     }
 }
 

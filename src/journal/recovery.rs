@@ -9,7 +9,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +19,7 @@ use log::{info, warn};
 use super::{
     Journal, create_beside,
     epoch::{Epoch, Record},
-    identity, open_in_place, path_beside, system,
+    identity, open_in_place, path_beside, sync_folder_of, system,
 };
 use crate::{
     config::Fsync,
@@ -80,7 +80,6 @@ impl Journal {
         max_message: usize,
     ) -> Result<(Journal, History), OpenError> {
         let unusable = |why| OpenError::Unusable(path.to_owned(), why);
-        let failed = |why| OpenError::Failed(path.to_owned(), why);
         // The lock file stands beside the file that a symbolic link leads to, so that two names of
         // one file have the same lock.
         let path = &match fs::canonicalize(path) {
@@ -89,9 +88,36 @@ impl Journal {
             Err(error) => return Err(unusable(error)),
         };
         refuse_irregular(path).map_err(unusable)?;
+        Journal::open_locked(path, open_or_create, fsync, max_message)
+    }
+
+    /// The same for a file that must be there, and must be a regular file itself: no link is
+    /// followed, so that what is served is always a file of its folder.
+    ///
+    /// # Errors
+    /// As with [`Journal::open`], and when it is not there.
+    pub fn open_in_folder(
+        path: &Path,
+        fsync: Fsync,
+        max_message: usize,
+    ) -> Result<(Journal, History), OpenError> {
+        refuse_link(path)
+            .and_then(|()| refuse_irregular(path))
+            .map_err(|why| OpenError::Unusable(path.to_owned(), why))?;
+        Journal::open_locked(path, open_regular, fsync, max_message)
+    }
+
+    fn open_locked(
+        path: &Path,
+        open: impl Fn(&Path) -> io::Result<File>,
+        fsync: Fsync,
+        max_message: usize,
+    ) -> Result<(Journal, History), OpenError> {
+        let unusable = |why| OpenError::Unusable(path.to_owned(), why);
+        let failed = |why| OpenError::Failed(path.to_owned(), why);
         let lock_file = lock(path)?;
         let record = Record::read(&lock_file);
-        let file = Arc::new(open_or_create(path).map_err(unusable)?);
+        let file = Arc::new(open(path).map_err(unusable)?);
         // Without a record, no server has written to this file.
         let synced = record.as_ref().map_or(u64::MAX, Record::bytes);
         let end = recover(path, &file, line_limit(max_message)).map_err(failed)?;
@@ -131,6 +157,20 @@ fn refuse_irregular(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Refuses a symbolic link, which could lead out of the folder.
+fn refuse_link(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.is_symlink() {
+        true => Err(io::Error::other("is a symbolic link, not a text file")),
+        false => Ok(()),
+    }
+}
+
+/// Opens a file, unless a link took its place after it was looked at.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    OpenOptions::new().read(true).append(true).custom_flags(flags).open(path)
+}
+
 /// Takes the lock, on a file of its own that is never deleted: if a locked file were deleted, a
 /// second server could create and lock another one of the same name.
 fn lock(path: &Path) -> Result<File, OpenError> {
@@ -159,10 +199,23 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     }
     let file = open(true)?;
     file.sync_all()?;
-    // A new file survives a power cut only once its directory is on disk, too.
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()?;
+    sync_folder_of(path)?;
     Ok(file)
+}
+
+/// Makes an empty file, and its folder when that is missing; all of it is on disk afterwards.
+///
+/// # Errors
+/// When there is a file of that name, or none can be made.
+pub fn create(path: &Path) -> io::Result<()> {
+    let folder = path.parent().expect("a channel's file is in a folder");
+    match fs::create_dir(folder) {
+        Ok(()) => sync_folder_of(folder)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    OpenOptions::new().append(true).create_new(true).open(path)?.sync_all()?;
+    sync_folder_of(path)
 }
 
 /// Makes the file end with a whole line; returns its length in bytes.

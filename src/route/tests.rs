@@ -1,7 +1,10 @@
-use super::*;
+use proptest::prelude::*;
 
-/// Methods that clients send; none but the first four is taken anywhere.
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "BREW"];
+use super::*;
+use crate::{name::RESERVED, testing::tries};
+
+/// Methods that clients send; none but the first six is taken anywhere.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"];
 
 #[test]
 fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
@@ -27,32 +30,43 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
             }
         }
     }
+    let name = |text| Name::parse(text).expect("a name");
+    let default = Name::default;
     check("/", Resource::Page(PageFile::Document), READ_ONLY);
     check("/app/style.css", Resource::Page(PageFile::Style), READ_ONLY);
     check("/app/chat.js", Resource::Page(PageFile::Script), READ_ONLY);
     check("/app", Resource::Nothing, "");
     check("/app/", Resource::Nothing, "");
     check("/app/index.html", Resource::Nothing, "");
-    check("/ws", Resource::WebSocket, "GET");
-    check("/messages", Resource::Messages, "GET, HEAD, POST, OPTIONS");
-    check("/messages/1", Resource::Message(1), READ_ONLY);
-    check("/messages/007", Resource::Message(7), READ_ONLY);
-    check("/messages/99999999999999999999", Resource::Message(u64::MAX), READ_ONLY);
-    check("/messages.txt", Resource::TextFile, READ_ONLY);
+    check("/ws", Resource::WebSocket(default()), "GET");
+    check("/messages", Resource::Messages(default()), "GET, HEAD, POST, PUT, OPTIONS");
+    check("/messages/1", Resource::Message(default(), 1), READ_ONLY);
+    check("/messages/007", Resource::Message(default(), 7), READ_ONLY);
+    let last = Resource::Message(default(), u64::MAX);
+    check("/messages/99999999999999999999", last, READ_ONLY);
+    check("/messages.txt", Resource::TextFile(default()), READ_ONLY);
+    check("/messages/ws", Resource::WebSocket(default()), "GET");
     check("/healthz", Resource::Health, READ_ONLY);
     check("/readyz", Resource::Ready, READ_ONLY);
     check("/metrics", Resource::Metrics, READ_ONLY);
+    check("/channels", Resource::Channels, READ_ONLY);
+    check("/dev", Resource::Messages(name("dev")), "GET, HEAD, POST, PUT, DELETE, OPTIONS");
+    check("/dev/ws", Resource::WebSocket(name("dev")), "GET");
+    check("/dev/42", Resource::Message(name("dev"), 42), READ_ONLY);
+    check("/dev.txt", Resource::TextFile(name("dev")), READ_ONLY);
+    check("/wsx/ws", Resource::WebSocket(name("wsx")), "GET");
+    check("/txt.txt", Resource::TextFile(name("txt")), READ_ONLY);
+    check("/*", Resource::Several(Names::All), READ_ONLY);
+    let both = Names::These(vec![name("ops"), name("dev")]);
+    check("/ops,dev", Resource::Several(both.clone()), READ_ONLY);
+    check("/ops,dev,ops,ops", Resource::Several(both), READ_ONLY);
     for path in [
         "",
         "*",
         "//",
-        "/nothing",
-        "/index",
         "/WS",
         "/ws/",
-        "/wsx",
         "/Messages",
-        "/messages2",
         "/messages/",
         "/messages/-1",
         "/messages/+1",
@@ -67,8 +81,84 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
         "/../messages.txt",
         "/%2e%2e/messages.txt",
         "/messages%00",
+        "/Dev",
+        "/dev/",
+        "/dev/WS",
+        "/dev/ws/",
+        "/dev/1/ws",
+        "/dev.txt.txt",
+        "/dev.TXT",
+        "/.txt",
+        "/..",
+        "/.",
+        "/%2e%2e",
+        "/%2E%2e/dev",
+        "/dev%00",
+        "/dev%2ftxt",
+        "/dev/../ops",
+        "/ws/ws",
+        "/channels/ws",
+        "/channels.txt",
+        "/me",
+        "/me/1",
+        "/app",
+        "/app/1",
+        "/metrics/ws",
+        "/healthz.txt",
+        "/*/ws",
+        "/*,dev",
+        "/dev,",
+        "/,dev",
+        "/,",
+        "/dev,Ops",
+        "/dev,ws",
+        "/dev,ops/ws",
+        "/dev,ops.txt",
     ] {
         check(path, Resource::Nothing, "");
+    }
+}
+
+#[test]
+fn what_the_server_answers_at_its_root_is_no_name_of_a_channel() {
+    // Else a file of that name would be a channel that nobody can reach.
+    for name in RESERVED {
+        assert!(!matches!(Resource::at(&format!("/{name}")), Resource::Messages(_)), "{name}");
+        assert_eq!(Resource::at(&format!("/{name}.txt")), Resource::Nothing, "{name}");
+        assert_eq!(Resource::at(&format!("/{name}/1")), Resource::Nothing, "{name}");
+    }
+    // Every short name there is, and all that the server answers itself.
+    let letters = "abcdefghijklmnopqrstuvwxyz0123456789_-";
+    let short = letters.chars().flat_map(|a| letters.chars().map(move |b| format!("{a}{b}")));
+    let answered = ["ws", "channels", "healthz", "readyz", "metrics"].map(str::to_owned);
+    for name in short.chain(answered) {
+        if own(&format!("/{name}")).is_some() {
+            assert!(RESERVED.contains(&&*name), "{name} is answered and not reserved");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(tries(2048))]
+
+    #[test]
+    fn a_path_names_a_channel_only_by_its_name(
+        path in prop_oneof![any::<String>(), "/[a-zA-Z0-9_.,/%*-]{0,12}", "/[a-z0-9]{1,8}(/[a-z0-9]{0,4})?"],
+    ) {
+        let rebuilt = match Resource::at(&path) {
+            Resource::Messages(name) => format!("/{name}"),
+            Resource::TextFile(name) => format!("/{name}.txt"),
+            Resource::WebSocket(_) if path == "/ws" => path.clone(),
+            Resource::WebSocket(name) => format!("/{name}/ws"),
+            Resource::Message(name, id) => {
+                let (before, given) = path.rsplit_once('/').expect("an id follows a slash");
+                prop_assert_eq!(given.parse::<u64>().unwrap_or(u64::MAX), id);
+                prop_assert_eq!(before, format!("/{name}"));
+                path.clone()
+            }
+            _ => path.clone(),
+        };
+        prop_assert_eq!(rebuilt, path);
     }
 }
 
@@ -77,11 +167,23 @@ fn who_asks_in_vain_is_told_where_things_are() {
     #[track_caller]
     fn check(method: Method, path: &str, sentence: &str) {
         let refusal = Resource::at(path).check(&method, path).expect_err("it is refused");
-        assert_eq!(refusal.sentence, sentence);
+        assert_eq!(refusal.sentence, sentence, "{path}");
     }
-    let sentence =
-        "nothing is here; the page is at /, the chat at /ws and the history at /messages";
-    check(Method::GET, "/nothing", sentence);
+    let places = "; the page is at /, the chat at /ws and the history at /messages, and /channels \
+                  lists the channels";
+    let nothing = |why: &str| format!("{why}{places}");
+    check(Method::GET, "/dev/x", &nothing("nothing is here"));
+    check(Method::GET, "//", &nothing("nothing is here"));
+    check(Method::PUT, "/Dev", &nothing("names of channels are written in lower case: /dev"));
+    check(Method::PUT, "/me", &nothing(&NotAName::Reserved.to_string()));
+    check(Method::PUT, "/app.txt", &nothing("nothing is here"));
+    for path in ["/..", "/%2e%2e", "/dev%00", "/a.b", "/-a"] {
+        check(Method::PUT, path, &nothing(&NotAName::Malformed.to_string()));
+    }
     check(Method::POST, "/ws", "a WebSocket begins with GET");
     check(Method::DELETE, "/messages/1", "/messages/1 takes GET, HEAD, OPTIONS");
+    let sentence = "/messages is the default channel, which cannot be put away";
+    check(Method::DELETE, "/messages", sentence);
+    let sentence = "/metrics takes GET, HEAD, OPTIONS; a channel is made by PUT and its name alone";
+    check(Method::PUT, "/metrics", sentence);
 }

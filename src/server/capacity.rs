@@ -1,4 +1,5 @@
-//! How many clients this machine can carry, and how much the kernel may hold for each of them.
+//! How many channels and clients this machine can carry, and how much the kernel may hold for each
+//! client.
 //!
 //! If the process has no memory map left when a thread starts, std aborts the process before any of
 //! our code runs. So at the start every limit that is known bounds the number of clients, with room
@@ -52,10 +53,21 @@ const TCP_MEMORY: u64 = 1 << 30;
 /// bound for TCP memory is too low there, which does no harm.
 const PAGE: u64 = 4096;
 
-/// How many clients this process can serve, and which limit allows no more.
+/// How many open files a channel has: the text file and the lock file.
+const FILES_OF_CHANNEL: u64 = 2;
+
+/// Where a limit is short, one part in so many of it is kept for channels; the rest is for clients.
+const CHANNELS_SHARE: u64 = 20;
+
+/// Where the folder has more channels than that at the start, they may take one part in so many.
+const MOST_OF_FOLDER: u64 = 4;
+
+/// How many channels and clients this process can serve, and which limit allows no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Clients at a time.
+    /// Channels at a time, of those that are wanted.
+    pub channels: u64,
+    /// Clients at a time, beside so many channels.
     pub clients: u64,
     /// The limit that allows no more.
     pub limit: Limit,
@@ -92,12 +104,10 @@ impl fmt::Display for Limit {
 }
 
 impl Capacity {
-    /// The number of clients that the limits of this process allow. The limit of open files is
-    /// raised before.
-    pub fn of_this_machine() -> Capacity {
-        // Connections that are only told that there are too many take some of each limit, too.
-        let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
-        let threads = |count: u64| share(count.saturating_sub(OTHER_THREADS));
+    /// The number of clients that the limits of this process allow beside `wanted` channels, or beside
+    /// as many channels as leave enough. `in_folder` channels are there at the start. The limit of
+    /// open files is raised before.
+    pub fn of_this_machine(wanted: u64, in_folder: u64) -> Capacity {
         let soft = |resource: Resource| match resource.get_soft() {
             Ok(rlimit::INFINITY) | Err(_) => None,
             Ok(limit) => Some(limit),
@@ -107,24 +117,34 @@ impl Capacity {
         let space = soft(Resource::AS);
         let system =
             [number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")];
+        let threads = |count: u64| count.saturating_sub(OTHER_THREADS);
+        // For each limit: how many clients it leaves where there is no channel, and how many of them
+        // a channel takes the place of.
         let limits = [
-            (Limit::Files, files.map(|count| share(count.saturating_sub(OTHER_FILES)))),
-            (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
-            (Limit::Space, space.map(clients_in_space)),
-            (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads)),
-            (Limit::Threads, system.into_iter().flatten().min().map(threads)),
-            (Limit::GroupThreads, group_threads().map(threads)),
+            (Limit::Files, files.map(|count| count.saturating_sub(OTHER_FILES)), FILES_OF_CHANNEL),
+            (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS)), 1),
+            (Limit::Space, space.map(threads_in_space), 1),
+            (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads), 1),
+            (Limit::Threads, system.into_iter().flatten().min().map(threads), 1),
+            (Limit::GroupThreads, group_threads().map(threads), 1),
         ];
-        let known = limits.into_iter().filter_map(|(limit, clients)| Some((clients?, limit)));
+        let known = limits.into_iter().filter_map(|(limit, room, each)| Some((room?, each, limit)));
+        let channels = known.clone().map(|(room, each, _)| {
+            (room / CHANNELS_SHARE / each).max(in_folder.min(room / MOST_OF_FOLDER / each))
+        });
+        let channels = channels.min().unwrap_or(u64::MAX).min(wanted);
+        // Connections that are only told that there are too many take some of each limit, too.
+        let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
+        let clients = known.map(|(room, each, limit)| (share(room - channels * each), limit));
         let (clients, limit) =
-            known.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
+            clients.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
         // With no client it would be no server. A client that finds no room all the same is told
         // 503.
-        Capacity { clients: clients.max(1), limit }
+        Capacity { channels, clients: clients.max(1), limit }
     }
 }
 
-fn clients_in_space(limit: u64) -> u64 {
+fn threads_in_space(limit: u64) -> u64 {
     let used = space_used().unwrap_or(0);
     limit.saturating_sub(used + SPARE_SPACE) / (STACK as u64 + OTHER_SPACE)
 }
@@ -243,8 +263,10 @@ mod tests {
 
     #[test]
     fn this_machine_can_carry_a_client_and_says_why_no_more() {
-        let capacity = Capacity::of_this_machine();
-        assert!(capacity.clients >= 1);
+        let capacity = Capacity::of_this_machine(10, 0);
+        assert!(capacity.clients >= 1 && capacity.channels <= 10);
+        let many = Capacity::of_this_machine(u64::MAX, u64::MAX);
+        assert!(many.channels >= capacity.channels && many.clients <= capacity.clients);
         assert!(capacity.limit.to_string().starts_with("the "));
     }
 }

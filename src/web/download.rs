@@ -1,17 +1,17 @@
-//! `GET /messages.txt`: the text file, whole or from where a copy broke off.
+//! `GET /messages.txt` and `/NAME.txt`: the text file, whole or from where a copy broke off.
 
 use std::{fs::File, io, num::NonZeroUsize, os::unix::fs::FileExt, sync::Arc};
 
 use http::{Method, StatusCode, header};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header_with_max_ranges};
 
-use super::{Exchange, Source, Stop};
+use super::{Channel, Exchange, Source, Stop};
 use crate::{history::Window, http::response::TEXT};
 
 impl Exchange<'_> {
     /// Sends the file as far as it is committed, so that a copy ends in a whole line.
-    pub(super) fn file(&mut self) -> Result<(), Stop> {
-        let view = self.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
+    pub(super) fn file(&mut self, channel: &Channel) -> Result<(), Stop> {
+        let view = channel.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
         let tag = format!("\"{}-{}\"", view.epoch, view.end);
         let mut headers = vec![
             (header::ETAG, tag.clone()),

@@ -5,8 +5,8 @@ use std::{io, time::Duration};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{
-    Exchange, Stop,
-    messages::{Chunks, Form, Query},
+    Channel, Exchange, Stop,
+    messages::{Chunks, Query},
 };
 use crate::history::Window;
 
@@ -15,8 +15,8 @@ impl Exchange<'_> {
     /// up to `last_id`, which a limit may have left, comes at once.
     pub(super) fn follow(
         &mut self,
+        channel: &Channel,
         body: &mut Chunks,
-        form: Form,
         query: &Query,
         mut after: u64,
         last_id: u64,
@@ -28,18 +28,12 @@ impl Exchange<'_> {
             match next {
                 Ok(()) => {
                     let window = Window { after: Some(after), ..Window::default() };
-                    let Ok(view) = self.web.hub.look(window, None) else { return Ok(()) };
+                    let Ok(view) = channel.hub.look(window, None) else { return Ok(()) };
                     after = view.stretch.last_id;
-                    self.write_stretch(body, form, &rest, view.stretch, &view.times)?;
+                    self.write_stretch(body, &rest, view.stretch, &view.times)?;
                 }
                 Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::PeerGone),
-                Err(RecvTimeoutError::Timeout) => {
-                    // A comment, which tells proxies in between that this is alive.
-                    if form == Form::Events {
-                        body.bytes.extend_from_slice(b":\n\n");
-                        body.flush(self)?;
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => body.show_life(self)?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             next = woken.recv_timeout(self.idle());
@@ -47,12 +41,12 @@ impl Exchange<'_> {
     }
 
     /// After this long without a message, a stream looks whether anybody is there.
-    fn idle(&self) -> Duration {
+    pub(super) fn idle(&self) -> Duration {
         self.web.config.ping_interval
     }
 
     /// Whether the peer of a stream is gone; it has nothing more to say while it listens.
-    fn peer_left(&self) -> bool {
+    pub(super) fn peer_left(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         match self.web.outbox.socket().recv_with_flags(&mut byte, flags) {

@@ -1,10 +1,11 @@
-//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events.
+//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events; and those
+//! of other channels at `/NAME`.
 
 use crossbeam_channel::{Receiver, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
-use super::{Exchange, Headers, JSON, PIECE, PeerGone, Stop, response_epoch};
+use super::{Channel, Exchange, Headers, JSON, PIECE, PeerGone, Stop, response_epoch};
 use crate::{
     command::View,
     history::{LocatedMessage, Snapshot, Stretch, Times, Window},
@@ -12,6 +13,7 @@ use crate::{
         HttpRefusal,
         query::{number, parameters},
     },
+    name::Name,
     outbox::More,
     wire::{HistoryFrame, push_number},
 };
@@ -30,17 +32,28 @@ pub(super) enum Form {
     Events,
 }
 
+impl Form {
+    /// What it is called in HTTP.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Form::Lines => NDJSON,
+            Form::Array => JSON,
+            Form::Events => EVENTS,
+        }
+    }
+}
+
 /// What a query asks for.
 #[derive(Debug, Default)]
 pub(super) struct Query {
-    window: Window,
-    epoch: Option<String>,
+    pub(super) window: Window,
+    pub(super) epoch: Option<String>,
     text: Option<String>,
-    follow: bool,
+    pub(super) follow: bool,
 }
 
 impl Query {
-    fn parse(query: &str) -> Result<Query, HttpRefusal> {
+    pub(super) fn parse(query: &str) -> Result<Query, HttpRefusal> {
         let mut parsed = Query::default();
         for parameter in parameters(query) {
             match &*parameter.name {
@@ -61,7 +74,7 @@ impl Query {
     }
 
     /// What is asked of the history itself: a limit on what `q` finds is applied to what it finds.
-    fn window(&self) -> Window {
+    pub(super) fn window(&self) -> Window {
         let limit = self.window.limit.filter(|_| self.text.is_none());
         Window { limit, ..self.window }
     }
@@ -77,7 +90,7 @@ impl Query {
 }
 
 impl Exchange<'_> {
-    pub(super) fn messages(&mut self) -> Result<(), Stop> {
+    pub(super) fn messages(&mut self, channel: &Channel) -> Result<(), Stop> {
         let mut query = Query::parse(self.request.uri().query().unwrap_or_default())?;
         let form = self.form()?;
         if form == Form::Events {
@@ -93,29 +106,32 @@ impl Exchange<'_> {
             return Err(HttpRefusal::bad(sentence).into());
         }
         let (wake, woken) = bounded(1);
-        let mut view = self.look(query.window(), query.follow.then_some(wake))?;
+        let mut view = channel.look(query.window(), query.follow.then_some(wake))?;
         let is_other = query.epoch.as_ref().is_some_and(|epoch| **epoch != *view.epoch)
             || query.window.after.is_some_and(|after| query.follow && after > view.last_id);
         if query.window.after.is_some() && is_other {
             // The ids are another file's: start over, as the socket does.
             query.window.after = None;
             let (wake, woken_instead) = bounded(1);
-            view = self.look(query.window(), query.follow.then_some(wake))?;
-            return self.stream(form, &query, view, &woken_instead);
+            view = channel.look(query.window(), query.follow.then_some(wake))?;
+            return self.stream(channel, form, &query, view, &woken_instead);
         }
-        self.stream(form, &query, view, &woken)
+        self.stream(channel, form, &query, view, &woken)
     }
 
-    pub(super) fn message(&mut self, id: u64) -> Result<(), Stop> {
-        let missing = || HttpRefusal::not_found("there is no such message; GET /messages has all");
+    pub(super) fn message(&mut self, channel: &Channel, id: u64) -> Result<(), Stop> {
+        let missing = || {
+            let sentence = format!("there is no such message; GET /{} has all", channel.name);
+            HttpRefusal::not_found(sentence)
+        };
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
         let View { stretch, times, epoch, .. } =
-            self.look(Window { after: Some(after), before, limit: None }, None)?;
+            channel.look(Window { after: Some(after), before, limit: None }, None)?;
         let mut line = Vec::new();
         match stretch.messages()?.next()? {
             Some(found) if found.id == id => {
-                push_line(&mut line, id, times.of(id), found.data);
+                push_line(&mut line, None, id, times.of(id), found.data);
             }
             _ => return Err(missing().into()),
         }
@@ -124,7 +140,7 @@ impl Exchange<'_> {
     }
 
     /// What the client would rather have, RFC 9110 section 12.5.1.
-    fn form(&self) -> Result<Form, HttpRefusal> {
+    pub(super) fn form(&self) -> Result<Form, HttpRefusal> {
         let fields = self.request.headers().get_all(header::ACCEPT);
         let accept: Vec<_> = fields.iter().filter_map(|field| field.to_str().ok()).collect();
         if accept.is_empty() {
@@ -155,18 +171,14 @@ impl Exchange<'_> {
 
     fn stream(
         &mut self,
+        channel: &Channel,
         form: Form,
         query: &Query,
         view: View,
         woken: &Receiver<()>,
     ) -> Result<(), Stop> {
-        let kind = match form {
-            Form::Lines => NDJSON,
-            Form::Array => JSON,
-            Form::Events => EVENTS,
-        };
         let mut headers = vec![
-            (header::CONTENT_TYPE, kind.to_owned()),
+            (header::CONTENT_TYPE, form.content_type().to_owned()),
             (header::CACHE_CONTROL, "no-cache".to_owned()),
             response_epoch(&view.epoch),
         ];
@@ -177,7 +189,7 @@ impl Exchange<'_> {
             self.begin(StatusCode::OK, headers, &[])?;
             return if self.is_head() { Ok(()) } else { self.send_all(frame.without_header()) };
         }
-        let mut body = self.begin_chunks(headers)?;
+        let mut body = self.begin_chunks(form, headers)?;
         if self.is_head() {
             return Ok(());
         }
@@ -186,14 +198,14 @@ impl Exchange<'_> {
             return Ok(body.finish(self)?);
         }
         let (after, last_id) = (view.stretch.last_id, view.last_id);
-        self.write_stretch(&mut body, form, query, view.stretch, &view.times)?;
+        self.write_stretch(&mut body, query, view.stretch, &view.times)?;
         if query.follow {
-            self.follow(&mut body, form, query, after, last_id, woken)?;
+            self.follow(channel, &mut body, query, after, last_id, woken)?;
         }
         Ok(body.finish(self)?)
     }
 
-    fn is_head(&self) -> bool {
+    pub(super) fn is_head(&self) -> bool {
         self.request.method() == Method::HEAD
     }
 
@@ -228,26 +240,17 @@ impl Exchange<'_> {
     pub(super) fn write_stretch(
         &mut self,
         body: &mut Chunks,
-        form: Form,
         query: &Query,
         stretch: Stretch,
         times: &Times,
     ) -> Result<(), Stop> {
         for_found(query, &stretch, |id, data| {
-            if form == Form::Events {
+            if body.form == Form::Events {
                 body.bytes.extend_from_slice(b"id: ");
                 push_number(id, &mut body.bytes);
-                body.bytes.extend_from_slice(b"\ndata: ");
-            }
-            let start = body.bytes.len();
-            push_line(&mut body.bytes, id, times.of(id), data);
-            if form == Form::Events {
-                // White space between tokens, which would end a line of the event.
-                let carriage_returns =
-                    body.bytes[start..].iter_mut().filter(|byte| **byte == b'\r');
-                carriage_returns.for_each(|byte| *byte = b' ');
                 body.bytes.push(b'\n');
             }
+            body.push(|out| push_line(out, None, id, times.of(id), data));
             body.flush_full(self)
         })?;
         Ok(body.flush(self)?)
@@ -255,7 +258,11 @@ impl Exchange<'_> {
 
     /// A response whose length is not known beforehand, RFC 9112 section 7.1; for HTTP/1.0, its end
     /// is the connection's.
-    fn begin_chunks(&mut self, mut headers: Headers) -> Result<Chunks, Stop> {
+    pub(super) fn begin_chunks(
+        &mut self,
+        form: Form,
+        mut headers: Headers,
+    ) -> Result<Chunks, Stop> {
         let is_chunked = self.request.version() != Version::HTTP_10;
         if is_chunked {
             headers.push((header::TRANSFER_ENCODING, "chunked".to_owned()));
@@ -263,12 +270,12 @@ impl Exchange<'_> {
             self.is_last = true;
         }
         self.begin(StatusCode::OK, headers, &[])?;
-        Ok(Chunks { bytes: Vec::new(), is_chunked, is_held_back: false })
+        Ok(Chunks { bytes: Vec::new(), form, is_chunked, is_held_back: false })
     }
 }
 
 /// Calls `each` with the messages that a query wants, in order.
-fn for_found(
+pub(super) fn for_found(
     query: &Query,
     stretch: &Stretch,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), PeerGone>,
@@ -305,9 +312,22 @@ fn for_found(
     Ok(())
 }
 
-/// One message as NDJSON.
-fn push_line(out: &mut Vec<u8>, id: u64, ts: Option<u64>, data: &[u8]) {
-    out.extend_from_slice(br#"{"id":"#);
+/// One message as NDJSON, with the name of its channel where a reader has several.
+pub(super) fn push_line(
+    out: &mut Vec<u8>,
+    channel: Option<&Name>,
+    id: u64,
+    ts: Option<u64>,
+    data: &[u8],
+) {
+    match channel {
+        Some(name) => {
+            out.extend_from_slice(br#"{"channel":""#);
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(br#"","id":"#);
+        }
+        None => out.extend_from_slice(br#"{"id":"#),
+    }
     push_number(id, out);
     if let Some(ts) = ts {
         out.extend_from_slice(br#","ts":"#);
@@ -321,13 +341,37 @@ fn push_line(out: &mut Vec<u8>, id: u64, ts: Option<u64>, data: &[u8]) {
 /// A body on its way, a block at a time.
 pub(super) struct Chunks {
     pub(super) bytes: Vec<u8>,
+    pub(super) form: Form,
     is_chunked: bool,
     /// Whether the kernel was told that more follows.
     is_held_back: bool,
 }
 
 impl Chunks {
-    fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
+    /// Appends what `push_line` makes, a line of JSON, as the form has it.
+    pub(super) fn push(&mut self, push_line: impl FnOnce(&mut Vec<u8>)) {
+        if self.form != Form::Events {
+            return push_line(&mut self.bytes);
+        }
+        self.bytes.extend_from_slice(b"data: ");
+        let start = self.bytes.len();
+        push_line(&mut self.bytes);
+        // White space between tokens, which would end a line of the event.
+        let carriage_returns = self.bytes[start..].iter_mut().filter(|byte| **byte == b'\r');
+        carriage_returns.for_each(|byte| *byte = b' ');
+        self.bytes.push(b'\n');
+    }
+
+    /// Sends a comment, which tells proxies in between that a stream of events is alive.
+    pub(super) fn show_life(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
+        if self.form == Form::Events {
+            self.bytes.extend_from_slice(b":\n\n");
+            self.flush(exchange)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         if self.bytes.len() < PIECE {
             return Ok(());
         }
@@ -358,7 +402,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
+    pub(super) fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
         self.flush(exchange)?;
         match self.is_chunked {
             true => exchange.send(b"0\r\n\r\n"),

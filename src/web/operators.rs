@@ -8,6 +8,8 @@ use super::{Exchange, Stop, stopping};
 use crate::{
     command::HubGone,
     http::{HttpRefusal, response::TEXT},
+    metrics::Status,
+    name::Name,
 };
 
 /// How long an answer of the hub is waited for before the server counts as not well.
@@ -16,7 +18,7 @@ pub const HUB_TIME: Duration = Duration::from_secs(2);
 impl Exchange<'_> {
     /// Whether the process answers and its hub does: no more, since a restart is what follows.
     pub(super) fn health(&mut self) -> Result<(), Stop> {
-        match self.web.hub.status(HUB_TIME) {
+        match self.status() {
             Ok(None) => Err(no_answer().into()),
             // A server that stops is well.
             Ok(Some(_)) | Err(HubGone) => self.well(),
@@ -25,7 +27,7 @@ impl Exchange<'_> {
 
     /// Whether messages can be stored, and will be in a moment.
     pub(super) fn readiness(&mut self) -> Result<(), Stop> {
-        match self.web.hub.status(HUB_TIME) {
+        match self.status() {
             Ok(Some(status)) if status.is_stopping => Err(stopping().into()),
             Ok(Some(status)) if status.is_writable => self.well(),
             Ok(Some(_)) => Err(HttpRefusal::unavailable("messages cannot be stored now").into()),
@@ -43,11 +45,18 @@ impl Exchange<'_> {
     }
 
     pub(super) fn metrics(&mut self) -> Result<(), Stop> {
-        let status = self.web.hub.status(HUB_TIME).map_err(|HubGone| stopping())?;
+        let status = self.status().map_err(|HubGone| stopping())?;
         let status = status.ok_or_else(no_answer)?;
+        let levels = self.web.channels.levels();
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         let headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
-        self.whole(StatusCode::OK, headers, self.web.metrics.render(&status).as_bytes())
+        self.whole(StatusCode::OK, headers, self.web.metrics.render(&levels, &status).as_bytes())
+    }
+
+    /// How the default channel is: where it ends, the server does.
+    fn status(&self) -> Result<Option<Status>, HubGone> {
+        let default = self.web.channels.find(&Name::default()).map_err(|_| HubGone)?;
+        default.hub.status(HUB_TIME)
     }
 }
 

@@ -1,10 +1,10 @@
-//! `POST /messages`: what curl and bots say.
+//! `POST /messages` and `POST /NAME`: what curl and bots say.
 
 use http::{StatusCode, header};
 
-use super::{Exchange, JSON, Stop, stopping};
+use super::{Channel, Exchange, JSON, Stop};
 use crate::{
-    command::Stored,
+    command::{HubGone, Stored},
     http::{HttpRefusal, query::speaker},
     lines::LINE_LIMIT,
     message::{self, NotJson},
@@ -37,7 +37,7 @@ enum Kind {
 }
 
 impl Exchange<'_> {
-    pub(super) fn post(&mut self) -> Result<(), Stop> {
+    pub(super) fn post(&mut self, channel: &Channel) -> Result<(), Stop> {
         let kind = self.kind()?;
         let query = self.request.uri().query().unwrap_or_default();
         let name = speaker(query)?.unwrap_or_else(|| ANONYMOUS.to_owned());
@@ -64,13 +64,13 @@ impl Exchange<'_> {
         if let Err(why) = taken {
             return self.answer_refusal(StatusCode::BAD_REQUEST, ErrorAnswer::NotJson, &why);
         }
-        match self.web.hub.store(key, lines).map_err(|_| stopping())? {
-            Ok(stored) => self.created(stored, kind),
+        match channel.hub.store(key, lines).map_err(|HubGone| channel.gone())? {
+            Ok(stored) => self.created(channel, stored, kind),
             Err(why) => self.answer_refusal(StatusCode::SERVICE_UNAVAILABLE, why, why.sentence()),
         }
     }
 
-    fn created(&mut self, stored: Stored, kind: Kind) -> Result<(), Stop> {
+    fn created(&mut self, channel: &Channel, stored: Stored, kind: Kind) -> Result<(), Stop> {
         let Stored { first_id, last_id } = stored;
         let body = match kind {
             Kind::Many => format!("{{\"id\":{first_id},\"last_id\":{last_id}}}\n"),
@@ -78,7 +78,7 @@ impl Exchange<'_> {
         };
         let headers = vec![
             (header::CONTENT_TYPE, JSON.to_owned()),
-            (header::LOCATION, format!("/messages/{first_id}")),
+            (header::LOCATION, format!("/{}/{first_id}", channel.name)),
         ];
         self.whole(StatusCode::CREATED, headers, body.as_bytes())
     }

@@ -28,12 +28,19 @@ impl Drop for Meddling {
 /// possible, after saying so.
 #[track_caller]
 pub fn meddle(server: &Server, test: &str, injection: &str) -> Option<Meddling> {
+    let file = server.dir.file();
+    // Without a path the file's descriptor is not told from the sockets.
+    let path = if injection.contains("sync") { "" } else { file.to_str().expect("a UTF-8 path") };
+    meddle_with(server, test, injection, path)
+}
+
+/// The same for calls that concern one path; for all calls where that is empty.
+#[track_caller]
+pub fn meddle_with(server: &Server, test: &str, injection: &str, path: &str) -> Option<Meddling> {
     let pid = server.pid().to_string();
     let calls = injection.split(':').next().expect("names of calls");
-    let file = server.dir.file();
-    // Without -P the file's descriptor is not told from the sockets.
-    let by_path = ["-P", file.to_str().expect("a UTF-8 path")];
-    let by_path: &[&str] = if calls.contains("sync") { &[] } else { &by_path };
+    let by_path = ["-P", path];
+    let by_path: &[&str] = if path.is_empty() { &[] } else { &by_path };
     let strace = Command::new("strace")
         .args(["-f", "-p", &pid, "-e", &format!("trace={calls}")])
         .args(["-e", &format!("inject={injection}")])

@@ -164,7 +164,8 @@ fn what_is_not_there_or_not_done_is_refused_with_a_way_out() {
     for path in PATHS {
         let takes_posts = path == "/messages";
         for method in ["PUT", "DELETE", "PATCH", "POST", "BREW"] {
-            if method == "POST" && takes_posts {
+            // To make a channel that is there is no fault.
+            if matches!(method, "POST" | "PUT") && takes_posts {
                 continue;
             }
             let mut raw = server.raw();

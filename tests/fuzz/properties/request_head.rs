@@ -49,9 +49,10 @@ pub fn check(bytes: &[u8]) {
 
 /// A whole request is upgraded or refused.
 fn asks(request: &Request<()>) {
+    let web_socket = Resource::at("/ws");
     let asked = |allowed: &[String]| {
-        let caller = Caller::of(request.headers(), Resource::WebSocket, allowed);
-        caller.and_then(|_| Resource::WebSocket.check(request.method(), "/ws"))?;
+        let caller = Caller::of(request.headers(), &web_socket, allowed);
+        caller.and_then(|_| web_socket.check(request.method(), "/ws"))?;
         upgrade(request)
     };
     let everybody = asked(&["*".to_owned()]);

@@ -1,0 +1,430 @@
+//! The channels of one server, by name: what finds a hub, opens one, and lets go of one that ended.
+//!
+//! Each channel is a text file with a hub of its own; this is the only thing that knows several.
+//! Its one lock is held to look something up or to note it down, never while anything waits for a
+//! disk or a client. A channel that is open belongs to its hub's thread, which alone takes it off
+//! the table when it ends; one that is not open belongs to whoever opens it.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use http::StatusCode;
+
+use crate::{
+    catch_up::CatchUp,
+    command::{HubGone, HubHandle},
+    config::Config,
+    http::HttpRefusal,
+    metrics::{Levels, Metrics},
+    name::Name,
+    summary::{Figures, News, Summary},
+};
+
+mod open;
+mod watch;
+
+pub use open::names_in;
+
+/// How often a channel that ended is opened anew, at the most.
+const REOPEN: Duration = Duration::from_secs(10);
+
+/// How long a request waits for a channel that is being opened: longer than a file of a gigabyte needs.
+const OPEN_TIME: Duration = Duration::from_secs(10);
+
+/// All channels of one server.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    room: Arc<Room>,
+}
+
+#[derive(Debug)]
+struct Room {
+    folder: PathBuf,
+    /// Most channels in the folder.
+    most: usize,
+    config: Config,
+    metrics: Arc<Metrics>,
+    catch_up: CatchUp,
+    news: Arc<News>,
+    comings: News,
+    generation: AtomicU64,
+    table: Mutex<Table>,
+    /// Told when a channel was opened or has ended.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Table {
+    channels: BTreeMap<Name, Entry>,
+    /// Held by every hub's thread that is not the default channel's; gone when the server stops.
+    running: Option<Sender<Infallible>>,
+}
+
+/// What is known of one channel.
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    /// What its hub says, or said last; `None` when it was never open.
+    summary: Option<Arc<Summary>>,
+    /// Why it was not open last, for a person.
+    why: String,
+    /// When it was opened anew for the last time.
+    reopened: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum State {
+    Opening,
+    Open(Open),
+    Ended,
+}
+
+/// A channel that is open.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Its hub, to be asked.
+    pub hub: HubHandle,
+    /// How far it is.
+    pub summary: Arc<Summary>,
+}
+
+impl Open {
+    /// Whether both are the same opening of the same file.
+    pub fn is(&self, other: &Open) -> bool {
+        Arc::ptr_eq(&self.summary, &other.summary)
+    }
+}
+
+impl Entry {
+    fn opening() -> Entry {
+        Entry { state: State::Opening, summary: None, why: String::new(), reopened: None }
+    }
+}
+
+/// A channel as a list has it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: Name,
+    /// How far it was when it was listed.
+    pub figures: Figures,
+    /// How far it is.
+    pub summary: Arc<Summary>,
+}
+
+/// Whether a channel that was to be made was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It is new.
+    Now,
+    /// It was there before.
+    Before,
+}
+
+/// Why there is no channel of a name.
+#[derive(Debug)]
+pub enum NoChannel {
+    /// Nobody has made one.
+    Missing,
+    /// Its file cannot be served now; why, for a person.
+    Unavailable(String),
+    /// There are so many others that there may be no more.
+    TooMany(usize),
+    /// Its file cannot be made.
+    NoFile(io::Error),
+    /// Its file cannot be put away, and all is as it was.
+    NotAway(io::Error),
+    /// The server is about to end.
+    Stopping,
+}
+
+impl NoChannel {
+    /// The answer to somebody who asked for it.
+    pub fn refusal(self, name: &Name) -> HttpRefusal {
+        match self {
+            NoChannel::Missing => HttpRefusal::not_found(format!(
+                "there is no channel {name}; PUT /{name} makes it, /channels lists those there are, \
+                 and the default channel's chat is at /ws"
+            )),
+            NoChannel::Unavailable(why) => {
+                HttpRefusal::unavailable(format!("the channel {name} cannot be served now: {why}"))
+            }
+            NoChannel::TooMany(most) => HttpRefusal::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                format!(
+                    "there are {most} channels already; the server's --max-channels allows more"
+                ),
+            ),
+            NoChannel::NoFile(why) if is_full(&why) => HttpRefusal::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                format!("the disk is full, so that the channel {name} cannot be made now"),
+            ),
+            NoChannel::NoFile(why) => HttpRefusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the folder of channels cannot be written: {}", why.kind()),
+            ),
+            NoChannel::NotAway(why) => HttpRefusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the channel {name} cannot be put away: {}", why.kind()),
+            ),
+            NoChannel::Stopping => stopping(),
+        }
+    }
+}
+
+impl fmt::Display for NoChannel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoChannel::Unavailable(why) => why.fmt(out),
+            other => write!(out, "{other:?}"),
+        }
+    }
+}
+
+/// What is said when the server is about to end.
+pub fn stopping() -> HttpRefusal {
+    HttpRefusal::unavailable("the server is stopping; come back soon")
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+impl Listed {
+    /// A channel as it is now.
+    pub fn new(name: Name, summary: Arc<Summary>) -> Listed {
+        Listed { name, figures: summary.figures(), summary }
+    }
+}
+
+impl Channels {
+    /// No channel yet, and the end of all their hubs but the default channel's: disconnected when the
+    /// server stops and all of them are gone. At most `most` channels are taken from the folder.
+    pub fn new(
+        config: &Config,
+        most: usize,
+        metrics: Arc<Metrics>,
+        catch_up: CatchUp,
+    ) -> (Channels, Receiver<Infallible>) {
+        let (running, ended) = bounded(0);
+        let room = Room {
+            folder: config.channels_folder(),
+            most,
+            config: config.clone(),
+            metrics,
+            catch_up,
+            news: Arc::default(),
+            comings: News::default(),
+            generation: AtomicU64::new(0),
+            table: Mutex::new(Table { channels: BTreeMap::new(), running: Some(running) }),
+            changed: Condvar::new(),
+        };
+        (Channels { room: Arc::new(room) }, ended)
+    }
+
+    /// A channel. One that ended is opened anew, if that was not tried lately.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(&self, name: &Name) -> Result<Open, NoChannel> {
+        let deadline = Instant::now() + OPEN_TIME;
+        let mut table = self.room.lock();
+        loop {
+            let is_stopping = table.running.is_none();
+            let Some(entry) = table.channels.get_mut(name) else { return Err(NoChannel::Missing) };
+            match &entry.state {
+                // Where the default channel ends, the server does.
+                State::Open(open) if name.is_default() || !open.summary.is_ending() => {
+                    return Ok(open.clone());
+                }
+                _ if is_stopping => return Err(NoChannel::Stopping),
+                State::Opening | State::Open(_) => table = self.room.wait(table, deadline)?,
+                State::Ended if entry.reopened.is_some_and(|last| last.elapsed() < REOPEN) => {
+                    return Err(NoChannel::Unavailable(entry.why.clone()));
+                }
+                State::Ended => {
+                    entry.state = State::Opening;
+                    entry.reopened = Some(Instant::now());
+                    drop(table);
+                    self.room.open(name);
+                    table = self.room.lock();
+                }
+            }
+        }
+    }
+
+    /// Makes a channel that is not there. It is on disk afterwards, with its file and its folder.
+    ///
+    /// # Errors
+    /// When it cannot be made, or is there and cannot be served.
+    pub fn make(&self, name: &Name) -> Result<Made, NoChannel> {
+        let mut table = self.room.lock();
+        if !table.channels.contains_key(name) {
+            if table.running.is_none() {
+                return Err(NoChannel::Stopping);
+            }
+            if table.count() >= self.room.most {
+                return Err(NoChannel::TooMany(self.room.most));
+            }
+            table.channels.insert(name.clone(), Entry::opening());
+            drop(table);
+            return self.room.make(name);
+        }
+        drop(table);
+        self.find(name).map(|_| Made::Before)
+    }
+
+    /// Puts a channel away: its clients are told, and its file gets another name.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot get another name; then all is as it was.
+    pub fn put_away(&self, name: &Name) -> Result<(), NoChannel> {
+        let found = self.find(name)?;
+        match found.hub.put_away() {
+            Ok(done) => done.map_err(NoChannel::NotAway)?,
+            Err(HubGone) => return Err(NoChannel::Unavailable("it ended just now".into())),
+        }
+        let deadline = Instant::now() + OPEN_TIME;
+        let mut table = self.room.lock();
+        let is_it = |entry: &Entry| matches!(&entry.state, State::Open(open) if open.is(&found));
+        while table.channels.get(name).is_some_and(is_it) {
+            table = self.room.wait(table, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// All channels that are or were open, by name.
+    pub fn list(&self) -> Vec<Listed> {
+        let table = self.room.lock();
+        let listed = |(name, entry): (&Name, &Entry)| {
+            Some(Listed::new(name.clone(), entry.summary.clone()?))
+        };
+        table.channels.iter().filter_map(listed).collect()
+    }
+
+    /// Those that are open now, by name.
+    pub fn open(&self) -> BTreeMap<Name, Open> {
+        self.room.open_ones()
+    }
+
+    /// A number that is another one whenever a channel has come or gone.
+    pub fn generation(&self) -> u64 {
+        self.room.generation.load(SeqCst)
+    }
+
+    /// Wakes those who follow when a channel has more, comes or goes.
+    pub fn news(&self) -> &News {
+        &self.room.news
+    }
+
+    /// The same when a channel comes or goes, and not when it has more.
+    pub fn comings(&self) -> &News {
+        &self.room.comings
+    }
+
+    /// What goes up and down, summed over all channels that are open.
+    pub fn levels(&self) -> Levels {
+        let mut levels = Levels::default();
+        let table = self.room.lock();
+        for entry in table.channels.values() {
+            let State::Open(open) = &entry.state else { continue };
+            let figures = open.summary.figures();
+            levels.channels += 1;
+            levels.clients += figures.clients;
+            levels.clients_behind += figures.clients_behind;
+            levels.file_bytes += figures.file_bytes;
+            levels.messages += figures.messages;
+        }
+        levels
+    }
+
+    /// Asks all hubs for the orderly end, and opens none any more.
+    pub fn stop(&self, deadline: Instant) {
+        self.room.lock().running = None;
+        let open = self.room.open_ones();
+        self.room.changed.notify_all();
+        self.room.news.end();
+        self.room.comings.end();
+        // One whose disk hangs delays none of the others.
+        let now = Instant::now();
+        let busy: Vec<_> = open.values().filter(|open| !open.hub.stop(now)).collect();
+        for open in busy {
+            // One that takes no command by then is not waited for.
+            let _ = open.hub.stop(deadline);
+        }
+    }
+}
+
+impl Table {
+    /// How many channels there are beside the default one.
+    fn count(&self) -> usize {
+        self.channels.keys().filter(|name| !name.is_default()).count()
+    }
+}
+
+impl Room {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Each statement leaves it valid, so a panic elsewhere takes nothing.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_ones(&self) -> BTreeMap<Name, Open> {
+        let table = self.lock();
+        let open = table.channels.iter().filter_map(|(name, entry)| match &entry.state {
+            State::Open(open) => Some((name.clone(), open.clone())),
+            _ => None,
+        });
+        open.collect()
+    }
+
+    /// Waits until something changed; gives up at the deadline.
+    fn wait<'a>(
+        &self,
+        table: MutexGuard<'a, Table>,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'a, Table>, NoChannel> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(NoChannel::Unavailable("its file takes long".into()));
+        }
+        let waited = self.changed.wait_timeout(table, left);
+        Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// Changes what is known of a channel, and tells everybody.
+    fn note(&self, name: &Name, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.lock().channels.get_mut(name) {
+            change(entry);
+        }
+        self.tell();
+    }
+
+    fn forget(&self, name: &Name) {
+        self.lock().channels.remove(name);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changed.notify_all();
+        self.generation.fetch_add(1, SeqCst);
+        self.news.tell();
+        self.comings.tell();
+    }
+
+    fn path(&self, name: &Name) -> PathBuf {
+        self.folder.join(format!("{name}.txt"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

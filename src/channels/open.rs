@@ -1,0 +1,296 @@
+//! Opening a channel's file, and the life of its hub's thread.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use crossbeam_channel::{Receiver, bounded};
+use log::{error, info, warn};
+
+use super::{Channels, Entry, Made, NoChannel, Open, Room, State, is_full};
+use crate::{
+    command,
+    history::History,
+    hub::{Hub, Role},
+    journal::{self, Fatal, Journal, OpenError},
+    lines::line_limit,
+    name::Name,
+    summary::Summary,
+};
+
+/// Channels that are opened at a time: opening is mostly waiting for the disk.
+const OPENERS: usize = 8;
+
+/// The stack of a hub's thread, no larger than a client's, which is what the machine is asked for. What
+/// it does not touch takes no memory.
+const STACK: usize = 128 << 10;
+
+/// The longest name that Linux has for a thread, in bytes.
+const THREAD_NAME: usize = 15;
+
+/// How a hub's thread is ended by its hub.
+type Ended = Result<(), Fatal>;
+
+impl Channels {
+    /// Starts the hub of the default channel, whose file is open. Its end is sent to the receiver, which
+    /// is disconnected when the hub panicked.
+    ///
+    /// # Errors
+    /// When its thread cannot be started.
+    pub fn start_default(
+        &self,
+        journal: Journal,
+        history: History,
+    ) -> io::Result<Receiver<Result<(), Fatal>>> {
+        let name = Name::default();
+        let (ended, hub_ended) = bounded(1);
+        self.room.lock().channels.insert(name.clone(), Entry::opening());
+        self.room.start(&name, journal, history, Role::Default, move |done| {
+            // Nobody waits for it when the process is about to end anyway.
+            let _ = ended.send(done);
+        })?;
+        Ok(hub_ended)
+    }
+
+    /// Opens all channels in the folder, several at a time.
+    pub fn open_folder(&self) {
+        let found = names_in(&self.room.folder).unwrap_or_default();
+        let names = self.room.take_up(found);
+        if !names.is_empty() {
+            self.room.open_all(&names);
+            info!("channels in {}: {}", self.room.folder.display(), names.len());
+        }
+    }
+}
+
+impl Room {
+    /// Opens channels that are noted down as being opened.
+    pub(super) fn open_all(self: &Arc<Room>, names: &[Name]) {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
+                self.open(name);
+            }
+        };
+        thread::scope(|scope| {
+            (1..OPENERS.min(names.len())).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+    }
+
+    /// Opens a channel that is noted down as being opened; afterwards it is open, or has ended, or is
+    /// not there any more.
+    pub(super) fn open(self: &Arc<Room>, name: &Name) {
+        let mut attempt = Attempt { room: self, name, why: "opening it failed, by a bug".into() };
+        let config = &self.config;
+        match Journal::open_in_folder(&self.path(name), config.fsync, config.max_message) {
+            Ok((journal, history)) => {
+                let (room, of) = (Arc::downgrade(self), name.clone());
+                let ended = move |done| {
+                    // Where nobody has the channels any more, nobody asks for this one.
+                    if let Some(room) = room.upgrade() {
+                        room.ended(&of, done);
+                    }
+                };
+                match self.start(name, journal, history, Role::Channel, ended) {
+                    Ok(()) => attempt.why.clear(),
+                    Err(error) => {
+                        error!("channel {name}: cannot start a thread for it: {error}");
+                        attempt.why = "the server has no room for one more".into();
+                    }
+                }
+            }
+            Err(OpenError::Unusable(_, why)) if why.kind() == io::ErrorKind::NotFound => {
+                attempt.why.clear();
+                self.forget(name);
+            }
+            Err(error) => {
+                let why = reason(&error);
+                // It is tried again with every request, and said once.
+                if self.lock().channels.get(name).is_none_or(|entry| entry.why != why) {
+                    error!("channel {name} cannot be served: {error}");
+                }
+                attempt.why = why;
+            }
+        }
+    }
+
+    /// Makes the file of a channel that is noted down as being opened, and opens it.
+    pub(super) fn make(self: &Arc<Room>, name: &Name) -> Result<Made, NoChannel> {
+        let path = self.path(name);
+        let made = match journal::create(&path) {
+            Ok(()) => Made::Now,
+            // Somebody put a file there a moment ago.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Made::Before,
+            Err(error) => {
+                if !is_full(&error) {
+                    warn!("{} cannot be made: {error}", path.display());
+                }
+                self.forget(name);
+                return Err(NoChannel::NoFile(error));
+            }
+        };
+        self.open(name);
+        let table = self.lock();
+        let why = match table.channels.get(name).map(|entry| (&entry.state, &entry.why)) {
+            Some((State::Ended, why)) => why.clone(),
+            Some(_) => {
+                info!("channel {name} was made");
+                return Ok(made);
+            }
+            // Somebody took it away already.
+            None => return Err(NoChannel::Missing),
+        };
+        drop(table);
+        if made == Made::Now && fs::metadata(&path).is_ok_and(|meta| meta.len() == 0) {
+            // Nothing of what was refused is left.
+            let _ = fs::remove_file(&path);
+            self.forget(name);
+        }
+        Err(NoChannel::Unavailable(why))
+    }
+
+    /// Starts the thread of a hub; `ended` is told, when the file is closed, how it ended.
+    fn start(
+        self: &Arc<Room>,
+        name: &Name,
+        journal: Journal,
+        history: History,
+        role: Role,
+        ended: impl FnOnce(Ended) + Send + 'static,
+    ) -> io::Result<()> {
+        let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
+        let summary = Arc::new(summary);
+        let (handle, commands) = command::queue();
+        let hub = Hub::new(
+            journal,
+            history,
+            line_limit(self.config.max_message),
+            self.metrics.clone(),
+            self.catch_up.clone(),
+            handle.downgrade(),
+            summary.clone(),
+        );
+        let running = {
+            let mut table = self.lock();
+            let running = table.running.clone();
+            if running.is_none() {
+                // Who stops now has not seen this one, and would not tell it.
+                return Err(io::Error::other("the server is stopping"));
+            }
+            // Before the hub can end.
+            if let Some(entry) = table.channels.get_mut(name) {
+                entry.summary = Some(summary.clone());
+                entry.state = State::Open(Open { hub: handle, summary });
+                entry.why.clear();
+            }
+            running.filter(|_| role == Role::Channel)
+        };
+        self.tell();
+        let run = move || {
+            ended(hub.run(&commands, role));
+            drop(running);
+            // What is still asked gets no answer, and is told so by the end of its reply queue; left
+            // in a queue that nobody reads, it would wait for ever.
+            commands.iter().for_each(drop);
+        };
+        let mut thread = thread::Builder::new().stack_size(STACK);
+        let words = format!("hub-{name}");
+        thread = thread.name(words[..words.len().min(THREAD_NAME)].to_owned());
+        thread.spawn(run).map(drop)
+    }
+
+    /// The hub of a channel has ended, and its file is closed.
+    fn ended(&self, name: &Name, done: Ended) {
+        let is_there = fs::symlink_metadata(self.path(name)).is_ok();
+        match done {
+            Err(fatal) if is_there => self.note(name, |entry| {
+                entry.state = State::Ended;
+                entry.why = match fatal {
+                    Fatal::Storage(why) => format!("its file failed ({})", why.kind()),
+                    Fatal::Changed(_) => "its file was replaced".to_owned(),
+                };
+            }),
+            Ok(()) if self.lock().running.is_none() => {
+                self.note(name, |entry| entry.state = State::Ended);
+            }
+            // Put away, or taken away.
+            _ => self.forget(name),
+        }
+    }
+
+    /// Notes down those of the names that are new, as far as there may be more; they are to be opened.
+    pub(super) fn take_up(&self, found: Vec<Name>) -> Vec<Name> {
+        let mut table = self.lock();
+        if table.running.is_none() {
+            return Vec::new();
+        }
+        let mut new: Vec<_> =
+            found.into_iter().filter(|name| !table.channels.contains_key(name)).collect();
+        new.truncate(self.most.saturating_sub(table.count()));
+        for name in &new {
+            table.channels.insert(name.clone(), Entry::opening());
+        }
+        new
+    }
+}
+
+/// The channels of a folder, by name: its files that are named like channels.
+///
+/// # Errors
+/// When the folder is there and cannot be read.
+pub fn names_in(folder: &Path) -> io::Result<Vec<Name>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let file = PathBuf::from(entry?.file_name());
+        let Some(text) = file.to_str().and_then(|text| text.strip_suffix(".txt")) else {
+            continue;
+        };
+        // The default channel's file is elsewhere.
+        names.extend(Name::parse(text).ok().filter(|name| !name.is_default()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Opening a channel: whatever becomes of it, it is not left as being opened.
+struct Attempt<'a> {
+    room: &'a Room,
+    name: &'a Name,
+    /// Why it failed; empty when it did not.
+    why: String,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.why.is_empty() {
+            let why = std::mem::take(&mut self.why);
+            self.room.note(self.name, |entry| {
+                entry.state = State::Ended;
+                entry.why = why;
+            });
+        }
+    }
+}
+
+/// Why a file cannot be served, for a stranger: without a path.
+fn reason(error: &OpenError) -> String {
+    match error {
+        OpenError::InUse(_) => "its file is in use by another server".into(),
+        OpenError::Unusable(_, why) if why.raw_os_error().is_none() => format!("its file {why}"),
+        OpenError::Unusable(_, why) | OpenError::Failed(_, why) => {
+            format!("its file cannot be opened ({})", why.kind())
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The thread that looks at all files and at the folder, so that hubs where nobody is can sleep.
+//!
+//! A file that is not as its hub knows it gets its hub woken; a file that is new in the folder
+//! becomes a channel, and one that is gone is none any more.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    sync::{Arc, Weak},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use log::{error, warn};
+
+use super::{Channels, Open, Room, State, names_in};
+use crate::name::Name;
+
+/// How often everything is looked at: what others append is taken in within a second, and a look at a
+/// thousand files takes a millisecond.
+const EVERY: Duration = Duration::from_millis(800);
+
+/// How long after a change of the folder it is listed again with every look: a change right behind a
+/// look may leave it with the same time, as coarse as some file systems count.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// A file as it was seen: device, inode and size; `None` when it is not there.
+type Seen = Option<(u64, u64, u64)>;
+
+/// What the thread remembers from one look to the next.
+#[derive(Debug, Default)]
+struct Watch {
+    /// What was seen of the files whose hubs were woken for it; once is enough.
+    told: HashMap<Name, Seen>,
+    /// When the folder had changed last, as of the last time that it was listed; `None` when it has to
+    /// be listed again.
+    listed: Option<SystemTime>,
+    /// What has been logged of the folder.
+    complaint: Option<String>,
+}
+
+impl Channels {
+    /// Starts the thread. It ends when `stop` is disconnected, or the last handle of the channels is
+    /// gone.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn watch(&self, default_file: PathBuf, stop: Receiver<()>) -> io::Result<()> {
+        let room = Arc::downgrade(&self.room);
+        let run = move || run(&room, &default_file, &stop);
+        thread::Builder::new().name("watch".into()).spawn(run).map(drop)
+    }
+}
+
+fn run(room: &Weak<Room>, default_file: &PathBuf, stop: &Receiver<()>) {
+    let mut watch = Watch::default();
+    while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        let Some(room) = room.upgrade() else { return };
+        // Without it, files would grow unseen; the next look may go well.
+        let look = AssertUnwindSafe(|| {
+            watch.look_at_files(&room, default_file);
+            watch.look_at_folder(&room);
+        });
+        if panic::catch_unwind(look).is_err() {
+            error!("a panic ended a look at the channels' files; the next one follows");
+        }
+    }
+}
+
+impl Watch {
+    /// Wakes the hubs whose files are not as they know them.
+    fn look_at_files(&mut self, room: &Room, default_file: &PathBuf) {
+        let open = room.open_ones();
+        self.told.retain(|name, _| open.contains_key(name));
+        for (name, Open { hub, summary }) in open {
+            let meta = match name.is_default() {
+                true => fs::metadata(default_file),
+                false => fs::metadata(room.path(&name)),
+            };
+            let seen = meta.ok().map(|meta| (meta.dev(), meta.ino(), meta.len()));
+            let (dev, ino) = summary.file;
+            let known = Some((dev, ino, summary.figures().file_bytes));
+            if seen == known {
+                self.told.remove(&name);
+            } else if self.told.get(&name) != Some(&seen) && hub.survey() {
+                self.told.insert(name, seen);
+            }
+        }
+    }
+
+    /// Opens what is new in the folder, and forgets what is gone.
+    fn look_at_folder(&mut self, room: &Arc<Room>) {
+        let changed = fs::metadata(&room.folder).and_then(|meta| meta.modified()).ok();
+        if changed.is_some() && changed == self.listed && !room.has_ended_ones() {
+            return;
+        }
+        let is_settled = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
+        self.listed = changed.filter(is_settled);
+        let found = match names_in(&room.folder) {
+            Ok(found) => found,
+            Err(error) => {
+                self.listed = None;
+                return self.complain(format!("{}: {error}", room.folder.display()));
+            }
+        };
+        let there: HashSet<&Name> = found.iter().collect();
+        let gone: Vec<Name> = {
+            let table = room.lock();
+            let ended = table.channels.iter().filter(|(name, entry)| {
+                matches!(entry.state, State::Ended) && !name.is_default() && !there.contains(name)
+            });
+            ended.map(|(name, _)| name.clone()).collect()
+        };
+        gone.iter().for_each(|name| room.forget_ended(name));
+        if found.len() > room.most {
+            self.complain(format!(
+                "{} has {} channels, more than --max-channels {}; the others are not served",
+                room.folder.display(),
+                found.len(),
+                room.most
+            ));
+        } else {
+            self.complaint = None;
+        }
+        let new = room.take_up(found);
+        if new.is_empty() {
+            return;
+        }
+        // A large file must not keep this thread from looking at the others.
+        let opener = room.clone();
+        let names = new.clone();
+        let open = move || opener.open_all(&names);
+        if let Err(error) = thread::Builder::new().name("open".into()).spawn(open) {
+            self.complain(format!("cannot start a thread to open channels: {error}"));
+            self.listed = None;
+            new.iter().for_each(|name| room.forget(name));
+        }
+    }
+
+    /// Says a thing once, for as long as it is so.
+    fn complain(&mut self, words: String) {
+        if self.complaint.as_ref() != Some(&words) {
+            warn!("{words}");
+            self.complaint = Some(words);
+        }
+    }
+}
+
+impl Room {
+    /// Whether the files of some channels may be gone.
+    fn has_ended_ones(&self) -> bool {
+        self.lock().channels.values().any(|entry| matches!(entry.state, State::Ended))
+    }
+
+    /// Forgets a channel whose file is gone, unless it is opened anew meanwhile.
+    fn forget_ended(&self, name: &Name) {
+        let mut table = self.lock();
+        if table.channels.get(name).is_some_and(|entry| matches!(entry.state, State::Ended)) {
+            table.channels.remove(name);
+            drop(table);
+            self.tell();
+        }
+    }
+}

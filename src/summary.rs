@@ -1,0 +1,157 @@
+//! What everybody may know of a channel without asking its hub, and who wants to hear of changes.
+//!
+//! A hub says how far it is whenever it shows something; whoever lists the channels reads that, so
+//! that a list costs the hubs nothing, however much is said. The locks here are held while a few
+//! numbers are copied, and for nothing else.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+/// Followers that may be gone before it is looked who is.
+const UNSEEN: usize = 64;
+
+/// How far a channel is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The number of its last line.
+    pub last_id: u64,
+    /// How many lines hold a message.
+    pub messages: u64,
+    /// When its last message was accepted, in Unix milliseconds, where that is known.
+    pub ts: Option<u64>,
+    /// The committed length of its file, in bytes.
+    pub file_bytes: u64,
+    /// Clients that have joined and not left.
+    pub clients: u64,
+    /// Those of them that are catching up.
+    pub clients_behind: u64,
+}
+
+impl Figures {
+    /// Whether something was said between these and others.
+    pub fn differ_in_what_was_said(&self, other: &Figures) -> bool {
+        (self.last_id, self.messages, self.ts) != (other.last_id, other.messages, other.ts)
+    }
+}
+
+/// One open channel as everybody may see it.
+#[derive(Debug)]
+pub struct Summary {
+    /// The name of its numbering.
+    pub epoch: Arc<str>,
+    /// Names its file: device and inode.
+    pub file: (u64, u64),
+    figures: Mutex<Figures>,
+    is_ending: AtomicBool,
+    news: Arc<News>,
+}
+
+impl Summary {
+    /// Of a channel whose changes are told to those who follow `news`.
+    pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>) -> Summary {
+        let (figures, is_ending) = (Mutex::default(), AtomicBool::new(false));
+        Summary { epoch, file, figures, is_ending, news }
+    }
+
+    /// How far the channel is.
+    pub fn figures(&self) -> Figures {
+        *lock(&self.figures)
+    }
+
+    /// Whether the hub is about to say goodbye to its clients: who comes now, or comes back at once, is
+    /// to wait for what the channel is next.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(SeqCst)
+    }
+
+    /// Says that the hub is about to say goodbye: for itself alone.
+    pub fn end(&self) {
+        self.is_ending.store(true, SeqCst);
+    }
+
+    /// Says how far the channel is: for its hub alone.
+    pub fn publish(&self, figures: Figures) {
+        let before = std::mem::replace(&mut *lock(&self.figures), figures);
+        if figures.differ_in_what_was_said(&before) {
+            self.news.tell();
+        }
+    }
+}
+
+/// Wakes those who follow what happens in all channels.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Whether all followers have been woken since one of them looked. As long as they have, a
+    /// hub that shows something takes no lock for it.
+    is_told: AtomicBool,
+    followers: Mutex<Followers>,
+}
+
+#[derive(Debug, Default)]
+struct Followers {
+    wake: Vec<Sender<()>>,
+    /// With more than these, a look at who is gone is due even when nothing is to be seen.
+    at_most: usize,
+    is_over: bool,
+}
+
+impl Followers {
+    /// Tells all to look, and forgets those that are gone.
+    fn wake(&mut self) {
+        // One that has been woken and has not looked yet need not be woken twice.
+        let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
+        self.wake.retain(|follower| is_there(follower.try_send(())));
+    }
+}
+
+impl News {
+    /// Something is to be seen: wakes all followers that have looked since the last time.
+    pub fn tell(&self) {
+        if self.is_told.swap(true, SeqCst) {
+            return;
+        }
+        lock(&self.followers).wake();
+    }
+
+    /// A follower: woken at once, and whenever there is something to be seen; ends when the server stops.
+    pub fn follow(&self) -> Receiver<()> {
+        let (wake, woken) = bounded(1);
+        let mut followers = lock(&self.followers);
+        if followers.is_over {
+            return woken;
+        }
+        // There is room for the first word.
+        let _ = wake.try_send(());
+        followers.wake.push(wake);
+        // Those that are gone are forgotten, or they would pile up while nobody says anything.
+        if followers.wake.len() > followers.at_most {
+            followers.wake();
+            followers.at_most = UNSEEN.max(followers.wake.len() * 2);
+        }
+        woken
+    }
+
+    /// A follower that was woken is about to look: what changes from here on wakes it again.
+    pub fn look(&self) {
+        self.is_told.store(false, SeqCst);
+    }
+
+    /// Ends all followers, and those who come later.
+    pub fn end(&self) {
+        let mut followers = lock(&self.followers);
+        followers.wake.clear();
+        followers.is_over = true;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What it holds is valid after each statement, so a panic elsewhere takes nothing.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
