@@ -37,7 +37,7 @@ use crate::{
 
 mod capacity;
 
-use capacity::{Capacity, NOTSENT, Space, notsent_for, tcp_memory};
+use capacity::{Capacity, Limit, NOTSENT, Space, Wanted, notsent_for, tcp_memory};
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -264,22 +264,21 @@ fn in_words(fsync: Fsync) -> &'static str {
 fn room(config: &Config) -> (usize, usize) {
     let Config { max_clients, max_channels, .. } = *config;
     let in_folder = channels::names_in(&config.channels_folder()).map_or(0, |names| names.len());
-    let capacity = Capacity::of_this_machine(max_channels as u64, in_folder as u64);
-    let Capacity { clients, channels, limit } = &capacity;
-    if *clients < max_clients as u64 {
-        warn!(
-            "this machine can carry {clients} clients, fewer than --max-clients {max_clients}; {limit} \
-             allows no more"
-        );
-    }
-    if *channels < max_channels as u64 {
-        warn!(
-            "this machine can carry {channels} channels, fewer than --max-channels {max_channels}; \
-             {limit} allows no more"
-        );
-    }
-    let at_most = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    (max_clients.min(at_most(*clients)), max_channels.min(at_most(*channels)))
+    let Capacity { channels, clients } = Capacity::of_this_machine(Wanted {
+        channels: max_channels as u64,
+        clients: max_clients as u64,
+        in_folder: in_folder as u64,
+    });
+    let at_most = |wanted: usize, what: &str, (count, limit): (u64, Limit)| {
+        if count < wanted as u64 {
+            warn!(
+                "this machine can carry {count} {what}, fewer than --max-{what} {wanted}; {limit} \
+                 allows no more"
+            );
+        }
+        wanted.min(usize::try_from(count).unwrap_or(usize::MAX))
+    };
+    (at_most(max_clients, "clients", clients), at_most(max_channels, "channels", channels))
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, StartError> {

@@ -62,15 +62,24 @@ const CHANNELS_SHARE: u64 = 20;
 /// Where the folder has more channels than that at the start, they may take one part in so many.
 const MOST_OF_FOLDER: u64 = 4;
 
-/// How many channels and clients this process can serve, and which limit allows no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Channels at a time, of those that are wanted.
+/// How many channels and clients an operator wants to allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Channels at a time.
     pub channels: u64,
-    /// Clients at a time, beside so many channels.
+    /// Clients at a time.
     pub clients: u64,
-    /// The limit that allows no more.
-    pub limit: Limit,
+    /// The channels that are in the folder at the start.
+    pub in_folder: u64,
+}
+
+/// How many channels and clients this process can serve, and which limit allows no more of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Channels at a time.
+    pub channels: (u64, Limit),
+    /// Clients at a time, beside so many channels.
+    pub clients: (u64, Limit),
 }
 
 /// A limit of the system or of this process.
@@ -104,10 +113,9 @@ impl fmt::Display for Limit {
 }
 
 impl Capacity {
-    /// The number of clients that the limits of this process allow beside `wanted` channels, or beside
-    /// as many channels as leave enough. `in_folder` channels are there at the start. The limit of
-    /// open files is raised before.
-    pub fn of_this_machine(wanted: u64, in_folder: u64) -> Capacity {
+    /// What the limits of this process allow. Where there is no room for all that is wanted, most of it
+    /// is for clients. The limit of open files is raised before.
+    pub fn of_this_machine(wanted: Wanted) -> Capacity {
         let soft = |resource: Resource| match resource.get_soft() {
             Ok(rlimit::INFINITY) | Err(_) => None,
             Ok(limit) => Some(limit),
@@ -129,18 +137,22 @@ impl Capacity {
             (Limit::GroupThreads, group_threads().map(threads), 1),
         ];
         let known = limits.into_iter().filter_map(|(limit, room, each)| Some((room?, each, limit)));
-        let channels = known.clone().map(|(room, each, _)| {
-            (room / CHANNELS_SHARE / each).max(in_folder.min(room / MOST_OF_FOLDER / each))
-        });
-        let channels = channels.min().unwrap_or(u64::MAX).min(wanted);
         // Connections that are only told that there are too many take some of each limit, too.
         let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
-        let clients = known.map(|(room, each, limit)| (share(room - channels * each), limit));
-        let (clients, limit) =
-            clients.min_by_key(|(clients, _)| *clients).unwrap_or((u64::MAX, Limit::Files));
+        let beside_all_clients = wanted.clients.saturating_add(EXTRA_CONNECTIONS as u64);
+        let channels = known.clone().map(|(room, each, limit)| {
+            let kept =
+                (room / CHANNELS_SHARE / each).max(room.saturating_sub(beside_all_clients) / each);
+            (kept.max(wanted.in_folder.min(room / MOST_OF_FOLDER / each)), limit)
+        });
+        let none = (u64::MAX, Limit::Files);
+        let channels = channels.min_by_key(|(channels, _)| *channels).unwrap_or(none);
+        let taken = channels.0.min(wanted.channels);
+        let clients = known.map(|(room, each, limit)| (share(room - taken * each), limit));
+        let clients = clients.min_by_key(|(clients, _)| *clients).unwrap_or(none);
         // With no client it would be no server. A client that finds no room all the same is told
         // 503.
-        Capacity { channels, clients: clients.max(1), limit }
+        Capacity { channels, clients: (clients.0.max(1), clients.1) }
     }
 }
 
@@ -263,10 +275,13 @@ mod tests {
 
     #[test]
     fn this_machine_can_carry_a_client_and_says_why_no_more() {
-        let capacity = Capacity::of_this_machine(10, 0);
-        assert!(capacity.clients >= 1 && capacity.channels <= 10);
-        let many = Capacity::of_this_machine(u64::MAX, u64::MAX);
-        assert!(many.channels >= capacity.channels && many.clients <= capacity.clients);
-        assert!(capacity.limit.to_string().starts_with("the "));
+        let wanted = Wanted { channels: 10, clients: 1, in_folder: 0 };
+        let few = Capacity::of_this_machine(wanted);
+        assert!(few.clients.0 >= 1 && few.channels.0 >= 1);
+        let many = Capacity::of_this_machine(Wanted { channels: u64::MAX, ..wanted });
+        assert!(many.channels == few.channels && many.clients.0 <= few.clients.0);
+        let crowd = Capacity::of_this_machine(Wanted { clients: u64::MAX, ..wanted });
+        assert!(crowd.channels.0 <= few.channels.0, "what clients want is not kept for channels");
+        assert!(few.clients.1.to_string().starts_with("the "));
     }
 }
