@@ -1,7 +1,7 @@
 //! One connection: requests, answered one after the other, until one of them makes it a chat.
 //!
-//! A connection has a thread of its own, which ends with it. The thread waits for the peer, never
-//! the other way round, and nothing here is shared between two connections but `House`.
+//! A connection has a thread to itself until it ends. The thread waits for the peer, never the other
+//! way round, and nothing here is shared between two connections but `House`.
 
 use std::{
     convert::Infallible,
@@ -154,7 +154,7 @@ fn chat(
     let (catch_up, metrics, limits) = (catch_up.clone(), metrics.clone(), *limits);
     let services = Services { hub, catch_up, metrics, limits };
     if let Err(error) = client::serve(services, outbox.clone(), response, received, join, permit) {
-        debug!("client-{number}: {error}");
+        debug!("connection {number}: {error}");
         outbox.abort();
     }
 }

@@ -37,8 +37,10 @@ use crate::{
 };
 
 mod capacity;
+mod crew;
 
 use capacity::{Capacity, Limit, NOTSENT, Space, Wanted, notsent_for, tcp_memory};
+use crew::Crew;
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -351,7 +353,8 @@ struct Acceptor {
     tcp_memory: u64,
     /// How many unsent bytes the kernel may hold for a new connection; see [`notsent_for`].
     notsent: u64,
-    /// How many connections were accepted. The number of a connection names its thread.
+    crew: Crew,
+    /// How many connections were accepted.
     accepted: u64,
     /// How often the system lacked something for one more client.
     shortages: Tally,
@@ -367,6 +370,7 @@ impl Acceptor {
             space: Space::of_this_process(),
             tcp_memory: tcp_memory(),
             notsent: NOTSENT,
+            crew: Crew::new(),
             accepted: 0,
             shortages: Tally::default(),
         }
@@ -399,7 +403,7 @@ impl Acceptor {
         }
     }
 
-    /// Starts a thread for a connection, or tells the peer that there is no room for it.
+    /// Has a thread serve a connection, or tells the peer that there is no room for it.
     fn admit(&mut self, socket: Socket, peer: IpAddr) {
         let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
         self.share_tcp_memory();
@@ -410,12 +414,12 @@ impl Acceptor {
             let outbox = outbox.clone();
             move || converse(&house, seat.admission(), outbox, peer, number)
         };
-        let thread = thread::Builder::new().name(format!("client-{number}")).stack_size(STACK);
-        let started = match self.space.has_room() {
-            true => thread.spawn(run).map(drop),
+        let space = self.space;
+        let may_start = || match space.has_room() {
+            true => Ok(()),
             false => Err(io::Error::other("the limit of address space (ulimit -v) is reached")),
         };
-        if let Err(error) = started {
+        if let Err(error) = self.crew.serve(run, may_start) {
             self.is_short_of(&format!("cannot start a thread for a client: {error}"));
             // The peer may miss it, since there is no thread to wait for this peer.
             let refusal = HttpRefusal::unavailable("the server has no room now; come back later");
