@@ -64,6 +64,8 @@ pub(crate) fn converse(
     peer: IpAddr,
     number: u64,
 ) {
+    // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
+    let peer = peer.to_canonical();
     let place = house.access.place_for(peer);
     match place {
         Place::Taken(_) => {}

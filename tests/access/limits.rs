@@ -2,6 +2,7 @@
 //! proxies are believed.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -85,6 +86,14 @@ fn an_address_has_so_many_connections_and_more_are_told_503() {
     while server.upgrade("/ws", &[]) != 101 {
         assert!(Instant::now() < deadline, "there is room again");
     }
+}
+
+#[test]
+fn an_ipv4_client_of_an_ipv6_listener_has_one_place_for_a_connection() {
+    let setup = Setup::at("[::ffff:127.0.0.1]:0", Arc::new(Dir::new()));
+    let server = setup.flags(&["--max-clients-per-address", "2"]).start();
+    let _inside: Vec<_> = (0..2).map(|_| server.join()).collect();
+    assert_eq!(server.upgrade("/ws", &[]), 503);
 }
 
 #[test]
