@@ -28,6 +28,9 @@ const TABLE_SIZE: usize = 8192;
 /// everybody wait.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
+/// Without `--post-burst`, so much time's worth of messages is allowed at once.
+const BURST_TIME: Duration = Duration::from_secs(10);
+
 /// Whose messages are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -107,8 +110,9 @@ impl PostRate {
     /// As the operator wants it; `None` when there is no limit.
     pub fn new(config: &Config) -> Option<PostRate> {
         let interval = config.post_rate?;
-        let per_second = (1.0 / interval.as_secs_f64()).ceil() as u32;
-        let burst = config.post_burst.map_or(per_second.saturating_mul(10), NonZeroU32::get);
+        // Rounded, since the interval is one of whole nanoseconds.
+        let worth = (BURST_TIME.as_secs_f64() / interval.as_secs_f64()).round().max(1.0) as u32;
+        let burst = config.post_burst.map_or(worth, NonZeroU32::get);
         let tables = (0..TABLES).map(|_| Mutex::default()).collect();
         Some(PostRate {
             interval,

@@ -38,7 +38,10 @@ fn a_caller_has_a_burst_and_then_the_rate() {
 fn without_a_burst_ten_seconds_worth_is_allowed_at_once() {
     assert_eq!(rate(&["--post-rate", "5/s"]).burst, 50);
     assert_eq!(rate(&["--post-rate", "5"]).burst, 50);
-    assert_eq!(rate(&["--post-rate", "6/m"]).burst, 10);
+    // The time between two messages is no whole number of nanoseconds.
+    assert_eq!(rate(&["--post-rate", "3/s"]).burst, 30);
+    assert_eq!(rate(&["--post-rate", "90/m"]).burst, 15);
+    assert_eq!(rate(&["--post-rate", "1/m"]).burst, 1);
 }
 
 #[test]
