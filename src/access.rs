@@ -145,6 +145,12 @@ impl Caller {
         self.who.identity.sender()
     }
 
+    /// Who the caller is under whatever name: a pseudonym is the letters that follow from its key.
+    /// `None` for nobody.
+    pub fn person(&self) -> Option<Arc<str>> {
+        self.who.identity.person()
+    }
+
     /// The address that the caller asks from.
     pub fn address(&self) -> IpAddr {
         self.who.address
@@ -197,7 +203,7 @@ impl Caller {
     /// When these are more than `--post-rate` allows now; none of them counts then.
     pub fn count_posts(&self, messages: u32) -> Result<(), TooFast> {
         let Some(rate) = &self.who.access.post_rate else { return Ok(()) };
-        let subject = match self.who.identity.limited_as() {
+        let subject = match self.person() {
             Some(person) => Subject::Person(person),
             None => Subject::Address(address::shared(self.who.address)),
         };

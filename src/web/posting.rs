@@ -121,10 +121,18 @@ impl Exchange<'_> {
         }
     }
 
+    /// The `Idempotency-Key`, which is the sender's own: nobody else can use it up, or learn from it
+    /// what the sender posted.
     fn key(&self) -> Result<Option<String>, HttpRefusal> {
         let Some(key) = self.request.headers().get("idempotency-key") else { return Ok(None) };
         match key.to_str() {
-            Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+            Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => {
+                Ok(Some(match self.caller().person() {
+                    // A key has no line end, so that nobody's key is another sender's.
+                    Some(person) => format!("{person}\n{key}"),
+                    None => key.to_owned(),
+                }))
+            }
             _ => Err(HttpRefusal::bad("Idempotency-Key needs 1 to 255 visible characters")),
         }
     }
