@@ -33,7 +33,7 @@ use self::{
     rules::Rules,
 };
 pub use self::{
-    address::Place,
+    address::Counted,
     identity::{Identity, Sender},
     rules::{Right, Rights, RulesError},
     token::new_token,
@@ -88,9 +88,9 @@ impl Access {
         self.generation.load(SeqCst)
     }
 
-    /// A place for a connection from an address, if that address may have one more.
-    pub fn place_for(&self, peer: IpAddr) -> Place {
-        self.addresses.place_for(peer)
+    /// Counts one more connection of an address, as long as the connection keeps the count.
+    pub fn count_connection(&self, peer: IpAddr) -> Counted {
+        self.addresses.count(peer)
     }
 
     /// The caller of a request for a resource, which came from `peer`.

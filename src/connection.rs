@@ -14,7 +14,7 @@ use http::{Method, Request};
 use log::debug;
 
 use crate::{
-    access::{Access, Caller, Permit, Place, Right},
+    access::{Access, Caller, Counted, Permit, Right},
     catch_up::CatchUp,
     channels::{Channels, NoChannel},
     client::{self, JoinRequest, Services},
@@ -66,11 +66,11 @@ pub(crate) fn converse(
 ) {
     // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
     let peer = peer.to_canonical();
-    let place = house.access.place_for(peer);
-    match place {
-        Place::Taken(_) => {}
-        Place::Extra(_) => admission = Admission::TooManyOfAddress,
-        Place::None => return,
+    let counted = house.access.count_connection(peer);
+    match counted {
+        Counted::Within(_) => {}
+        Counted::Above(_) => admission = Admission::TooManyOfAddress,
+        Counted::FarAbove => return,
     }
     let mut received = Vec::new();
     loop {
@@ -90,12 +90,12 @@ pub(crate) fn converse(
             return refuse(&outbox, request.method(), &admission.refusal());
         }
         let caller = house.access.caller(request, &resource, peer);
-        let _place = match &caller {
+        let _counted = match &caller {
             // A proxy has many connections, and each of its requests is counted for its own client.
-            Ok(caller) if caller.address() != peer => {
-                match house.access.place_for(caller.address()) {
-                    Place::Taken(place) => place,
-                    Place::Extra(_) | Place::None => {
+            Ok(caller) if caller.address() != peer && !is_for_operators(&resource) => {
+                match house.access.count_connection(caller.address()) {
+                    Counted::Within(count) => count,
+                    Counted::Above(_) | Counted::FarAbove => {
                         let refusal = Admission::TooManyOfAddress.refusal();
                         return refuse(&outbox, request.method(), &refusal);
                     }

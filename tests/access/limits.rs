@@ -142,6 +142,20 @@ fn behind_a_proxy_each_client_has_its_own_places() {
 }
 
 #[test]
+fn behind_a_proxy_operators_are_answered_however_many_an_address_has() {
+    let flags = ["--max-clients-per-address", "1", "--trust-proxy", "127.0.0.1"];
+    let server = Server::with(&flags);
+    let field = "X-Forwarded-For: 1.2.3.4";
+    let mut inside = server.raw();
+    inside.send(server.head("/ws", &[("X-Forwarded-For", "1.2.3.4")]));
+    assert_eq!(inside.head_alone().status, 101);
+    server.has("GET /messages", &[field]).refuses(503, &["from this address"]);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(server.has(&format!("GET {path}"), &[field]).status, 200, "{path}");
+    }
+}
+
+#[test]
 fn a_flood_from_very_many_addresses_takes_bounded_memory_and_others_are_served() {
     let flags = ["--post-rate", "1/s", "--post-burst", "2", "--trust-proxy", "127.0.0.1"];
     let server = Server::with(&[&flags[..], &["--fsync", "never"]].concat());
