@@ -4,6 +4,7 @@ use http::{StatusCode, header};
 
 use super::{Channel, Exchange, JSON, Stop};
 use crate::{
+    access::Right,
     command::{HubGone, Stored},
     http::{HttpRefusal, query::speaker},
     lines::LINE_LIMIT,
@@ -47,6 +48,8 @@ impl Exchange<'_> {
         let max_message = self.web.config.max_message;
         let limit = if kind == Kind::Many { MANY_BYTES.max(max_message) } else { max_message };
         let body = self.body(limit)?;
+        // A body may take its time, and the rules change meanwhile.
+        self.check(Right::Post, &channel.name)?;
         let Ok(text) = std::str::from_utf8(&body) else {
             return Err(HttpRefusal::bad("the body is not UTF-8").into());
         };

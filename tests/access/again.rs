@@ -101,3 +101,16 @@ fn rules_change_under_load_and_nothing_is_lost_or_doubled() {
     });
     (0..2_000).for_each(|n| drop(listener.hears(&n.to_string())));
 }
+
+#[test]
+fn a_body_that_takes_long_is_stored_by_the_rules_of_its_end() {
+    let server = with_rules("* - messages read,post\n").start();
+    let mut raw = server.raw();
+    let request = post("[1,2,3]");
+    let (begin, end) = request.split_at(request.len() - 2);
+    raw.send(begin);
+    reads_again(&server, "* - messages read\n", "was read again");
+    raw.send(end);
+    raw.whole().refuses(403, &["post", "messages"]);
+    assert_eq!(server.lines(), [""; 0]);
+}
