@@ -292,9 +292,9 @@ impl Permit {
         self.caller.count_posts(1)
     }
 
-    /// A number that is another one after the rules have changed.
-    pub fn generation(&self) -> u64 {
-        self.caller.who.access.generation()
+    /// The rules that it follows.
+    pub fn access(&self) -> &Arc<Access> {
+        self.caller.access()
     }
 }
 

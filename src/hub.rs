@@ -18,8 +18,6 @@ use std::{
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use log::warn;
 
-use tungstenite::protocol::frame::coding::CloseCode;
-
 use crate::{
     access::Permit,
     catch_up::{Behind, CatchUp},
@@ -62,10 +60,6 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 /// How often the hub looks at the file when it has no command: foreign lines are taken in within a
 /// second.
 const TICK: Duration = Duration::from_millis(500);
-
-/// The close frame for a client that may not read the channel any more.
-const NOT_A_READER: (CloseCode, &str) =
-    (CloseCode::Policy, "this needs the right read in the channel, which was taken back");
 
 /// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
@@ -297,6 +291,10 @@ impl Hub {
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.note_numbering();
+        if self.fanout.is_due_for_dismissals() {
+            self.check_rights();
+        }
+        self.fanout.end_dismissed(Instant::now());
         Ok(())
     }
 
@@ -346,9 +344,13 @@ impl Hub {
         resume: &Resume,
         reply: &Sender<Joined>,
     ) {
-        let client = self.fanout.join(outbox, permit, self.history.last_id() + 1);
+        let client = self.fanout.join(outbox, permit.clone(), self.history.last_id() + 1);
         if self.stopping {
             self.fanout.close(client, STOPPING.0, STOPPING.1);
+        } else if !permit.may_read() {
+            // The rules changed after its request was looked at, and the hub may have looked at the
+            // other clients before this one came.
+            self.fanout.dismiss(client, Instant::now());
         }
         self.metrics.joined();
         self.publish();
@@ -357,10 +359,10 @@ impl Hub {
         let _ = reply.send(Joined { client, snapshot });
     }
 
-    /// Ends the clients that may not read the channel any more; followers find out for themselves.
+    /// Dismisses the clients that may not read the channel any more; followers find out for
+    /// themselves.
     fn check_rights(&mut self) {
-        let (code, reason) = NOT_A_READER;
-        self.fanout.close_those_who_may_not_read(code, reason);
+        self.fanout.dismiss_those_who_may_not_read(Instant::now());
         self.followers.wake();
     }
 

@@ -29,10 +29,9 @@ use crate::{
     http::HttpRefusal,
     journal::{Fatal, Journal, OpenError},
     metrics::Metrics,
-    outbox::Outbox,
+    outbox::{CLOSE_WAIT, Outbox},
     socket::LINGER,
     tally::Tally,
-    websocket::CLOSE_WAIT,
     websocket::Limits,
 };
 

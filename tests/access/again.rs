@@ -1,6 +1,10 @@
 //! The access file is read again on SIGHUP, while everything goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use crate::{house::*, support::*};
 
@@ -100,6 +104,64 @@ fn rules_change_under_load_and_nothing_is_lost_or_doubled() {
         talk.join().expect("the speaker hears each of its messages");
     });
     (0..2_000).for_each(|n| drop(listener.hears(&n.to_string())));
+}
+
+/// More bytes than the buffers between a server and its peer hold.
+const LONG: usize = 64 << 20;
+
+/// A history of so many bytes.
+fn long_history() -> String {
+    format!("\"{}\"\n", "x".repeat(1 << 20)).repeat(LONG >> 20)
+}
+
+/// Asks for something long, and reads no more than its beginning.
+fn begin(server: &Server, request: &[u8]) -> TcpStream {
+    let mut stream = server.connect_narrow();
+    stream.write_all(request).expect("the connection is there");
+    stream.read_exact(&mut [0; 4096]).expect("the answer begins");
+    stream
+}
+
+/// How many bytes still come until the connection is over.
+#[track_caller]
+fn count_rest(mut stream: impl Read) -> usize {
+    let mut block = vec![0; 64 << 10];
+    let mut bytes = 0;
+    loop {
+        match stream.read(&mut block) {
+            Ok(0) => return bytes,
+            Ok(count) => bytes += count,
+            Err(error) if is_timeout(&error) => panic!("the connection goes on"),
+            Err(_) => return bytes,
+        }
+    }
+}
+
+#[test]
+fn a_client_that_may_not_read_any_more_is_not_sent_the_rest_of_its_history() {
+    let setup = with_rules("* - messages read\n").file(long_history());
+    let server = setup.flags(&["--stall-timeout", "1h"]).start();
+    let stream = begin(&server, &server.head("/ws", &[]));
+    reads_again(&server, "* - messages post\n", "was read again");
+    until("it is let go", || server.gets("/metrics").contains("txtcord_clients 0\n"));
+    let rest = count_rest(stream);
+    assert!(rest < LONG / 4, "{rest} bytes more came");
+}
+
+#[test]
+fn a_client_that_does_not_answer_the_close_frame_is_let_go_whatever_it_sends() {
+    for sent in [frame(PING, b""), frame(TEXT, b"1")] {
+        let server = with_rules("* - messages read,post\n").start();
+        let mut raw = server.raw_join();
+        reads_again(&server, "* - messages post\n", "was read again");
+        while raw.frame().first != CLOSE {}
+        let deadline = Instant::now() + PATIENCE;
+        while raw.try_send(&sent) {
+            assert!(Instant::now() < deadline, "it is still there");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(server.lines(), [""; 0], "nothing counts after the close frame");
+    }
 }
 
 #[test]
