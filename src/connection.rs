@@ -59,19 +59,11 @@ pub(crate) enum Admission {
 /// Serves one connection from `peer` to its end.
 pub(crate) fn converse(
     house: &House,
-    mut admission: Admission,
+    admission: Admission,
     outbox: Arc<Outbox>,
     peer: IpAddr,
     number: u64,
 ) {
-    // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
-    let peer = peer.to_canonical();
-    let counted = house.access.count_connection(peer);
-    match counted {
-        Counted::Within(_) => {}
-        Counted::Above(_) => admission = Admission::TooManyOfAddress,
-        Counted::FarAbove => return,
-    }
     let mut received = Vec::new();
     loop {
         let head = match read_head(outbox.socket(), received) {

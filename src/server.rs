@@ -21,7 +21,7 @@ use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    access::{Access, RulesError},
+    access::{Access, Counted, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
     config::{Config, Fsync},
@@ -404,14 +404,27 @@ impl Acceptor {
 
     /// Has a thread serve a connection, or tells the peer that there is no room for it.
     fn admit(&mut self, socket: Socket, peer: IpAddr) {
+        // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
+        let peer = peer.to_canonical();
+        let counted = self.house.access.count_connection(peer);
+        if matches!(counted, Counted::FarAbove) {
+            return;
+        }
         let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
+        let admission = match counted {
+            Counted::Above(_) => Admission::TooManyOfAddress,
+            _ => seat.admission(),
+        };
         self.share_tcp_memory();
         self.accepted += 1;
         let (house, number) = (self.house.clone(), self.accepted);
         let outbox = Arc::new(Outbox::new(socket));
         let run = {
             let outbox = outbox.clone();
-            move || converse(&house, seat.admission(), outbox, peer, number)
+            move || {
+                converse(&house, admission, outbox, peer, number);
+                drop((seat, counted));
+            }
         };
         let space = self.space;
         let may_start = || match space.has_room() {
