@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use http::{StatusCode, header};
 
 use super::{
-    Exchange, Stop,
+    Exchange, NotAReader, Stop,
     messages::{Chunks, Form, Query, for_found, push_line},
 };
 use crate::{
@@ -269,6 +269,10 @@ impl Stream<'_> {
     ) -> Result<(), Stop> {
         let last_id = view.stretch.last_id;
         let feeds = &mut self.feeds;
+        if let Err(NotAReader) = exchange.begin_reading(&feeds[at].name) {
+            // The loop that follows the channels leaves it out, or ends the stream.
+            return if self.query.follow { Ok(()) } else { Err(Stop::PeerGone) };
+        }
         for_found(query, &view.stretch, |id, data| {
             feeds[at].after = id;
             if body.form == Form::Events {
