@@ -429,7 +429,7 @@ impl Exchange<'_> {
         headers.push((header::VARY, "Origin, Accept".to_owned()));
         if let Some(origin) = self.caller.as_ref().and_then(|caller| caller.page.as_ref()) {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
-            let exposed = "ETag, Location, Txtcord-Epoch";
+            let exposed = "ETag, Location, Retry-After, Txtcord-Epoch";
             headers.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.to_owned()));
         }
         if self.is_last {
