@@ -45,6 +45,7 @@
 //! | caller, resource | who sent a request; what its path names |
 //! | sender | who said a message, as far as that is verified: a name or a pseudonym |
 //! | right, permit | what a caller may do with a channel; those of a client in its channel |
+//! | dismiss | to send a client a close frame because it may not read the channel any more |
 //! | follower | a request that streams messages as they come |
 //! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone is always one of the chat |
