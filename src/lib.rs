@@ -94,6 +94,7 @@ pub mod http;
 pub mod journal;
 pub mod wire;
 pub mod history;
+pub mod stamps;
 pub mod lines;
 pub mod message;
 pub mod summary;

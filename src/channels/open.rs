@@ -289,6 +289,10 @@ fn reason(error: &OpenError) -> String {
     match error {
         OpenError::InUse(_) => "its file is in use by another server".into(),
         OpenError::Unusable(_, why) if why.raw_os_error().is_none() => format!("its file {why}"),
+        OpenError::Stamps(_, why) if why.raw_os_error().is_none() => {
+            format!("its stamps file {why}")
+        }
+        OpenError::Stamps(_, why) => format!("its stamps file cannot be opened ({})", why.kind()),
         OpenError::Unusable(_, why) | OpenError::Failed(_, why) => {
             format!("its file cannot be opened ({})", why.kind())
         }
