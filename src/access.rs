@@ -1,162 +1,295 @@
-//! Who sent a request: its [`Caller`], decided once, before the request goes to either door, the
-//! WebSocket's or HTTP's.
+//! Who sent a request, and what the sender may do: its [`Caller`], decided once, before the request
+//! goes to either door, the WebSocket's or HTTP's.
 //!
-//! A browser asks on behalf of any page that it shows. So a page is let in only when it is this
-//! server's own under a name that DNS cannot rebind, a page of this machine, or a listed one.
-//! A request that is answered at all has a caller.
+//! [`Access`] is the one owner of the rules of the access file and of the limits for strangers. The
+//! rules can change while the server runs, so a right is looked up when it is used. No lock here is
+//! held while anything waits for a disk or a client.
 
-use std::net::IpAddr;
+use std::{
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{Request, StatusCode, header};
 
-use crate::{http::HttpRefusal, name::Name, route::Resource};
+use crate::{config::Config, http::HttpRefusal, name::Name, route::Resource};
 
-/// What a caller may do with a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
-    /// Read it and follow it.
-    Read,
-    /// Say something there, and make it.
-    Post,
-    /// Put it away.
-    Admin,
+mod address;
+mod identity;
+mod origin;
+mod post_rate;
+mod pseudonym;
+mod rules;
+mod token;
+
+use self::{
+    address::Addresses,
+    post_rate::{PostRate, Subject},
+    rules::Rules,
+};
+pub use self::{
+    address::Place,
+    identity::{Identity, Sender},
+    rules::{Right, Rights, RulesError},
+    token::new_token,
+};
+
+/// The rules and limits of one server.
+#[derive(Debug)]
+pub struct Access {
+    /// The access file, if the operator named one.
+    path: Option<PathBuf>,
+    /// What it says; `None` without an access file.
+    rules: RwLock<Option<Arc<Rules>>>,
+    /// How often the file was read again.
+    generation: AtomicU64,
+    allowed_origins: Vec<String>,
+    addresses: Addresses,
+    post_rate: Option<PostRate>,
 }
 
-impl Right {
-    /// The word for it, on the wire.
-    pub fn word(self) -> &'static str {
-        match self {
-            Right::Read => "read",
-            Right::Post => "post",
-            Right::Admin => "admin",
-        }
+impl Access {
+    /// Reads the access file, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, other users may write to it, or a line of it makes no sense.
+    pub fn new(config: &Config) -> Result<Access, RulesError> {
+        let path = config.access.clone();
+        let rules = path.as_deref().map(Rules::read).transpose()?;
+        Ok(Access {
+            path,
+            rules: RwLock::new(rules.map(Arc::new)),
+            generation: AtomicU64::new(0),
+            allowed_origins: config.allow_origins.clone(),
+            addresses: Addresses::new(config),
+            post_rate: PostRate::new(config),
+        })
+    }
+
+    /// Reads the access file again. Clients that lost a right are not told by this.
+    ///
+    /// # Errors
+    /// As with [`Access::new`]. The rules are then as they were.
+    pub fn read_again(&self) -> Result<(), RulesError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let rules = Arc::new(Rules::read(path)?);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Some(rules);
+        self.generation.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    /// A number that is another one after the rules have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// A place for a connection from an address, if that address may have one more.
+    pub fn place_for(&self, peer: IpAddr) -> Place {
+        self.addresses.place_for(peer)
+    }
+
+    /// The caller of a request for a resource, which came from `peer`.
+    ///
+    /// # Errors
+    /// 403 when it is a web page that may not ask, 401 when it has a token that the access file does
+    /// not have, 400 when it has a key that makes no pseudonym.
+    pub fn caller(
+        self: &Arc<Access>,
+        request: &Request<()>,
+        resource: &Resource,
+        peer: IpAddr,
+    ) -> Result<Caller, HttpRefusal> {
+        let headers = request.headers();
+        let page = origin::page(headers, resource, &self.allowed_origins)?.map(str::to_owned);
+        let is_asked = !matches!(
+            resource,
+            Resource::Page(_) | Resource::Health | Resource::Ready | Resource::Metrics
+        );
+        let identity = match is_asked {
+            true => Identity::of(request, self.rules().as_deref())?,
+            false => Identity::Nobody,
+        };
+        let address = self.addresses.client(peer, headers);
+        Ok(Caller { page, who: Arc::new(Who { identity, address, access: self.clone() }) })
+    }
+
+    fn rules(&self) -> Option<Arc<Rules>> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Who sent a request, and may.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who sent a request.
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// The origin of the web page that asks, when it is a page that says so.
     pub page: Option<String>,
+    who: Arc<Who>,
+}
+
+#[derive(Debug)]
+struct Who {
+    identity: Identity,
+    /// The address that the request came from, or that a trusted proxy names.
+    address: IpAddr,
+    access: Arc<Access>,
 }
 
 impl Caller {
-    /// The caller of a request for a resource, with these header fields; `allowed` are the origins that the operator
-    /// listed.
-    ///
-    /// # Errors
-    /// 403 when it is a page that may not ask, or a name that is not this server's.
-    pub fn of(
-        headers: &HeaderMap,
-        resource: &Resource,
-        allowed: &[String],
-    ) -> Result<Caller, HttpRefusal> {
-        // A browser says with every WebSocket which page opens it, and with what a page asks of its
-        // own server by HTTP it does not: there, the name that the server was asked by must do.
-        if !matches!(resource, Resource::WebSocket(_)) {
-            check_host_name(headers, allowed)?;
-        }
-        let page = check_origin(headers, allowed)?;
-        Ok(Caller { page: page.map(str::to_owned) })
+    /// The verified sender of what the caller says; `None` for nobody.
+    pub fn sender(&self) -> Option<Sender> {
+        self.who.identity.sender()
     }
 
-    /// What it may do with a channel.
-    pub fn rights(&self, _channel: &Name) -> &'static [Right] {
-        &[Right::Read, Right::Post]
+    /// The address that the caller asks from.
+    pub fn address(&self) -> IpAddr {
+        self.who.address
+    }
+
+    /// The rules and limits that the caller is subject to.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.who.access
+    }
+
+    /// What it may do with a channel, as the rules are now.
+    pub fn rights(&self, channel: &Name) -> Rights {
+        match self.who.access.rules() {
+            None => Rights::WITHOUT_RULES,
+            Some(rules) => rules.rights(&self.who.identity, channel),
+        }
+    }
+
+    /// Whether it may do something with a channel, as the rules are now.
+    pub fn may(&self, right: Right, channel: &Name) -> bool {
+        self.rights(channel).has(right)
     }
 
     /// Checks that it may do something with a channel.
     ///
     /// # Errors
-    /// 403 when it may not.
-    pub fn check(&self, right: Right, channel: &Name) -> Result<(), HttpRefusal> {
-        if self.rights(channel).contains(&right) {
-            return Ok(());
+    /// 403, with a sentence that names the right and the channel. The caller must be told of a channel
+    /// that it may not read and not write to only that it is not there.
+    pub fn check(&self, right: Right, channel: &Name) -> Result<(), Forbidden> {
+        match self.may(right, channel) {
+            true => Ok(()),
+            false => {
+                Err(Forbidden { right, channel: channel.clone(), has_rules: self.has_rules() })
+            }
         }
-        let sentence = format!(
-            "this needs the right to {} in {channel}, which nobody has without an access file",
-            right.word()
-        );
-        Err(HttpRefusal::new(StatusCode::FORBIDDEN, sentence))
+    }
+
+    /// Checks that it may make a channel: without an access file everybody may.
+    ///
+    /// # Errors
+    /// As with [`Caller::check`].
+    pub fn check_making(&self, channel: &Name) -> Result<(), Forbidden> {
+        let right = if self.has_rules() { Right::Admin } else { Right::Post };
+        self.check(right, channel)
+    }
+
+    /// Counts messages that the caller wants to post.
+    ///
+    /// # Errors
+    /// When these are more than `--post-rate` allows now; none of them counts then.
+    pub fn count_posts(&self, messages: u32) -> Result<(), TooFast> {
+        let Some(rate) = &self.who.access.post_rate else { return Ok(()) };
+        let subject = match self.who.identity.limited_as() {
+            Some(person) => Subject::Person(person),
+            None => Subject::Address(address::shared(self.who.address)),
+        };
+        rate.take(subject, messages)
+    }
+
+    fn has_rules(&self) -> bool {
+        self.who.access.rules().is_some()
     }
 }
 
-/// Lets in no page at all, a page of this very server under a name that DNS cannot rebind, a page
-/// of this machine, and a listed one. Returns the page's origin.
-fn check_origin<'a>(
-    headers: &'a HeaderMap,
-    allowed: &[String],
-) -> Result<Option<&'a str>, HttpRefusal> {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
-    let Some(origin) = origins.next() else { return Ok(None) };
-    let text = origin.to_str().unwrap_or_default();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if origins.next().is_none() && may_connect(text, host, allowed) {
-        return Ok(Some(text));
-    }
-    let shown = shown(origin);
-    Err(HttpRefusal::new(
-        StatusCode::FORBIDDEN,
-        format!("pages of {shown} may not connect; the server's --allow-origin {shown} allows it"),
-    ))
+pub use self::post_rate::TooFast;
+
+/// A right is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forbidden {
+    right: Right,
+    channel: Name,
+    has_rules: bool,
 }
 
-/// Takes a name that DNS cannot rebind, and that of a listed origin.
-fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), HttpRefusal> {
-    // Without a Host it is HTTP/1.0, and no browser.
-    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
-    let text = host.to_str().unwrap_or_default();
-    let is_listed = |listed: &String| {
-        let listed = listed.split_once("://").map_or(&**listed, |(_, authority)| authority);
-        listed == "*" || listed.eq_ignore_ascii_case(text)
-    };
-    if is_local_or_literal(host_name(text)) || allowed.iter().any(is_listed) {
-        return Ok(());
-    }
-    let shown = shown(host);
-    Err(HttpRefusal::new(
-        StatusCode::FORBIDDEN,
-        format!("this server is not {shown}; its --allow-origin https://{shown} allows the name"),
-    ))
-}
-
-fn may_connect(origin: &str, host: &str, allowed: &[String]) -> bool {
-    if allowed.iter().any(|listed| listed == "*" || listed == origin) {
-        return true;
-    }
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    if !matches!(scheme, "http" | "https") {
-        return false;
-    }
-    let name = host_name(authority);
-    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
-        || (authority.eq_ignore_ascii_case(host) && is_local_or_literal(name))
-}
-
-/// A host without its port.
-fn host_name(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit())
-                && (!name.contains(':') || name.ends_with(']')) =>
-        {
-            name
+impl fmt::Display for Forbidden {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Forbidden { right, channel, has_rules } = self;
+        let right = right.word();
+        match has_rules {
+            true => write!(out, "this needs the right {right} in the channel {channel}"),
+            false => write!(
+                out,
+                "this needs the right {right} in the channel {channel}, which nobody has without an \
+                 access file; see the server's --access"
+            ),
         }
-        _ => authority,
     }
 }
 
-/// Whether no DNS server decides what the name means.
-fn is_local_or_literal(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
-    name == "localhost" || name.ends_with(".localhost") || literal.parse::<IpAddr>().is_ok()
+impl From<Forbidden> for HttpRefusal {
+    fn from(forbidden: Forbidden) -> HttpRefusal {
+        HttpRefusal::new(StatusCode::FORBIDDEN, forbidden.to_string())
+    }
 }
 
-/// What a peer made up, fit for a sentence: escaped and cut.
-fn shown(value: &HeaderValue) -> String {
-    let text = String::from_utf8_lossy(value.as_bytes());
-    text.chars().flat_map(char::escape_default).take(100).collect()
+impl From<TooFast> for HttpRefusal {
+    fn from(too_fast: TooFast) -> HttpRefusal {
+        HttpRefusal::new(StatusCode::TOO_MANY_REQUESTS, too_fast.to_string())
+            .with(header::RETRY_AFTER, too_fast.whole_seconds())
+    }
+}
+
+/// What one client may do in the channel that it joined.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    caller: Caller,
+    channel: Name,
+}
+
+impl Permit {
+    /// The permit of a caller in a channel.
+    pub fn new(caller: Caller, channel: Name) -> Permit {
+        Permit { caller, channel }
+    }
+
+    /// The verified sender of what the client says.
+    pub fn sender(&self) -> Option<Sender> {
+        self.caller.sender()
+    }
+
+    /// Whether the client may read the channel, as the rules are now.
+    pub fn may_read(&self) -> bool {
+        self.caller.may(Right::Read, &self.channel)
+    }
+
+    /// Checks that the client may post to the channel, as the rules are now.
+    ///
+    /// # Errors
+    /// As with [`Caller::check`].
+    pub fn check_post(&self) -> Result<(), Forbidden> {
+        self.caller.check(Right::Post, &self.channel)
+    }
+
+    /// Counts one message that the client wants to post.
+    ///
+    /// # Errors
+    /// As with [`Caller::count_posts`].
+    pub fn count_post(&self) -> Result<(), TooFast> {
+        self.caller.count_posts(1)
+    }
+
+    /// A number that is another one after the rules have changed.
+    pub fn generation(&self) -> u64 {
+        self.caller.who.access.generation()
+    }
 }
 
 #[cfg(test)]

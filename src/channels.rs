@@ -348,6 +348,13 @@ impl Channels {
         levels
     }
 
+    /// Has all hubs look who may still read, and wakes all followers.
+    pub fn check_rights(&self) {
+        self.room.open_ones().values().for_each(|open| open.hub.check_rights());
+        self.room.news.tell();
+        self.room.comings.tell();
+    }
+
     /// Asks all hubs for the orderly end, and opens none any more.
     pub fn stop(&self, deadline: Instant) {
         self.room.lock().running = None;

@@ -7,6 +7,7 @@
 use std::{fs::File, io, sync::Arc};
 
 use crate::{
+    access::{Forbidden, Permit, Sender},
     catch_up::{Behind, CatchUp},
     command::{ClientId, HubGone, HubHandle, Joined, NextStep},
     history::{BLOCK, Resume},
@@ -86,7 +87,7 @@ impl Drop for Membership {
 }
 
 /// Serves one client to its end. `response` accepts the upgrade; `received` are the bytes that came
-/// after the request.
+/// after the request; `permit` is what the client may do.
 ///
 /// # Errors
 /// When the client cannot join or be sent its first bytes. The connection must be dropped then.
@@ -96,10 +97,12 @@ pub fn serve(
     response: Vec<u8>,
     received: Vec<u8>,
     request: JoinRequest,
+    permit: Arc<Permit>,
 ) -> io::Result<()> {
     let connection = Connection::new(outbox.clone(), received, services.limits)?;
-    let membership = join(services, outbox, response, request.resume)?;
-    chat(connection, &membership, request.name.as_deref());
+    let JoinRequest { resume, name } = request;
+    let membership = join(services, outbox, response, resume, permit.clone())?;
+    chat(connection, &membership, name.as_deref(), &mut Speech::new(&permit));
     Ok(())
 }
 
@@ -109,9 +112,11 @@ fn join(
     outbox: Arc<Outbox>,
     response: Vec<u8>,
     resume: Resume,
+    permit: Arc<Permit>,
 ) -> io::Result<Membership> {
     let gone = |HubGone| io::Error::other("the hub is gone");
-    let Joined { client, snapshot } = services.hub.join(outbox.clone(), resume).map_err(gone)?;
+    let Joined { client, snapshot } =
+        services.hub.join(outbox.clone(), resume, permit).map_err(gone)?;
     let file = snapshot.stretch.file().clone();
     let next_id = Some(snapshot.stretch.last_id + 1);
     let membership = Membership { services, outbox, file, client };
@@ -134,14 +139,54 @@ fn join(
     Ok(membership)
 }
 
+/// Whether a client may speak, and as whom.
+struct Speech<'a> {
+    permit: &'a Permit,
+    sender: Option<Sender>,
+    /// As the rules were when they had this generation.
+    forbidden: Result<(), Forbidden>,
+    generation: u64,
+}
+
+impl Speech<'_> {
+    fn new(permit: &Permit) -> Speech<'_> {
+        let generation = permit.generation();
+        Speech { permit, sender: permit.sender(), forbidden: permit.check_post(), generation }
+    }
+
+    /// The frame that refuses the next message, if it may not be said.
+    fn refusal(&mut self) -> Option<Vec<u8>> {
+        let generation = self.permit.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            self.forbidden = self.permit.check_post();
+        }
+        if let Err(forbidden) = &self.forbidden {
+            return Some(ErrorAnswer::Forbidden.frame(&forbidden.to_string()));
+        }
+        let too_fast = self.permit.count_post().err()?;
+        let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
+        Some(answer.frame(&too_fast.to_string()))
+    }
+}
+
 /// Reads until the connection is over. All messages that one read of the socket brought go to the
 /// hub as one post, unless they are very many.
-fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>) {
+fn chat(
+    mut connection: Connection,
+    membership: &Membership,
+    name: Option<&str>,
+    speech: &mut Speech<'_>,
+) {
     let mut lines = Vec::new();
     loop {
         let wait = if lines.is_empty() { Wait::ForPeer } else { Wait::Not };
         let received = connection.read(wait);
         if let Received::Text(text) = &received {
+            if let Some(refusal) = speech.refusal() {
+                connection.send(&refusal);
+                continue;
+            }
             match name {
                 Some(name) => message::push_line_as(name, text, &mut lines),
                 None => {
@@ -156,7 +201,8 @@ fn chat(mut connection: Connection, membership: &Membership, name: Option<&str>)
         }
         if !lines.is_empty() {
             let lines = std::mem::take(&mut lines);
-            if membership.services.hub.post(membership.client, lines).is_err() {
+            let sender = speech.sender.clone();
+            if membership.services.hub.post(membership.client, sender, lines).is_err() {
                 return;
             }
         }

@@ -14,6 +14,7 @@ use crossbeam_channel::{
 };
 
 use crate::{
+    access::{self, Permit},
     history::{Resume, Snapshot, Stretch, Times, Window},
     metrics::Status,
     outbox::Outbox,
@@ -38,6 +39,8 @@ pub enum Command {
         outbox: Arc<Outbox>,
         /// The part of the history that the client asks for.
         resume: Resume,
+        /// What the client may do in the channel.
+        permit: Arc<Permit>,
         /// Gets the answer.
         reply: Sender<Joined>,
     },
@@ -67,6 +70,9 @@ pub enum Command {
     },
     /// A client is gone.
     Leave(ClientId),
+    /// The rules have changed: clients that may not read the channel any more are sent a close frame,
+    /// and followers are woken.
+    CheckRights,
     /// Another program may have changed the file: the hub looks at it.
     Survey,
     /// The channel is put away: clients are sent a close frame, the file gets another name, and the
@@ -81,6 +87,8 @@ pub enum Command {
 pub struct Post {
     /// The client or the request that says it.
     pub by: Speaker,
+    /// The verified sender of the messages; `None` for nobody.
+    pub sender: Option<access::Sender>,
     /// The messages, each as one line with its `\n`.
     pub lines: Vec<u8>,
 }
@@ -198,8 +206,13 @@ impl HubHandle {
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn join(&self, outbox: Arc<Outbox>, resume: Resume) -> Result<Joined, HubGone> {
-        self.ask(|reply| Command::Join { outbox, resume, reply })
+    pub fn join(
+        &self,
+        outbox: Arc<Outbox>,
+        resume: Resume,
+        permit: Arc<Permit>,
+    ) -> Result<Joined, HubGone> {
+        self.ask(|reply| Command::Join { outbox, resume, permit, reply })
     }
 
     /// Posts whole lines for a client. They are stored and sent to all clients, or the client is
@@ -207,8 +220,13 @@ impl HubHandle {
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn post(&self, client: ClientId, lines: Vec<u8>) -> Result<(), HubGone> {
-        self.send(Command::Post(Post { by: Speaker::Client(client), lines }))
+    pub fn post(
+        &self,
+        client: ClientId,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+    ) -> Result<(), HubGone> {
+        self.send(Command::Post(Post { by: Speaker::Client(client), sender, lines }))
     }
 
     /// Posts whole lines for a request, and waits until they are stored or refused; see
@@ -220,9 +238,10 @@ impl HubHandle {
     pub fn store(
         &self,
         key: Option<String>,
+        sender: Option<access::Sender>,
         lines: Vec<u8>,
     ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
-        self.ask(|reply| Command::Post(Post { by: Speaker::Request { key, reply }, lines }))
+        self.ask(|reply| Command::Post(Post { by: Speaker::Request { key, reply }, sender, lines }))
     }
 
     /// Looks at a part of the history; see [`Command::Look`].
@@ -269,6 +288,12 @@ impl HubHandle {
     /// Has the hub look at its file; false when its queue is full.
     pub fn survey(&self) -> bool {
         !matches!(self.inbox.try_send(Box::new(Command::Survey)), Err(TrySendError::Full(_)))
+    }
+
+    /// Has the hub look who may still read the channel; see [`Command::CheckRights`].
+    pub fn check_rights(&self) {
+        // The clients of a hub that has ended are gone, too.
+        let _ = self.send(Command::CheckRights);
     }
 
     /// Puts the channel away; see [`Command::PutAway`].

@@ -4,12 +4,19 @@
 //! README.md promises the defaults. Other modules import the settings from here, so this module
 //! imports nothing of the crate.
 
-use std::{net::SocketAddr, net::ToSocketAddrs, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{
     Parser, Subcommand, ValueEnum,
     builder::{PathBufValueParser, TypedValueParser},
 };
+use ipnet::IpNet;
 use log::LevelFilter;
 
 /// The settings of one server, checked.
@@ -158,6 +165,66 @@ pub struct Config {
     )]
     pub allow_origins: Vec<String>,
 
+    /// Who may do what: a file of rules, read again on SIGHUP [default: all may read, post and
+    /// create channels]
+    #[arg(
+        long,
+        env = "TXTCORD_ACCESS",
+        hide_env = true,
+        value_name = "PATH",
+        allow_hyphen_values = true,
+        value_parser = PathBufValueParser::new().try_map(path)
+    )]
+    pub access: Option<PathBuf>,
+
+    /// The time from one message to the next that a name, a pseudonym or else an address may post.
+    #[arg(
+        long,
+        env = "TXTCORD_POST_RATE",
+        hide_env = true,
+        value_name = "N/s",
+        allow_hyphen_values = true,
+        value_parser = rate,
+        help = "Most messages that a name, a pseudonym or else an address may post, such as 5/s \
+                [default: no limit]"
+    )]
+    pub post_rate: Option<Duration>,
+
+    /// Most of these messages at once [default: ten seconds' worth]
+    #[arg(
+        long,
+        env = "TXTCORD_POST_BURST",
+        hide_env = true,
+        value_name = "N",
+        requires = "post_rate",
+        allow_hyphen_values = true,
+        value_parser = burst
+    )]
+    pub post_burst: Option<NonZeroU32>,
+
+    /// Most connections from an address (IPv6: from a /64) [default: no limit]
+    #[arg(
+        long,
+        env = "TXTCORD_MAX_CLIENTS_PER_ADDRESS",
+        hide_env = true,
+        value_name = "N",
+        allow_hyphen_values = true,
+        value_parser = clients_per_address
+    )]
+    pub max_clients_per_address: Option<NonZeroUsize>,
+
+    /// Addresses of proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8; repeatable
+    #[arg(
+        long = "trust-proxy",
+        env = "TXTCORD_TRUST_PROXY",
+        hide_env = true,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        value_parser = network
+    )]
+    pub trust_proxies: Vec<IpNet>,
+
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(
         long,
@@ -198,10 +265,15 @@ impl Config {
 }
 
 /// A task that the program does instead of serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Task {
     /// Ask the server at --listen whether it is alive
     Health,
+    /// Print a new token for NAME, and the line for the --access file
+    Token {
+        /// Who gets the token
+        name: String,
+    },
 }
 
 /// When messages reach the disk.
@@ -227,6 +299,9 @@ const MAX_CHANNELS: usize = 100_000;
 /// The most clients that `--max-clients` may allow. Each has a thread, and Linux has no more
 /// numbers for threads than this (PID_MAX_LIMIT).
 const MAX_CLIENTS: usize = 4 << 20;
+
+/// The highest `--post-rate`, in messages a second: more than a caller can send.
+const MAX_POST_RATE: u32 = 1_000_000;
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     let wrong = || "invalid address; try 127.0.0.1:8000".to_string();
@@ -257,6 +332,35 @@ fn channel_count(text: &str) -> Result<usize, String> {
 
 fn message_count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("must be a whole number from 0 to {}", u64::MAX))
+}
+
+/// The time from one message to the next.
+fn rate(text: &str) -> Result<Duration, String> {
+    let (count, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let unit = match unit {
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        _ => Duration::ZERO,
+    };
+    match count.parse() {
+        Ok(count) if (1..=MAX_POST_RATE).contains(&count) && !unit.is_zero() => Ok(unit / count),
+        _ => Err(format!("must be a number of messages a second, from 1/s to {MAX_POST_RATE}/s")),
+    }
+}
+
+fn burst(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("must be a whole number from 1 to {}", u32::MAX))
+}
+
+fn clients_per_address(text: &str) -> Result<NonZeroUsize, String> {
+    client_count(text).map(|count| NonZeroUsize::new(count).expect("a count of clients is not 0"))
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from).ok();
+    text.parse().ok().or_else(address).ok_or_else(|| {
+        "must be an address or a network, such as 127.0.0.1 or 10.0.0.0/8".to_owned()
+    })
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{Arc, Weak},
 };
 
@@ -13,9 +14,9 @@ use http::{Method, Request};
 use log::debug;
 
 use crate::{
-    access::Caller,
+    access::{Access, Caller, Permit, Place, Right},
     catch_up::CatchUp,
-    channels::Channels,
+    channels::{Channels, NoChannel},
     client::{self, JoinRequest, Services},
     command::HubHandle,
     config::Config,
@@ -39,6 +40,7 @@ pub(crate) struct House {
     pub(crate) limits: Limits,
     /// Held by the accept loop and by every connection that is answering somebody.
     pub(crate) alive: Weak<Sender<Infallible>>,
+    pub(crate) access: Arc<Access>,
     pub(crate) config: Arc<Config>,
 }
 
@@ -50,10 +52,24 @@ pub(crate) enum Admission {
     /// To be told that there are too many clients, whatever it asks, but for whether the server is
     /// well.
     TooMany,
+    /// The same, since its address has too many.
+    TooManyOfAddress,
 }
 
-/// Serves one connection to its end.
-pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>, number: u64) {
+/// Serves one connection from `peer` to its end.
+pub(crate) fn converse(
+    house: &House,
+    mut admission: Admission,
+    outbox: Arc<Outbox>,
+    peer: IpAddr,
+    number: u64,
+) {
+    let place = house.access.place_for(peer);
+    match place {
+        Place::Taken(_) => {}
+        Place::Extra(_) => admission = Admission::TooManyOfAddress,
+        Place::None => return,
+    }
     let mut received = Vec::new();
     loop {
         let head = match read_head(outbox.socket(), received) {
@@ -68,11 +84,23 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
         };
         let request = &head.request;
         let resource = Resource::at(request.uri().path());
-        if admission == Admission::TooMany && !is_for_operators(&resource) {
-            let sentence = "too many clients are connected; come back later";
-            return refuse(&outbox, request.method(), &HttpRefusal::unavailable(sentence));
+        if admission != Admission::Client && !is_for_operators(&resource) {
+            return refuse(&outbox, request.method(), &admission.refusal());
         }
-        let caller = Caller::of(request.headers(), &resource, &house.config.allow_origins);
+        let caller = house.access.caller(request, &resource, peer);
+        let _place = match &caller {
+            // A proxy has many connections, and each of its requests is counted for its own client.
+            Ok(caller) if caller.address() != peer => {
+                match house.access.place_for(caller.address()) {
+                    Place::Taken(place) => place,
+                    Place::Extra(_) | Place::None => {
+                        let refusal = Admission::TooManyOfAddress.refusal();
+                        return refuse(&outbox, request.method(), &refusal);
+                    }
+                }
+            }
+            _ => None,
+        };
         if let Resource::WebSocket(name) = &resource {
             return chat(house, outbox, head, name, caller, number);
         }
@@ -86,6 +114,17 @@ pub(crate) fn converse(house: &House, admission: Admission, outbox: Arc<Outbox>,
             }
             Then::PeerGone => return outbox.abort(),
         }
+    }
+}
+
+impl Admission {
+    fn refusal(self) -> HttpRefusal {
+        HttpRefusal::unavailable(match self {
+            Admission::TooManyOfAddress => {
+                "too many clients are connected from this address; come back later"
+            }
+            _ => "too many clients are connected; come back later",
+        })
     }
 }
 
@@ -103,7 +142,8 @@ fn chat(
     caller: Result<Caller, HttpRefusal>,
     number: u64,
 ) {
-    let (hub, response, join) = match caller.and_then(|_| admit(&head.request, channel, house)) {
+    let admitted = caller.and_then(|caller| admit(&head.request, channel, caller, house));
+    let Admitted { hub, permit, response, join } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(&outbox, head.request.method(), &refusal),
     };
@@ -113,26 +153,40 @@ fn chat(
     let House { catch_up, metrics, limits, .. } = house;
     let (catch_up, metrics, limits) = (catch_up.clone(), metrics.clone(), *limits);
     let services = Services { hub, catch_up, metrics, limits };
-    if let Err(error) = client::serve(services, outbox.clone(), response, received, join) {
+    if let Err(error) = client::serve(services, outbox.clone(), response, received, join, permit) {
         debug!("client-{number}: {error}");
         outbox.abort();
     }
 }
 
-/// The hub to join, the response that makes it a chat, and what the client asks for, as far as the
-/// operator allows.
+/// A client that may join.
+struct Admitted {
+    hub: HubHandle,
+    permit: Arc<Permit>,
+    /// The response that makes it a chat.
+    response: Vec<u8>,
+    /// What it asks for, as far as the operator allows.
+    join: JoinRequest,
+}
+
+/// Looks whether a request may join the chat of a channel.
 fn admit(
     request: &Request<()>,
     channel: &Name,
+    caller: Caller,
     house: &House,
-) -> Result<(HubHandle, Vec<u8>, JoinRequest), HttpRefusal> {
+) -> Result<Admitted, HttpRefusal> {
     Resource::WebSocket(channel.clone()).check(request.method(), request.uri().path())?;
+    if !caller.may(Right::Read, channel) {
+        return Err(NoChannel::Missing.refusal(channel));
+    }
     let found = house.channels.find(channel).map_err(|none| none.refusal(channel))?;
+    let permit = Arc::new(Permit::new(caller, channel.clone()));
     let (response, mut join) = upgrade(request)?;
     if let Some(cap) = house.config.history_limit {
         join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
     }
-    Ok((found.hub, response, join))
+    Ok(Admitted { hub: found.hub, permit, response, join })
 }
 
 fn refuse(outbox: &Outbox, method: &Method, refusal: &HttpRefusal) {

@@ -23,6 +23,7 @@ use std::{
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
+    access::Permit,
     command::ClientId,
     outbox::{ControlOutcome, Offered, Outbox},
     wire::{CutFrame, Frames},
@@ -50,6 +51,8 @@ const FORGET_BYTES: usize = 64 << 10;
 /// One client as the hub knows it.
 struct Client {
     outbox: Arc<Outbox>,
+    /// What it may do in the channel.
+    permit: Arc<Permit>,
     /// The id of the first message that it has not been sent. For a client that is behind, this is
     /// as it was when the client fell behind.
     next_id: u64,
@@ -136,10 +139,10 @@ impl Fanout {
     }
 
     /// Takes in a client, which is behind: other threads send it all messages before `next_id`.
-    pub fn join(&mut self, outbox: Arc<Outbox>, next_id: u64) -> ClientId {
+    pub fn join(&mut self, outbox: Arc<Outbox>, permit: Arc<Permit>, next_id: u64) -> ClientId {
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        self.behind.insert(id, Client { outbox, next_id, next_id_at_turn: next_id });
+        self.behind.insert(id, Client { outbox, permit, next_id, next_id_at_turn: next_id });
         id
     }
 
@@ -201,9 +204,9 @@ impl Fanout {
     }
 
     /// Makes the frame of one more message, which stands at `offset` in the file. No client is sent
-    /// the frame before [`Fanout::publish`]. `ts` is in Unix milliseconds.
-    pub fn push(&mut self, message: &[u8], offset: u64, id: u64, ts: u64) {
-        self.frames.push(message, offset, id, Some(ts));
+    /// the frame before [`Fanout::publish`]. `ts` is in Unix milliseconds, `from` the verified sender.
+    pub fn push(&mut self, message: &[u8], offset: u64, id: u64, ts: u64, from: Option<&str>) {
+        self.frames.push(message, offset, id, Some(ts), from);
     }
 
     /// The length of the frames that a live client may lack, in bytes.
@@ -304,6 +307,15 @@ impl Fanout {
     pub fn close(&mut self, id: ClientId, code: CloseCode, reason: &'static str) {
         if let Some(client) = self.live.get(&id).or_else(|| self.behind.get(&id)) {
             client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
+        }
+    }
+
+    /// Sends the clients that may not read the channel a close frame.
+    pub fn close_those_who_may_not_read(&mut self, code: CloseCode, reason: &'static str) {
+        for (&id, client) in self.live.iter().chain(&self.behind) {
+            if !client.permit.may_read() {
+                client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
+            }
         }
     }
 

@@ -18,7 +18,10 @@ use std::{
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use log::warn;
 
+use tungstenite::protocol::frame::coding::CloseCode;
+
 use crate::{
+    access::Permit,
     catch_up::{Behind, CatchUp},
     command::{
         ClientId, Command, Commands, Joined, NextStep, Post, QUEUE, Speaker, Stored, View,
@@ -59,6 +62,10 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 /// How often the hub looks at the file when it has no command: foreign lines are taken in within a
 /// second.
 const TICK: Duration = Duration::from_millis(500);
+
+/// The close frame for a client that may not read the channel any more.
+const NOT_A_READER: (CloseCode, &str) =
+    (CloseCode::Policy, "this needs the right read in the channel, which was taken back");
 
 /// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
@@ -249,11 +256,14 @@ impl Hub {
         }
         for command in other_commands {
             match command {
-                Command::Join { outbox, resume, reply } => self.join(outbox, &resume, &reply),
+                Command::Join { outbox, resume, permit, reply } => {
+                    self.join(outbox, permit, &resume, &reply);
+                }
                 Command::NextStep { client, next_id, reply } => {
                     self.next_step(client, next_id, &reply);
                 }
                 Command::Leave(client) => self.fanout.leave(client),
+                Command::CheckRights => self.check_rights(),
                 Command::Survey => self.commit(Vec::new())?,
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
@@ -329,8 +339,14 @@ impl Hub {
         }
     }
 
-    fn join(&mut self, outbox: Arc<Outbox>, resume: &Resume, reply: &Sender<Joined>) {
-        let client = self.fanout.join(outbox, self.history.last_id() + 1);
+    fn join(
+        &mut self,
+        outbox: Arc<Outbox>,
+        permit: Arc<Permit>,
+        resume: &Resume,
+        reply: &Sender<Joined>,
+    ) {
+        let client = self.fanout.join(outbox, permit, self.history.last_id() + 1);
         if self.stopping {
             self.fanout.close(client, STOPPING.0, STOPPING.1);
         }
@@ -339,6 +355,13 @@ impl Hub {
         let snapshot = self.history.snapshot(resume, self.journal.epoch());
         // A client that has stopped waiting is about to leave.
         let _ = reply.send(Joined { client, snapshot });
+    }
+
+    /// Ends the clients that may not read the channel any more; followers find out for themselves.
+    fn check_rights(&mut self) {
+        let (code, reason) = NOT_A_READER;
+        self.fanout.close_those_who_may_not_read(code, reason);
+        self.followers.wake();
     }
 
     fn next_step(&mut self, client: ClientId, next_id: Option<u64>, reply: &Sender<NextStep>) {

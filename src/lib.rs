@@ -43,6 +43,8 @@
 //! | round, turn | one pass of the hub over the live clients; one client's part of it |
 //! | window, stretch | the part of the history that is asked for; a part that is read in one go |
 //! | caller, resource | who sent a request; what its path names |
+//! | sender | who said a message, as far as that is verified: a name or a pseudonym |
+//! | right, permit | what a caller may do with a channel; those of a client in its channel |
 //! | follower | a request that streams messages as they come |
 //! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone is always one of the chat |

@@ -14,25 +14,32 @@ use crossbeam_channel::{Receiver, bounded};
 use log::error;
 use rlimit::Resource;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGXFSZ},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
 };
 use simplelog::{ConfigBuilder, WriteLogger};
 use txtcord::{
+    access::new_token,
     config::{Config, Task},
     health,
     journal::{Fatal, OpenError},
-    server::{self, Failure, Server, StartError},
+    server::{self, Failure, Order, Server, StartError},
 };
 
 /// The exit code after a second signal. The first one stops the server in order, with exit code 0.
 const EXIT_ON_SECOND_SIGNAL: i32 = 1;
+
+/// How many orders may wait.
+const ORDERS: usize = 16;
 
 // The exit codes of failures are those that sysexits.h has for them, so that a supervisor can tell
 // what is worth another start.
 
 /// The text file is no file that can be used (EX_NOINPUT).
 const EXIT_UNUSABLE: u8 = 66;
+
+/// The access file cannot be used (EX_CONFIG).
+const EXIT_ACCESS: u8 = 78;
 
 /// Another server uses the text file (EX_CANTCREAT).
 const EXIT_IN_USE: u8 = 73;
@@ -50,15 +57,17 @@ const EXIT_ADDRESS_IN_USE: u8 = 98;
 fn main() -> ExitCode {
     share_one_heap_where_space_is_limited();
     let config = Config::parse();
-    if let Some(Task::Health) = config.task {
-        return health(&config);
+    match &config.task {
+        Some(Task::Health) => return health(&config),
+        Some(Task::Token { name }) => return token(name),
+        None => {}
     }
     if let Err(error) = start_logging(&config) {
         eprintln!("txtcord: {error}");
         return ExitCode::FAILURE;
     }
-    let stop = match stop_on_signals() {
-        Ok(stop) => stop,
+    let orders = match orders_of_signals(&config) {
+        Ok(orders) => orders,
         Err(error) => {
             error!("cannot handle signals: {error}");
             return ExitCode::FAILURE;
@@ -69,6 +78,7 @@ fn main() -> ExitCode {
         Err(error) => {
             error!("{error}");
             return ExitCode::from(match error {
+                StartError::Access(..) => EXIT_ACCESS,
                 StartError::File(OpenError::Unusable(..) | OpenError::Stamps(..)) => EXIT_UNUSABLE,
                 StartError::File(OpenError::InUse(..)) => EXIT_IN_USE,
                 StartError::File(OpenError::Failed(..)) => EXIT_STORAGE,
@@ -77,7 +87,7 @@ fn main() -> ExitCode {
             });
         }
     };
-    match server.run(&stop) {
+    match server.run(&orders) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Fatal(Fatal::Storage(_))) => ExitCode::from(EXIT_STORAGE),
         Err(Failure::Fatal(Fatal::Changed(_))) => ExitCode::from(EXIT_CHANGED),
@@ -89,6 +99,19 @@ fn health(config: &Config) -> ExitCode {
     match health::ask(server::reachable(config.listen)) {
         Ok(()) => {
             println!("ok");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("txtcord: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn token(name: &str) -> ExitCode {
+    match new_token(name) {
+        Ok((token, line)) => {
+            println!("{token}\n{line}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -136,23 +159,35 @@ fn start_logging(config: &Config) -> Result<(), String> {
     WriteLogger::init(config.log_level, format, out).map_err(|error| error.to_string())
 }
 
-/// Catches signals. The first SIGTERM or SIGINT is sent through the queue that is returned, the
-/// second ends the process at once.
-fn stop_on_signals() -> io::Result<Receiver<()>> {
+/// Catches signals, and sends orders through the queue that is returned. A second SIGTERM or SIGINT
+/// ends the process at once.
+fn orders_of_signals(config: &Config) -> io::Result<Receiver<Order>> {
     // SIGXFSZ comes when a file may not grow any more (`ulimit -f`). It is caught so that it does
     // not kill the process: the write fails then, and is handled as on a full disk.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
-    let (stop, stopped) = bounded(1);
+    if config.access.is_some() {
+        // Without an access file, the end of a terminal ends the server, as everywhere.
+        signals.add_signal(SIGHUP)?;
+    }
+    let (give, orders) = bounded(ORDERS);
     let watch = move || {
-        let mut asked = None;
-        for signal in signals.forever().filter(|&signal| signal != SIGXFSZ) {
-            if asked.replace(signal).is_some() {
-                std::process::exit(EXIT_ON_SECOND_SIGNAL);
-            }
-            // If the queue has no receiver any more, the server is ending.
-            let _ = stop.try_send(());
+        let mut is_stopping = false;
+        for signal in signals.forever() {
+            let order = match signal {
+                SIGXFSZ => continue,
+                SIGHUP => Order::ReadAccessFile,
+                _ if is_stopping => std::process::exit(EXIT_ON_SECOND_SIGNAL),
+                _ => Order::Stop,
+            };
+            is_stopping |= order == Order::Stop;
+            // If the queue has no receiver any more, the server is ending. If it is full, the access
+            // file will be read again all the same.
+            let _ = match order {
+                Order::Stop => give.send(order).is_ok(),
+                Order::ReadAccessFile => give.try_send(order).is_ok(),
+            };
         }
     };
     thread::Builder::new().name("signals".into()).spawn(watch)?;
-    Ok(stopped)
+    Ok(orders)
 }

@@ -28,6 +28,8 @@ pub enum Resource {
     Several(Names),
     /// `/channels`: the list of channels.
     Channels,
+    /// `/me`: who asks, and what it may do.
+    Me,
     /// `/healthz`: whether the server is alive.
     Health,
     /// `/readyz`: whether it can store messages.
@@ -70,6 +72,7 @@ fn own(path: &str) -> Option<Resource> {
         "/app/chat.js" => Resource::Page(PageFile::Script),
         "/ws" => Resource::WebSocket(Name::default()),
         "/channels" => Resource::Channels,
+        "/me" => Resource::Me,
         "/healthz" => Resource::Health,
         "/readyz" => Resource::Ready,
         "/metrics" => Resource::Metrics,

@@ -21,6 +21,7 @@ use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
+    access::{Access, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
     config::{Config, Fsync},
@@ -76,6 +77,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from
 /// Why a server could not start.
 #[derive(Debug)]
 pub enum StartError {
+    /// The access file cannot be used.
+    Access(RulesError),
     /// The text file cannot be served.
     File(OpenError),
     /// Another program listens on the address.
@@ -87,6 +90,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Access(error) => write!(out, "--access {error}"),
             StartError::File(error) => error.fmt(out),
             StartError::AddressInUse(address) => write!(
                 out,
@@ -107,6 +111,15 @@ pub enum Failure {
     Panicked,
 }
 
+/// What a running server is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// End in order.
+    Stop,
+    /// Read the access file again.
+    ReadAccessFile,
+}
+
 /// A server that accepts connections.
 #[derive(Debug)]
 pub struct Server {
@@ -116,6 +129,7 @@ pub struct Server {
     /// Gets the result of the default channel's hub when it ends, and is disconnected when it panicked.
     hub_ended: Receiver<Result<(), Fatal>>,
     channels: Channels,
+    access: Arc<Access>,
     /// Is disconnected when the server was told to stop and the hubs of all other channels are gone.
     hubs: Receiver<Infallible>,
     /// The files are watched until it is dropped.
@@ -135,6 +149,7 @@ impl Server {
             let what = what.to_owned();
             move |error| StartError::Other(what, error)
         };
+        let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         let (max_clients, max_channels) = room(config);
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
@@ -174,6 +189,7 @@ impl Server {
             metrics,
             limits: Limits { max_message: config.max_message, ping_interval: config.ping_interval },
             alive: Arc::downgrade(&alive),
+            access: access.clone(),
             config: Arc::new(config.clone()),
         };
         let acceptor = Acceptor::new(listener.clone(), house, max_clients);
@@ -188,6 +204,7 @@ impl Server {
             accept,
             hub_ended,
             channels,
+            access,
             hubs,
             _watching: watching,
             clients,
@@ -199,16 +216,23 @@ impl Server {
         self.address
     }
 
-    /// Serves until something comes through `stop`, or its sender is dropped, or the hub ends. Then
+    /// Serves until the order to stop comes, or the sender of orders is dropped, or the hub ends. Then
     /// it tells all clients, waits for them for some seconds at the most, and returns.
     ///
     /// # Errors
     /// When the file failed or the hub panicked. Messages that were shown before are stored all the
     /// same.
-    pub fn run(self, stop: &Receiver<()>) -> Result<(), Failure> {
-        let (time, ended) = select! {
-            recv(stop) -> _ => (STOP_TIME, None),
-            recv(self.hub_ended) -> done => (FAILED_TIME, Some(done.map_err(RecvTimeoutError::from))),
+    pub fn run(self, orders: &Receiver<Order>) -> Result<(), Failure> {
+        let (time, ended) = loop {
+            select! {
+                recv(orders) -> order => match order {
+                    Ok(Order::ReadAccessFile) => self.read_access_file(),
+                    Ok(Order::Stop) | Err(_) => break (STOP_TIME, None),
+                },
+                recv(self.hub_ended) -> done => {
+                    break (FAILED_TIME, Some(done.map_err(RecvTimeoutError::from)));
+                }
+            }
         };
         // This ends the accept loop. If it fails, the loop ends with the process.
         let _ = self.listener.shutdown(Shutdown::Both);
@@ -229,6 +253,19 @@ impl Server {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Err(fatal)) => Err(Failure::Fatal(fatal)),
             Err(RecvTimeoutError::Disconnected) => Err(Failure::Panicked),
+        }
+    }
+}
+
+impl Server {
+    /// Reads the access file again, and has all hubs look who may still read.
+    fn read_access_file(&self) {
+        match self.access.read_again() {
+            Ok(()) => {
+                info!("the access file was read again");
+                self.channels.check_rights();
+            }
+            Err(error) => error!("--access {error}; the rules stay as they were"),
         }
     }
 }
@@ -298,6 +335,9 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
     })
 }
 
+/// The address of a peer that has none.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// Accepts until the listener is shut down.
 struct Acceptor {
     listener: Arc<Socket>,
@@ -339,9 +379,11 @@ impl Acceptor {
                 warn!("{count} more clients could not be served");
             }
             match self.listener.accept() {
-                Ok((socket, _)) => {
+                Ok((socket, peer)) => {
                     back_off = BACK_OFF.0;
-                    self.admit(socket);
+                    // The listener is one of IP.
+                    let peer = peer.as_socket().map_or(UNKNOWN, |peer| peer.ip());
+                    self.admit(socket, peer);
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
@@ -358,7 +400,7 @@ impl Acceptor {
     }
 
     /// Starts a thread for a connection, or tells the peer that there is no room for it.
-    fn admit(&mut self, socket: Socket) {
+    fn admit(&mut self, socket: Socket, peer: IpAddr) {
         let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
         self.share_tcp_memory();
         self.accepted += 1;
@@ -366,7 +408,7 @@ impl Acceptor {
         let outbox = Arc::new(Outbox::new(socket));
         let run = {
             let outbox = outbox.clone();
-            move || converse(&house, seat.admission(), outbox, number)
+            move || converse(&house, seat.admission(), outbox, peer, number)
         };
         let thread = thread::Builder::new().name(format!("client-{number}")).stack_size(STACK);
         let started = match self.space.has_room() {

@@ -6,6 +6,7 @@ use std::{
     env,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Seek, Write},
+    net::Ipv4Addr,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process,
@@ -16,18 +17,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proptest::test_runner::Config;
-use rlimit::Resource;
+use clap::Parser;
+use http::Request;
+use proptest::test_runner::Config as Tries;
 use signal_hook::consts::SIGXFSZ;
 use socket2::{Domain, Socket, Type};
 
-use crate::journal::system::System;
+use crate::{
+    access::{Access, Permit},
+    config::Config,
+    journal::system::System,
+    name::Name,
+    route::Resource,
+};
 
 /// How often a property is tried: `cases` times, or as `PROPTEST_CASES` says.
-pub(crate) fn tries(cases: u32) -> Config {
+pub(crate) fn tries(cases: u32) -> Tries {
     let given = env::var_os("PROPTEST_CASES").is_some();
-    let cases = if given { Config::default().cases } else { cases };
-    Config { cases, failure_persistence: None, ..Config::default() }
+    let cases = if given { Tries::default().cases } else { cases };
+    Tries { cases, failure_persistence: None, ..Tries::default() }
 }
 
 fn fresh_path() -> PathBuf {
@@ -171,7 +179,7 @@ pub(crate) fn limit_file_size() -> u64 {
         // As in main: the signal would kill.
         let caught = signal_hook::flag::register(SIGXFSZ, Arc::default());
         caught.expect("the signal can be caught");
-        rlimit::setrlimit(Resource::FSIZE, SIZE, SIZE).expect("a limit can be lowered");
+        rlimit::setrlimit(rlimit::Resource::FSIZE, SIZE, SIZE).expect("a limit can be lowered");
     });
     SIZE
 }
@@ -347,4 +355,13 @@ impl System for FaultySystem {
     fn now(&self) -> Instant {
         self.lock().now
     }
+}
+
+/// The permit of a client that may do what everybody may without an access file.
+pub(crate) fn permit() -> Arc<Permit> {
+    let access = Access::new(&Config::parse_from(["txtcord"])).expect("there is no access file");
+    let request = Request::get("/ws").body(()).expect("a request");
+    let resource = Resource::WebSocket(Name::default());
+    let caller = Arc::new(access).caller(&request, &resource, Ipv4Addr::LOCALHOST.into());
+    Arc::new(Permit::new(caller.expect("nobody may ask"), Name::default()))
 }

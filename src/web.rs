@@ -14,8 +14,8 @@ use http::{HeaderName, Method, Request, StatusCode, Version, header};
 use log::error;
 
 use crate::{
-    access::{Caller, Right},
-    channels::{Channels, stopping},
+    access::{Caller, Forbidden, Right},
+    channels::{Channels, NoChannel, stopping},
     command::{HubGone, HubHandle, View},
     config::Config,
     history::{BLOCK, Window},
@@ -136,6 +136,12 @@ enum Stop {
 impl From<HttpRefusal> for Stop {
     fn from(refused: HttpRefusal) -> Stop {
         Stop::Refused(refused)
+    }
+}
+
+impl From<Forbidden> for Stop {
+    fn from(forbidden: Forbidden) -> Stop {
+        Stop::Refused(forbidden.into())
     }
 }
 
@@ -278,14 +284,18 @@ impl Exchange<'_> {
         }
         match resource {
             Resource::Page(file) => self.page(file),
-            Resource::Messages(name) if is_read => self.messages(&self.channel(name)?),
-            Resource::Messages(name) if is_post => self.post(&self.channel(name)?),
+            Resource::Messages(name) if is_read => self.messages(&self.readable(name)?),
+            Resource::Messages(name) if is_post => {
+                self.check(Right::Post, &name)?;
+                self.post(&self.channel(name)?)
+            }
             Resource::Messages(name) if method == Method::PUT => self.make(&name),
             Resource::Messages(name) => self.put_away(&name),
-            Resource::Message(name, id) => self.message(&self.channel(name)?, id),
-            Resource::TextFile(name) => self.file(&self.channel(name)?),
+            Resource::Message(name, id) => self.message(&self.readable(name)?, id),
+            Resource::TextFile(name) => self.file(&self.readable(name)?),
             Resource::Several(names) => self.several(&names),
             Resource::Channels => self.channels(),
+            Resource::Me => self.me(),
             Resource::Health => self.health(),
             Resource::Ready => self.readiness(),
             Resource::Metrics => self.metrics(),
@@ -298,7 +308,7 @@ impl Exchange<'_> {
     /// What a browser asks before it lets a page of another origin ask, and what curl -X OPTIONS
     /// wants to know.
     fn options(&mut self, allow: &'static str) -> Result<(), Stop> {
-        let fields = "Content-Type, Idempotency-Key, Last-Event-ID";
+        let fields = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Txtcord-Key";
         let headers = vec![
             (header::ALLOW, allow.to_owned()),
             (header::ACCESS_CONTROL_ALLOW_METHODS, allow.to_owned()),
@@ -314,10 +324,25 @@ impl Exchange<'_> {
         Ok(Channel { name, hub: found.hub })
     }
 
-    /// Checks that whoever asks may do something with a channel.
+    /// The channel of a name, if the caller may read it. Else it is not there for the caller.
+    fn readable(&self, name: Name) -> Result<Channel, Stop> {
+        match self.caller().may(Right::Read, &name) {
+            true => self.channel(name),
+            false => Err(NoChannel::Missing.refusal(&name).into()),
+        }
+    }
+
+    /// Checks that the caller may do something with a channel. A channel with which it may do nothing
+    /// is not there for it.
     fn check(&self, right: Right, channel: &Name) -> Result<(), Stop> {
-        let caller = self.caller.as_ref().expect("who is answered is a caller");
-        Ok(caller.check(right, channel)?)
+        match self.caller().rights(channel).is_empty() {
+            true => Err(NoChannel::Missing.refusal(channel).into()),
+            false => Ok(self.caller().check(right, channel)?),
+        }
+    }
+
+    fn caller(&self) -> &Caller {
+        self.caller.as_ref().expect("a request without a caller was refused")
     }
 
     fn has_tag(&self, name: HeaderName, tag: &str) -> bool {

@@ -26,6 +26,7 @@ pub use cut_frame::CutFrame;
 const NEW_MESSAGE: &[u8] = br#"{"type":"new_message","data":"#;
 const ID: &[u8] = br#","id":"#;
 const TS: &[u8] = br#","ts":"#;
+const FROM: &[u8] = br#","from":"#;
 const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
 const SKIPPED: &[u8] = br#","skipped":["#;
 
@@ -34,6 +35,8 @@ const SKIPPED: &[u8] = br#","skipped":["#;
 pub struct Frames {
     bytes: Vec<u8>,
     marks: Vec<FrameMark>,
+    /// The sender of one message as JSON.
+    sender: Vec<u8>,
 }
 
 /// Where a frame ends, and where the message in it begins and ends, as offsets in the bytes of all
@@ -54,9 +57,14 @@ const FRAMES_KEPT: usize = 4 << 20;
 
 impl Frames {
     /// Appends one `new_message` frame. `offset` is that of `data` in the file, `ts` the time of
-    /// acceptance in Unix milliseconds, if it is known.
-    pub fn push(&mut self, data: &[u8], offset: u64, id: u64, ts: Option<u64>) {
-        let stamp = ts.map_or(0, |ts| TS.len() + digits(ts));
+    /// acceptance in Unix milliseconds and `from` the verified sender, where they are known.
+    pub fn push(&mut self, data: &[u8], offset: u64, id: u64, ts: Option<u64>, from: Option<&str>) {
+        self.sender.clear();
+        if let Some(from) = from {
+            self.sender.extend_from_slice(FROM);
+            push_json_string(from, &mut self.sender);
+        }
+        let stamp = ts.map_or(0, |ts| TS.len() + digits(ts)) + self.sender.len();
         let len = NEW_MESSAGE.len() + data.len() + ID.len() + digits(id) + stamp + 1;
         push_text_header(len as u64, &mut self.bytes);
         self.bytes.extend_from_slice(NEW_MESSAGE);
@@ -69,6 +77,7 @@ impl Frames {
             self.bytes.extend_from_slice(TS);
             push_number(ts, &mut self.bytes);
         }
+        self.bytes.extend_from_slice(&self.sender);
         self.bytes.push(b'}');
         let end = self.bytes.len();
         self.marks.push(FrameMark { id, data: start, data_end, end, offset });
@@ -188,7 +197,7 @@ impl LiveFrames {
         while frames.bytes().len() < least
             && let Some(LocatedMessage { id, offset, data }) = self.messages.next()?
         {
-            frames.push(data, offset, id, self.times.of(id));
+            frames.push(data, offset, id, self.times.of(id), None);
         }
         Ok(())
     }
@@ -419,6 +428,13 @@ pub enum ErrorAnswer {
     StorageFull,
     /// The server is about to end.
     ShuttingDown,
+    /// The right to post is missing.
+    Forbidden,
+    /// The messages come faster than the server allows.
+    RateLimited {
+        /// When to go on, in tenths of a second.
+        tenths: u64,
+    },
 }
 
 impl ErrorAnswer {
@@ -429,6 +445,8 @@ impl ErrorAnswer {
             ErrorAnswer::BinaryUnsupported => "binary_unsupported",
             ErrorAnswer::StorageFull => "storage_full",
             ErrorAnswer::ShuttingDown => "shutting_down",
+            ErrorAnswer::Forbidden => "forbidden",
+            ErrorAnswer::RateLimited { .. } => "rate_limited",
         }
     }
 
@@ -439,6 +457,8 @@ impl ErrorAnswer {
             ErrorAnswer::BinaryUnsupported => "send messages as text frames",
             ErrorAnswer::StorageFull => "the server cannot store messages now; try again later",
             ErrorAnswer::ShuttingDown => "the server is stopping; connect again and send once more",
+            ErrorAnswer::Forbidden => "this needs a right that is missing",
+            ErrorAnswer::RateLimited { .. } => "too many messages; go on more slowly",
         }
     }
 
@@ -447,6 +467,10 @@ impl ErrorAnswer {
         let mut json =
             format!(r#"{{"type":"error","code":"{}","message":"#, self.code()).into_bytes();
         push_json_string(message, &mut json);
+        if let ErrorAnswer::RateLimited { tenths } = self {
+            let seconds = format!(",\"retry_after\":{}.{}", tenths / 10, tenths % 10);
+            json.extend_from_slice(seconds.as_bytes());
+        }
         json.push(b'}');
         json
     }

@@ -1,143 +1,140 @@
+use std::{fs, net::Ipv4Addr};
+
+use clap::Parser;
+
 use super::*;
-use crate::name::Name;
+use crate::testing::Dir;
 
-#[test]
-fn a_caller_is_decided_for_either_door() {
-    #[track_caller]
-    fn check(host: &str, origin: &str, web_socket: Option<&str>, http: Option<&str>) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
-        if !origin.is_empty() {
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
-        }
-        for (resource, expected) in [
-            (Resource::WebSocket(Name::default()), web_socket),
-            (Resource::Messages(Name::default()), http),
-        ] {
-            let caller = Caller::of(&headers, &resource, &[]).ok();
-            let page = caller.map(|caller| caller.page.unwrap_or_default());
-            assert_eq!(page.as_deref(), expected, "{origin} at {host}: {resource:?}");
-        }
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// SHA-256 of `foo` and `bar`.
+const FOO: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+const BAR: &str = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9";
+
+fn access(flags: &[&str]) -> Arc<Access> {
+    let flags = ["txtcord"].iter().chain(flags);
+    Arc::new(Access::new(&Config::parse_from(flags)).expect("the rules make sense"))
+}
+
+fn asks(access: &Arc<Access>, path: &str, fields: &[(&str, &str)]) -> Result<Caller, HttpRefusal> {
+    let mut request = Request::get(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
     }
-    let page = "http://localhost:3000";
-    check("localhost", "", Some(""), Some(""));
-    check("localhost", page, Some(page), Some(page));
-    check("localhost", "http://evil.example", None, None);
-    // Without an origin it is no page that opens a WebSocket, but may be one that asks by HTTP.
-    check("chat.example", "", Some(""), None);
-    check("chat.example", page, Some(page), None);
+    let request = request.body(()).expect("a request");
+    let resource = Resource::at(request.uri().path());
+    access.caller(&request, &resource, PEER)
 }
 
-/// The status and sentence of a refusal.
-fn refusal<Answer: std::fmt::Debug>(answer: Result<Answer, HttpRefusal>) -> (u16, String) {
-    let refused = answer.expect_err("it is refused");
-    (refused.status.as_u16(), refused.sentence)
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
 }
 
 #[test]
-fn who_may_connect_from_a_browser() {
-    #[track_caller]
-    fn check(origin: &str, host: &str, allowed: &[&str], expected: bool) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
-        headers.insert(header::ORIGIN, HeaderValue::from_bytes(origin.as_bytes()).unwrap());
-        let allowed: Vec<_> = allowed.iter().map(|origin| origin.to_string()).collect();
-        let got = check_origin(&headers, &allowed);
-        assert_eq!(got.is_ok(), expected, "{origin} at {host}");
-        if let Err(refused) = got {
-            assert_eq!(refused.status, 403);
-            assert!(refused.sentence.contains("--allow-origin"), "{}", refused.sentence);
-        }
+fn a_sender_is_what_a_request_proves_and_nothing_else() {
+    let dir = Dir::new();
+    let rules = format!("ann {FOO} * admin\nann {BAR} * read\n* - messages read,post\n");
+    dir.write(&rules);
+    let access = access(&["--access", dir.file().to_str().expect("UTF-8")]);
+    let check = |path: &str, fields: &[(&str, &str)], expected: Result<Option<&str>, u16>| {
+        let caller = asks(&access, path, fields);
+        let sender = caller.as_ref().map(Caller::sender).map_err(|no| no.status.as_u16());
+        assert_eq!(
+            sender.as_ref().map(Option::as_deref),
+            expected.as_ref().map(|who| *who),
+            "{path} {fields:?}"
+        );
+    };
+    let ann = Ok(Some("ann"));
+    let key = "correct horse";
+    let pseudonym = pseudonym::of("eve", key.as_bytes()).expect("a pseudonym").sender;
+    let eve = Ok(Some(&*pseudonym));
+    check("/ws", &[], Ok(None));
+    check("/ws?as=ann", &[], Ok(None));
+    check("/ws?token=foo", &[], ann);
+    check("/messages?token=bar", &[], ann);
+    check("/ws", &[("authorization", "Bearer foo")], ann);
+    check("/ws", &[("authorization", "bEARER  foo ")], ann);
+    check("/ws?token=foo&as=eve&key=short", &[("txtcord-key", "x")], ann);
+    check("/ws?token=nobodys", &[("authorization", "Bearer foo")], ann);
+    for (path, fields) in [
+        ("/ws?token=nobodys", &[][..]),
+        ("/ws?token=", &[]),
+        ("/ws?token=foo&token=nobodys", &[]),
+        ("/ws?as=eve&key=correct+horse&token=nobodys", &[]),
+        ("/ws?token=foo", &[("authorization", "Bearer nobodys")]),
+        ("/ws", &[("authorization", "Bearer")]),
+        ("/ws", &[("authorization", "Bearer ")]),
+        ("/ws", &[("authorization", "Bearerfoo")]),
+        ("/ws", &[("authorization", "Bearer foo"), ("authorization", "Bearer foo")]),
+    ] {
+        check(path, fields, Err(401));
     }
-    const HERE: &str = "127.0.0.1:8000";
-    // The server's own page, under a name that DNS cannot rebind.
-    check("http://127.0.0.1:8000", HERE, &[], true);
-    check("https://192.168.1.5:8000", "192.168.1.5:8000", &[], true);
-    check("http://192.168.1.5", "192.168.1.5", &[], true);
-    check("http://[2001:db8::7]:8000", "[2001:db8::7]:8000", &[], true);
-    check("http://[2001:db8::7]", "[2001:db8::7]", &[], true);
-    check("http://chat.localhost:8000", "chat.localhost:8000", &[], true);
-    check("http://chat.localhost:8000", "CHAT.localhost:8000", &[], true);
-    check("http://192.168.1.5:8000", "192.168.1.5:8001", &[], false);
-    check("http://192.168.1.5", "192.168.1.6", &[], false);
-    check("http://chat.localhost", "other.localhost", &[], false);
-    // A name that DNS could rebind.
-    check("http://chat.example:8000", "chat.example:8000", &[], false);
-    check("http://evillocalhost", "evillocalhost", &[], false);
-    check("http://localhost.evil.example", "localhost.evil.example", &[], false);
-    check("http://1.2.3.4.evil.example", "1.2.3.4.evil.example", &[], false);
-    // A dev server on this machine.
-    check("http://localhost:3000", HERE, &[], true);
-    check("https://localhost", "chat.example", &[], true);
-    check("http://127.0.0.1:5173", "localhost:8000", &[], true);
-    check("http://[::1]:3000", HERE, &[], true);
-    check("http://[::1]", HERE, &[], true);
-    check("http://127.0.0.2:3000", HERE, &[], false);
-    check("http://dev.localhost:3000", HERE, &[], false);
-    check("http://localhost:3000@evil.example", HERE, &[], false);
-    check("http://localhost.:3000", HERE, &[], false);
-    check("http://evil.example:127.0.0.1", HERE, &[], false);
-    check("ftp://localhost", HERE, &[], false);
-    check("localhost:3000", HERE, &[], false);
-    // Listed.
-    let listed = &["https://chat.example", "null"];
-    check("https://chat.example", HERE, listed, true);
-    check("null", HERE, listed, true);
-    check("http://chat.example", HERE, listed, false);
-    check("https://chat.example:8443", HERE, listed, false);
-    check("https://chat.example.evil", HERE, listed, false);
-    check("https://a.chat.example", HERE, listed, false);
-    check("null", HERE, &[], false);
-    check("", HERE, &[], false);
-    check("https://anything", HERE, &["*"], true);
-    check("chrome-extension://abc", HERE, &["*"], true);
-    check("http://\u{e9}vil", HERE, &[], false);
-}
-
-#[test]
-fn no_origin_is_no_browser_and_two_are_refused() {
-    let mut headers = HeaderMap::new();
-    assert!(check_origin(&headers, &[]).is_ok());
-    headers.append(header::ORIGIN, HeaderValue::from_static("http://localhost"));
-    assert!(check_origin(&headers, &[]).is_ok());
-    headers.append(header::ORIGIN, HeaderValue::from_static("http://localhost"));
-    assert!(check_origin(&headers, &[]).is_err());
-    assert!(check_origin(&headers, &["*".to_owned()]).is_err());
-}
-
-#[test]
-fn what_a_stranger_made_up_is_escaped_and_cut_in_answers() {
-    let mut headers = HeaderMap::new();
-    let origin = format!("http://\u{1b}[31m{}", "x".repeat(4000));
-    headers.insert(
-        header::ORIGIN,
-        HeaderValue::from_bytes(origin.replace('\u{1b}', "\t").as_bytes()).unwrap(),
-    );
-    let (_, sentence) = refusal(check_origin(&headers, &[]));
-    assert!(sentence.contains(r"http://\t[31mxxx") && sentence.len() < 400, "{sentence}");
-}
-
-#[test]
-fn plain_http_is_answered_under_names_that_dns_cannot_rebind() {
-    #[track_caller]
-    fn check(host: &str, allowed: &[&str], expected: bool) {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
-        let allowed: Vec<_> = allowed.iter().map(|origin| origin.to_string()).collect();
-        assert_eq!(check_host_name(&headers, &allowed).is_ok(), expected, "{host}");
+    // Another scheme is for a proxy.
+    check("/ws", &[("authorization", "Basic Zm9vOmJhcg==")], Ok(None));
+    check("/ws?as=eve&key=correct+horse", &[], eve);
+    check("/ws?as=eve", &[("txtcord-key", key)], eve);
+    check("/ws?as=bob&as=eve&key=correct%20horse", &[], eve);
+    for query in ["key=correct+horse", "as=eve&key=7%20bytes", "as=e~ve&key=correct+horse"] {
+        check(&format!("/ws?{query}"), &[], Err(400));
     }
-    check("localhost", &[], true);
-    check("LOCALHOST:8000", &[], true);
-    check("chat.localhost:8000", &[], true);
-    check("10.0.0.7:8000", &[], true);
-    check("[::1]:8000", &[], true);
-    check("[::1]", &[], true);
-    check("chat.example", &[], false);
-    check("localhost.evil.example:8000", &[], false);
-    check("", &[], false);
-    check("chat.example", &["https://chat.example"], true);
-    check("chat.example:8000", &["https://chat.example"], false);
-    check("chat.example:8000", &["https://chat.example:8000"], true);
-    check("chat.example", &["*"], true);
-    assert!(check_host_name(&HeaderMap::new(), &[]).is_ok());
+    // Where there is no sender, nothing is looked at.
+    check("/?token=nobodys", &[], Ok(None));
+    check("/healthz?token=nobodys", &[], Ok(None));
+}
+
+#[test]
+fn without_an_access_file_everybody_may_read_post_and_make_channels() {
+    let access = access(&[]);
+    let caller = asks(&access, "/messages", &[]).expect("it may ask");
+    assert_eq!(caller.rights(&name("dev")).json(), r#"["read","post"]"#);
+    caller.check_making(&name("dev")).expect("it may");
+    let refusal = caller.check(Right::Admin, &name("dev")).expect_err("nobody may").to_string();
+    assert!(refusal.contains("admin") && refusal.contains("dev"), "{refusal}");
+    assert_eq!(asks(&access, "/messages?token=foo", &[]).expect_err("it is nobody's").status, 401);
+}
+
+#[test]
+fn rules_that_are_read_again_hold_at_once_and_a_mistake_keeps_the_old_ones() {
+    let dir = Dir::new();
+    dir.write(format!("ann {FOO} dev post,read\n"));
+    let access = access(&["--access", dir.file().to_str().expect("UTF-8")]);
+    let ann = asks(&access, "/dev?token=foo", &[]).expect("it may ask");
+    let nobody = asks(&access, "/dev", &[]).expect("it may ask");
+    let is = |of_ann: &str, of_nobody: &str| {
+        assert_eq!(ann.rights(&name("dev")).json(), of_ann);
+        assert_eq!(nobody.rights(&name("dev")).json(), of_nobody);
+    };
+    is(r#"["read","post"]"#, "[]");
+    let generation = access.generation();
+    dir.write("ann nonsense\n");
+    let error = access.read_again().expect_err("it makes no sense").to_string();
+    assert!(error.contains(":1: a rule has four columns"), "{error}");
+    is(r#"["read","post"]"#, "[]");
+    assert_eq!(access.generation(), generation);
+    // The token is another one's, so that this caller is nobody's any more.
+    dir.write(format!("ann {BAR} * admin\nbob {FOO} * admin\n* - dev read\n"));
+    access.read_again().expect("it makes sense");
+    is("[]", r#"["read"]"#);
+    assert_ne!(access.generation(), generation);
+    fs::remove_file(dir.file()).expect("it is there");
+    access.read_again().expect_err("it is gone");
+    is("[]", r#"["read"]"#);
+}
+
+#[test]
+fn posts_are_counted_for_a_person_under_any_name_or_else_for_an_address() {
+    let access = access(&["--post-rate", "1/s", "--post-burst", "2"]);
+    let caller = |path: &str| asks(&access, path, &[]).expect("it may ask");
+    let spend = |path: &str| {
+        let caller = caller(path);
+        (0..).take_while(|_| caller.count_posts(1).is_ok()).count()
+    };
+    assert_eq!(spend("/messages"), 2);
+    assert_eq!(spend("/messages?as=ann"), 0, "a claim is no person");
+    assert_eq!(spend("/messages?as=ann&key=correct+horse"), 2);
+    assert_eq!(spend("/messages?as=bob&key=correct+horse"), 0, "it is the same person");
+    assert_eq!(spend("/messages?as=bob&key=battery+staple"), 2);
+    let too_many = caller("/messages?as=eve&key=a+third+key").count_posts(3).expect_err("too many");
+    assert_eq!(too_many.retry_after, None);
 }

@@ -18,7 +18,7 @@ use crate::{
     message::{self, on_line},
     outbox::{ControlOutcome, Offered},
     summary::Summary,
-    testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, tries},
+    testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, permit, tries},
     wire::{ErrorAnswer, Frames},
 };
 
@@ -207,7 +207,7 @@ impl Chat {
                 }
                 let client = self.parties.first().map(|party| party.client);
                 if let Some(client) = client {
-                    self.handle.post(client, lines).expect("there is a hub");
+                    self.handle.post(client, None, lines).expect("there is a hub");
                 }
             }
             Event::Foreign { bytes } => self.dir.append(bytes),
@@ -252,7 +252,7 @@ impl Chat {
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
         let resume = Resume { after, epoch: None, limit };
-        let join = Command::Join { outbox: outbox.clone(), resume, reply };
+        let join = Command::Join { outbox: outbox.clone(), resume, permit: permit(), reply };
         self.hub.step(iter::once(join)).expect("the file is fine");
         let Joined { client, snapshot } = answer.recv().expect("an answer");
         let history = (snapshot.stretch.first_id, snapshot.stretch.last_id);
@@ -446,7 +446,7 @@ fn full(chat: &mut Chat, first: usize) -> (Cursor, Peer) {
     let outbox = Arc::new(Outbox::new(socket));
     assert!(outbox.go_live());
     let mut frames = Frames::default();
-    frames.push(&vec![b'1'; first], 0, 1, None);
+    frames.push(&vec![b'1'; first], 0, 1, None, None);
     if first < 1000 {
         assert_eq!(outbox.offer(&frames, 0), Offered::Sent);
         while outbox.send_now(&[0; 1000]).expect("the peer is there") > 0 {}

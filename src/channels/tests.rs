@@ -8,7 +8,7 @@ use crate::{
     command::{Joined, NextStep},
     history::{Resume, Window},
     outbox::Outbox,
-    testing::{CLOSE, Dir, Peer, pair},
+    testing::{CLOSE, Dir, Peer, pair, permit},
 };
 
 /// How long anything may take before a test gives it up.
@@ -75,7 +75,7 @@ fn said(open: &Open) -> Vec<String> {
 fn join(open: &Open) -> Peer {
     let (socket, peer) = pair(1 << 20);
     let outbox = Arc::new(Outbox::new(socket));
-    let Joined { client, .. } = open.hub.join(outbox, Resume::default()).expect("a hub");
+    let Joined { client, .. } = open.hub.join(outbox, Resume::default(), permit()).expect("a hub");
     assert!(matches!(open.hub.next_step(client, None), Ok(NextStep::Live)));
     peer
 }
@@ -105,7 +105,7 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     assert_eq!(house.channels.make(&dev).expect("it is there"), Made::Before);
     let open = house.channels.find(&dev).expect("it is there");
     let mut peer = join(&open);
-    open.hub.store(None, b"1\n".to_vec()).expect("a hub").expect("room");
+    open.hub.store(None, None, b"1\n".to_vec()).expect("a hub").expect("room");
     assert_eq!(open.summary.figures().last_id, 1);
     assert_eq!(house.names(), ["dev"]);
 
@@ -137,8 +137,9 @@ fn what_is_put_away_while_all_talk_is_in_the_file_to_the_last_answer() {
     house.channels.make(&dev).expect("it is made");
     let open = house.channels.find(&dev).expect("it is there");
     let stored: u64 = thread::scope(|scope| {
-        let talk =
-            || (0..).take_while(|_| matches!(open.hub.store(None, b"1\n".to_vec()), Ok(Ok(_))));
+        let talk = || {
+            (0..).take_while(|_| matches!(open.hub.store(None, None, b"1\n".to_vec()), Ok(Ok(_))))
+        };
         let talkers: Vec<_> = (0..4).map(|_| scope.spawn(move || talk().count() as u64)).collect();
         until("they talk", || open.summary.figures().last_id > 200);
         house.channels.put_away(&dev).expect("it is put away");
@@ -206,7 +207,7 @@ fn many_who_make_and_put_away_the_same_channel_never_see_two_of_it() {
                     if house.channels.make(&dev).is_ok()
                         && let Ok(open) = house.channels.find(&dev)
                     {
-                        let _ = open.hub.store(None, b"1\n".to_vec());
+                        let _ = open.hub.store(None, None, b"1\n".to_vec());
                     }
                     let _ = house.channels.put_away(&dev);
                 }
@@ -229,7 +230,7 @@ fn a_channel_whose_file_is_replaced_ends_alone_and_is_opened_anew() {
         house.channels.make(channel).expect("it is made");
     }
     let [before, other] = [&dev, &ops].map(|name| house.channels.find(name).expect("it is there"));
-    before.hub.store(None, b"1\n2\n".to_vec()).expect("a hub").expect("room");
+    before.hub.store(None, None, b"1\n2\n".to_vec()).expect("a hub").expect("room");
     let replace = |text: &str| {
         let aside = house.file("aside").with_extension("tmp");
         fs::write(&aside, text).expect("a file");

@@ -30,6 +30,11 @@ impl Parameter {
         })
     }
 
+    /// The value, whatever bytes it has.
+    pub fn bytes(self) -> Vec<u8> {
+        self.value
+    }
+
     /// The value as a whole number.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Responses on the wire: heads, and refusals with a sentence.
 
+use std::borrow::Cow;
+
 use std::fmt::Write as _;
 
 use http::{HeaderName, Method, StatusCode, header};
@@ -18,7 +20,7 @@ pub struct HttpRefusal {
     /// For a person.
     pub sentence: String,
     /// Header fields beside the usual ones.
-    pub headers: Vec<(HeaderName, &'static str)>,
+    pub headers: Vec<(HeaderName, Cow<'static, str>)>,
 }
 
 impl HttpRefusal {
@@ -28,8 +30,8 @@ impl HttpRefusal {
     }
 
     /// The same with one more header field.
-    pub fn with(mut self, name: HeaderName, value: &'static str) -> HttpRefusal {
-        self.headers.push((name, value));
+    pub fn with(mut self, name: HeaderName, value: impl Into<Cow<'static, str>>) -> HttpRefusal {
+        self.headers.push((name, value.into()));
         self
     }
 

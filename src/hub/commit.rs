@@ -6,6 +6,8 @@
 //!
 //! The messages of a batch always stand together in the file, in the order of the posts, each once.
 
+use std::iter;
+
 use log::warn;
 
 use super::{
@@ -74,7 +76,7 @@ impl Hub {
             self.apply_foreign(start)?;
             match place(start - self.history.end(), lines) {
                 Ok(placed) => {
-                    let first_id = self.apply_placed(placed, start)?;
+                    let first_id = self.apply_placed(placed, posts, start)?;
                     assert_eq!(
                         self.history.end(),
                         start + lines.len() as u64,
@@ -90,23 +92,29 @@ impl Hub {
         }
     }
 
-    /// Applies the lines that our write made, from `start` on; returns the id of our first message.
+    /// Applies the lines that our write of the posts made, from `start` on; returns the id of our
+    /// first message.
     fn apply_placed<'a>(
         &mut self,
         placed: impl Iterator<Item = Placed<'a>>,
+        posts: &[Post],
         start: u64,
     ) -> Result<u64, Fatal> {
         let ts = self.acceptance_time();
+        let mut senders = posts
+            .iter()
+            .flat_map(|post| iter::repeat_n(post.sender.as_deref(), count_lines(&post.lines)));
         let mut first_id = None;
         for line in placed {
             match line {
                 Placed::Foreign => self.apply_foreign(start + 1)?,
                 Placed::Blank => {
-                    self.apply(1, None, ts);
+                    self.apply(1, None, ts, None);
                 }
                 Placed::Ours(line) => {
                     let message = &line[..line.len() - 1];
-                    let id = self.apply(line.len() as u64, Some((message, 0)), ts);
+                    let from = senders.next().expect("each of our lines is of a post");
+                    let id = self.apply(line.len() as u64, Some((message, 0)), ts, from);
                     first_id.get_or_insert(id);
                 }
             }
@@ -135,7 +143,7 @@ impl Hub {
                     (text.len() as u64 + 1, message::on_line(text).map(|message| (message, lead)))
                 }
             };
-            let id = self.apply(len, message, ts);
+            let id = self.apply(len, message, ts, None);
             if message.is_none() && self.holes.add() {
                 warn!("line {id}, appended by another program, holds no message; skipped");
             }
@@ -148,8 +156,15 @@ impl Hub {
     }
 
     /// Applies the next line of the file and returns its id. It has `len` bytes with its `\n`. If
-    /// it is no hole, `message` has the message and the number of bytes before it on the line.
-    fn apply(&mut self, len: u64, message: Option<(&[u8], u64)>, ts: u64) -> u64 {
+    /// it is no hole, `message` has the message and the number of bytes before it on the line. `from`
+    /// is the verified sender.
+    fn apply(
+        &mut self,
+        len: u64,
+        message: Option<(&[u8], u64)>,
+        ts: u64,
+        from: Option<&str>,
+    ) -> u64 {
         if self.history.end() == self.shown_end {
             // This is the first line after those that have been shown.
             self.fanout.begin_at(self.history.last_id() + 1);
@@ -159,7 +174,7 @@ impl Hub {
         let id = self.history.push_line(len);
         self.times.push(id, ts);
         self.said_at = Some(ts);
-        self.fanout.push(message, offset, id, ts);
+        self.fanout.push(message, offset, id, ts, from);
         id
     }
 

@@ -9,7 +9,9 @@ use crate::{
     config::Fsync,
     history::Snapshot,
     outbox::ControlOutcome,
-    testing::{CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair},
+    testing::{
+        CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair, permit,
+    },
 };
 
 pub(super) const LIMIT: usize = 1000;
@@ -68,6 +70,7 @@ impl House {
         let joined = self.ask(|reply| Command::Join {
             outbox: outbox.clone(),
             resume: Resume::default(),
+            permit: permit(),
             reply,
         });
         (Guest { id: joined.client, outbox, peer }, joined.snapshot)
@@ -89,7 +92,7 @@ impl House {
     }
 
     pub(super) fn say(&mut self, guest: &Guest, lines: &str) {
-        self.handle.post(guest.id, lines.into()).expect("a hub");
+        self.handle.post(guest.id, None, lines.into()).expect("a hub");
         self.step();
     }
 
@@ -100,7 +103,7 @@ impl House {
 
     /// Says something, and lets so many clients have their turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
-        self.handle.post(guest.id, lines.into()).expect("a hub");
+        self.handle.post(guest.id, None, lines.into()).expect("a hub");
         self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");
         self.serve(turns);
     }
@@ -174,7 +177,7 @@ fn posts_that_wait_are_one_batch_in_the_order_of_the_queue() {
     let mut house = House::new("");
     let (mut ann, bob) = (house.live(), house.live());
     for (guest, line) in [(&ann, "1\n"), (&bob, "2\n"), (&ann, "3\n")] {
-        house.handle.post(guest.id, line.into()).unwrap();
+        house.handle.post(guest.id, None, line.into()).unwrap();
     }
     house.step();
     assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2"), (3, "3")]));
@@ -282,7 +285,7 @@ fn a_batch_has_a_limit_and_further_commands_wait_for_the_next() {
     let ann = house.live();
     let post = |lines: &str| {
         let by = Speaker::Client(ann.id);
-        Command::Post(Post { by, lines: lines.into() })
+        Command::Post(Post { by, sender: None, lines: lines.into() })
     };
     let mut commands = (0..BATCH_COMMANDS + 5).map(|_| post("1\n"));
     house.hub.step(commands.by_ref()).unwrap();
@@ -298,7 +301,7 @@ fn a_client_that_joins_has_every_message_in_the_history_or_live_and_none_twice()
     let mut house = House::new("");
     let ann = house.live();
     // Bob joins in one batch with message 1.
-    house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"1\n".to_vec()).unwrap();
     let (mut bob, snapshot) = house.join_in_one_batch();
     assert_eq!(snapshot.stretch.last_id, 1);
     // More is said while the history is on its way to him.
@@ -320,7 +323,12 @@ impl House {
         let (socket, peer) = pair(ROOMY);
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
-        let join = Command::Join { outbox: outbox.clone(), resume: Resume::default(), reply };
+        let join = Command::Join {
+            outbox: outbox.clone(),
+            resume: Resume::default(),
+            permit: permit(),
+            reply,
+        };
         self.hub
             .step(iter::once(join).chain(self.commands.try_iter().map(|command| *command)))
             .expect("the file is fine");
@@ -463,8 +471,8 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     file.set_len(filled - 2).unwrap();
     house.hub.history.push_hole(filled - 2);
     house.dir.append("7\n");
-    house.handle.post(ann.id, b"\"one\"\n\"two\"\n".to_vec()).unwrap();
-    house.handle.post(bob.id, b"\"three\"\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"\"one\"\n\"two\"\n".to_vec()).unwrap();
+    house.handle.post(bob.id, None, b"\"three\"\n".to_vec()).unwrap();
     house.step();
     let refusals = |guest: &mut Guest| {
         let mut frames = guest.frames();
@@ -490,7 +498,7 @@ fn no_message_is_shown_after_the_file_was_removed_or_cut() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
-    house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"2\n".to_vec()).unwrap();
     let failed = house.hub.step(house.commands.try_iter().map(|command| *command));
     assert!(matches!(failed, Err(Fatal::Changed(_))));
     assert_eq!(ann.hears(), []);
@@ -506,7 +514,7 @@ fn all_clients_are_told_when_the_file_fails_and_the_hub_ends() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
-    house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"2\n".to_vec()).unwrap();
     assert!(house.hub.run(&house.commands, Role::Default).is_err());
     let frames = ann.frames();
     assert_eq!(frames.len(), 1);
@@ -519,9 +527,9 @@ fn a_message_that_one_client_was_shown_is_sent_to_all_before_the_server_ends() {
     let (mut ann, mut bob) = (house.live(), house.live());
     house.say_to(0, &ann, "1\n");
     // A message that was not synced when the file failed is shown to no client.
-    house.hub.fanout.push(b"2", 0, 2, 0);
+    house.hub.fanout.push(b"2", 0, 2, 0, None);
     std::fs::remove_file(house.dir.file()).unwrap();
-    house.handle.post(ann.id, b"2\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"2\n".to_vec()).unwrap();
     assert!(matches!(house.hub.run(&house.commands, Role::Default), Err(Fatal::Changed(_))));
     for guest in [&mut ann, &mut bob] {
         let frames = guest.frames();
@@ -549,9 +557,9 @@ fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
     // A post that came before the stop is taken, and one that came after it is not.
-    house.handle.post(ann.id, b"1\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"1\n".to_vec()).unwrap();
     assert!(house.handle.stop(Instant::now()));
-    house.handle.post(ann.id, b"\"late\"\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"\"late\"\n".to_vec()).unwrap();
     house.step();
     let come_back = 1012_u16.to_be_bytes();
     for guest in [&mut ann, &mut bob] {
@@ -572,7 +580,10 @@ fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     // A request that posts now is answered.
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
-    house.hub.step(iter::once(Command::Post(Post { by, lines: b"3\n".to_vec() }))).unwrap();
+    house
+        .hub
+        .step(iter::once(Command::Post(Post { by, sender: None, lines: b"3\n".to_vec() })))
+        .unwrap();
     assert_eq!(answer.recv(), Ok(Err(ErrorAnswer::ShuttingDown)));
 }
 
@@ -581,7 +592,7 @@ fn the_hub_ends_when_the_last_handle_is_gone_and_notes_how_far_the_numbering_cam
     let mut house = House::new("");
     let ann = house.live();
     let House { dir, hub, handle, commands, .. } = house;
-    handle.post(ann.id, b"1\n2\n".to_vec()).unwrap();
+    handle.post(ann.id, None, b"1\n2\n".to_vec()).unwrap();
     drop(handle);
     hub.run(&commands, Role::Default).expect("a clean end");
     let record = dir.beside("lock").concat();
@@ -610,10 +621,10 @@ fn a_request_gets_the_ids_of_its_lines_in_the_file() {
     let ann = house.live();
     house.dir.append("foreign\n");
     let (reply, answer) = bounded(1);
-    house.handle.post(ann.id, b"3\n4\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"3\n4\n".to_vec()).unwrap();
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
-    let post = Command::Post(Post { by, lines });
+    let post = Command::Post(Post { by, sender: None, lines });
     house.hub.step(house.commands.try_iter().map(|command| *command).chain([post])).unwrap();
     assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 5, last_id: 6 })));
     assert_eq!(house.dir.read(), b"1\nforeign\n3\n4\n5\n6\n");
@@ -628,7 +639,7 @@ fn posts_with_the_same_key_are_stored_once_and_answered_alike() {
             .map(|key| {
                 let (reply, answer) = bounded(1);
                 let by = Speaker::Request { key: Some((*key).to_owned()), reply };
-                (Command::Post(Post { by, lines: b"1\n".to_vec() }), answer)
+                (Command::Post(Post { by, sender: None, lines: b"1\n".to_vec() }), answer)
             })
             .unzip();
         house.hub.step(posts.into_iter()).unwrap();
@@ -655,7 +666,8 @@ fn a_client_that_catches_up_becomes_live_even_when_every_batch_brings_more() {
     for turn in 0..3 {
         let (reply, answer) = bounded(1);
         let ask = Command::NextStep { client: bob.id, next_id: None, reply };
-        let post = Post { by: Speaker::Client(ann.id), lines: b"\"more\"\n".to_vec() };
+        let post =
+            Post { by: Speaker::Client(ann.id), sender: None, lines: b"\"more\"\n".to_vec() };
         house.hub.step([ask, Command::Post(post)].into_iter()).expect("the file is fine");
         match answer.try_recv() {
             Ok(NextStep::Live) => break,

@@ -21,7 +21,7 @@ fn live() -> (Outbox, Peer) {
 fn batch(first_id: u64, sizes: &[usize]) -> Frames {
     let mut frames = Frames::default();
     for (id, size) in (first_id..).zip(sizes) {
-        frames.push(&vec![b'1'; *size], 0, id, None);
+        frames.push(&vec![b'1'; *size], 0, id, None, None);
     }
     frames
 }

@@ -25,7 +25,11 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
                 }
                 _ => {
                     assert_eq!(refusal.status, 405, "{method} {path}");
-                    assert_eq!(refusal.headers, [(header::ALLOW, methods)], "{method} {path}");
+                    assert_eq!(
+                        refusal.headers,
+                        [(header::ALLOW, methods.into())],
+                        "{method} {path}"
+                    );
                 }
             }
         }
@@ -49,6 +53,7 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
     check("/healthz", Resource::Health, READ_ONLY);
     check("/readyz", Resource::Ready, READ_ONLY);
     check("/metrics", Resource::Metrics, READ_ONLY);
+    check("/me", Resource::Me, READ_ONLY);
     check("/channels", Resource::Channels, READ_ONLY);
     check("/dev", Resource::Messages(name("dev")), "GET, HEAD, POST, PUT, DELETE, OPTIONS");
     check("/dev/ws", Resource::WebSocket(name("dev")), "GET");
@@ -99,7 +104,6 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
         "/ws/ws",
         "/channels/ws",
         "/channels.txt",
-        "/me",
         "/me/1",
         "/app",
         "/app/1",
@@ -130,7 +134,7 @@ fn what_the_server_answers_at_its_root_is_no_name_of_a_channel() {
     // Every short name there is, and all that the server answers itself.
     let letters = "abcdefghijklmnopqrstuvwxyz0123456789_-";
     let short = letters.chars().flat_map(|a| letters.chars().map(move |b| format!("{a}{b}")));
-    let answered = ["ws", "channels", "healthz", "readyz", "metrics"].map(str::to_owned);
+    let answered = ["ws", "channels", "me", "healthz", "readyz", "metrics"].map(str::to_owned);
     for name in short.chain(answered) {
         if own(&format!("/{name}")).is_some() {
             assert!(RESERVED.contains(&&*name), "{name} is answered and not reserved");
@@ -175,7 +179,7 @@ fn who_asks_in_vain_is_told_where_things_are() {
     check(Method::GET, "/dev/x", &nothing("nothing is here"));
     check(Method::GET, "//", &nothing("nothing is here"));
     check(Method::PUT, "/Dev", &nothing("names of channels are written in lower case: /dev"));
-    check(Method::PUT, "/me", &nothing(&NotAName::Reserved.to_string()));
+    check(Method::PUT, "/app", &nothing(&NotAName::Reserved.to_string()));
     check(Method::PUT, "/app.txt", &nothing("nothing is here"));
     for path in ["/..", "/%2e%2e", "/dev%00", "/a.b", "/-a"] {
         check(Method::PUT, path, &nothing(&NotAName::Malformed.to_string()));

@@ -52,7 +52,8 @@ fn what_is_no_upgrade_is_told_what_to_do() {
         assert!(refused.sentence.contains(words), "{}", refused.sentence);
         refused
     }
-    let version = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
+    let version =
+        [(header::UPGRADE, "websocket".into()), (header::SEC_WEBSOCKET_VERSION, "13".into())];
     for (from, to) in [
         ("Upgrade: websocket\r\n", ""),
         ("Upgrade: websocket", "Upgrade: h2c"),

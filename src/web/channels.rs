@@ -20,6 +20,7 @@ use crate::{
     access::Right,
     channels::{Listed, Made},
     http::HttpRefusal,
+    message::push_json_string,
     name::Name,
     wire::push_number,
 };
@@ -39,8 +40,9 @@ enum Change {
 /// What a follower of the list has been told.
 #[derive(Default)]
 struct Told {
-    /// Which channels there were; see [`crate::channels::Channels::generation`].
-    generation: Option<u64>,
+    /// Which channels there were and which rules; see [`crate::channels::Channels::generation`] and
+    /// [`crate::access::Access::generation`].
+    generation: Option<(u64, u64)>,
     /// By name.
     list: Vec<Listed>,
 }
@@ -67,7 +69,7 @@ impl Exchange<'_> {
             return Ok(());
         }
         let mut body = Vec::new();
-        let list = self.web.channels.list();
+        let list = self.readable_list();
         if form == Form::Array {
             body.extend_from_slice(br#"{"channels":["#);
         }
@@ -84,6 +86,38 @@ impl Exchange<'_> {
         if form == Form::Array {
             body.extend_from_slice(b"]}");
         }
+        self.whole(StatusCode::OK, headers, &body)
+    }
+
+    /// The channels that the caller may read.
+    fn readable_list(&self) -> Vec<Listed> {
+        let mut list = self.web.channels.list();
+        list.retain(|listed| self.caller().may(Right::Read, &listed.name));
+        list
+    }
+
+    /// `GET /me`: who asks, and what it may do.
+    pub(super) fn me(&mut self) -> Result<(), Stop> {
+        let mut body = b"{".to_vec();
+        if let Some(sender) = self.caller().sender() {
+            body.extend_from_slice(br#""from":"#);
+            push_json_string(&sender, &mut body);
+            body.push(b',');
+        }
+        body.extend_from_slice(br#""may":{"#);
+        let mut comma = "";
+        for Listed { name, .. } in self.web.channels.list() {
+            let rights = self.caller().rights(&name);
+            if !rights.is_empty() {
+                body.extend_from_slice(format!("{comma}\"{name}\":{}", rights.json()).as_bytes());
+                comma = ",";
+            }
+        }
+        body.extend_from_slice(b"}}\n");
+        let headers = vec![
+            (header::CONTENT_TYPE, JSON.to_owned()),
+            (header::CACHE_CONTROL, "no-store".to_owned()),
+        ];
         self.whole(StatusCode::OK, headers, &body)
     }
 
@@ -120,7 +154,8 @@ impl Exchange<'_> {
             });
         };
         // Looked at before the list: what comes in between is found by the next look.
-        let generation = Some(self.web.channels.generation());
+        let generation =
+            Some((self.web.channels.generation(), self.caller().access().generation()));
         if generation == told.generation {
             // As a rule: the same channels, some of which are further.
             for listed in &mut told.list {
@@ -133,7 +168,7 @@ impl Exchange<'_> {
             }
             return body.bytes.len() > filled;
         }
-        let now = self.web.channels.list();
+        let now = self.readable_list();
         let find =
             |list: &[Listed], name: &Name| list.binary_search_by(|it| it.name.cmp(name)).ok();
         for listed in &now {
@@ -167,9 +202,8 @@ impl Exchange<'_> {
             out.extend_from_slice(br#","ts":"#);
             push_number(ts, out);
         }
-        let rights = self.caller.as_ref().map_or(&[][..], |caller| caller.rights(name));
-        let words: Vec<_> = rights.iter().map(|right| format!("\"{}\"", right.word())).collect();
-        out.extend_from_slice(format!(",\"may\":[{}]", words.join(",")).as_bytes());
+        let rights = self.caller().rights(name);
+        out.extend_from_slice(format!(",\"may\":{}", rights.json()).as_bytes());
         if change == Change::Added {
             out.extend_from_slice(br#","new":true"#);
         }
@@ -178,7 +212,7 @@ impl Exchange<'_> {
 
     /// `PUT /NAME`: makes the channel.
     pub(super) fn make(&mut self, name: &Name) -> Result<(), Stop> {
-        self.check(Right::Post, name)?;
+        self.caller().check_making(name)?;
         let refused = |none: crate::channels::NoChannel| none.refusal(name);
         let made = self.web.channels.make(name).map_err(refused)?;
         let found = self.web.channels.find(name).map_err(refused)?;

@@ -8,7 +8,7 @@ use super::{
     Channel, Exchange, Stop,
     messages::{Chunks, Query},
 };
-use crate::history::Window;
+use crate::{access::Right, history::Window};
 
 impl Exchange<'_> {
     /// Streams what comes behind `after`, until the peer leaves or the server stops; what there is
@@ -25,6 +25,9 @@ impl Exchange<'_> {
         let rest = query.rest();
         let mut next = if after < last_id { Ok(()) } else { woken.recv_timeout(self.idle()) };
         loop {
+            if !self.caller().may(Right::Read, &channel.name) {
+                return Ok(());
+            }
             match next {
                 Ok(()) => {
                     let window = Window { after: Some(after), ..Window::default() };

@@ -40,7 +40,9 @@ impl Exchange<'_> {
     pub(super) fn post(&mut self, channel: &Channel) -> Result<(), Stop> {
         let kind = self.kind()?;
         let query = self.request.uri().query().unwrap_or_default();
-        let name = speaker(query)?.unwrap_or_else(|| ANONYMOUS.to_owned());
+        let name = speaker(query)?;
+        let sender = self.caller().sender();
+        let name = name.as_deref().or(sender.as_deref()).unwrap_or(ANONYMOUS);
         let key = self.key()?;
         let max_message = self.web.config.max_message;
         let limit = if kind == Kind::Many { MANY_BYTES.max(max_message) } else { max_message };
@@ -56,7 +58,7 @@ impl Exchange<'_> {
             Kind::Json => message::push_line(text, &mut lines).map_err(|why| why.to_string()),
             Kind::Form if message::push_line(text, &mut lines).is_ok() => Ok(()),
             Kind::Form | Kind::Text => {
-                message::push_words(&name, text, &mut lines);
+                message::push_words(name, text, &mut lines);
                 Ok(())
             }
             Kind::Many => push_many(text, max_message, &mut lines)?,
@@ -64,7 +66,10 @@ impl Exchange<'_> {
         if let Err(why) = taken {
             return self.answer_refusal(StatusCode::BAD_REQUEST, ErrorAnswer::NotJson, &why);
         }
-        match channel.hub.store(key, lines).map_err(|HubGone| channel.gone())? {
+        let messages = lines.iter().filter(|&&byte| byte == b'\n').count();
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        self.caller().count_posts(messages).map_err(HttpRefusal::from)?;
+        match channel.hub.store(key, sender, lines).map_err(|HubGone| channel.gone())? {
             Ok(stored) => self.created(channel, stored, kind),
             Err(why) => self.answer_refusal(StatusCode::SERVICE_UNAVAILABLE, why, why.sentence()),
         }

@@ -13,7 +13,8 @@ use super::{
     messages::{Chunks, Form, Query, for_found, push_line},
 };
 use crate::{
-    channels::Open,
+    access::Right,
+    channels::{NoChannel, Open},
     command::View,
     history::Window,
     http::{HttpRefusal, query::number},
@@ -119,6 +120,12 @@ impl Exchange<'_> {
                     body.show_life(self)?;
                 }
             }
+            // The rules may have changed.
+            let count = stream.feeds.len();
+            stream.feeds.retain(|feed| self.caller().may(Right::Read, &feed.name));
+            if *names != Names::All && stream.feeds.len() < count {
+                return Ok(());
+            }
             stream.go_on(self, body)?;
         }
     }
@@ -127,10 +134,16 @@ impl Exchange<'_> {
     fn found(&self, names: &Names) -> Result<Vec<(Name, Open)>, Stop> {
         let channels = self.web.channels;
         let found: Vec<_> = match names {
-            Names::All => channels.open().into_iter().collect(),
+            Names::All => {
+                let is_readable = |name: &Name| self.caller().may(Right::Read, name);
+                channels.open().into_iter().filter(|(name, _)| is_readable(name)).collect()
+            }
             Names::These(names) if names.len() > MOST => Vec::new(),
             Names::These(names) => {
                 let find = |name: &Name| {
+                    if !self.caller().may(Right::Read, name) {
+                        return Err(NoChannel::Missing.refusal(name));
+                    }
                     let open = channels.find(name).map_err(|none| none.refusal(name))?;
                     Ok::<_, HttpRefusal>((name.clone(), open))
                 };
@@ -214,6 +227,7 @@ impl Stream<'_> {
         names: &Names,
     ) -> Result<(), Stop> {
         let mut open = exchange.web.channels.open();
+        open.retain(|name, _| exchange.caller().may(Right::Read, name));
         for feed in &mut self.feeds {
             let there = open.remove(&feed.name);
             if let (Some(old), Some(new)) = (&feed.open, &there)

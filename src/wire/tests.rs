@@ -29,7 +29,7 @@ fn framed(batch: &[(usize, u64)]) -> (Frames, Vec<(usize, u64)>, Vec<u8>) {
         id += gap;
         file.extend_from_slice(b"\n ");
         let data = vec![letter; size];
-        frames.push(&data, file.len() as u64, id, Some(7));
+        frames.push(&data, file.len() as u64, id, Some(7), None);
         file.extend(data);
         ends.push((frames.bytes().len(), id));
     }
@@ -100,7 +100,7 @@ fn the_header_says_the_length_in_as_few_bytes_as_it_takes() {
         };
         let data = "1".repeat(payload - around);
         let mut frames = Frames::default();
-        frames.push(data.as_bytes(), 0, 42, ts);
+        frames.push(data.as_bytes(), 0, 42, ts, None);
         let stamp = ts.map_or(String::new(), |ts| format!(r#","ts":{ts}"#));
         let json = format!(r#"{{"type":"new_message","data":{data},"id":42{stamp}}}"#);
         assert_eq!(json.len(), payload);
@@ -111,6 +111,21 @@ fn the_header_says_the_length_in_as_few_bytes_as_it_takes() {
         check(payload.max(90), Some(1_732_370_535_123));
         check(payload.max(60), Some(0));
     }
+}
+
+#[test]
+fn a_verified_sender_stands_after_the_time_as_a_json_string() {
+    let mut frames = Frames::default();
+    frames.push(b"1", 0, 7, Some(8), Some("ann"));
+    frames.push(b"2", 2, 8, Some(8), None);
+    frames.push(b"3", 4, 9, Some(8), Some("a\"n\\n ~\u{e9}"));
+    let texts = [
+        r#"{"type":"new_message","data":1,"id":7,"ts":8,"from":"ann"}"#,
+        r#"{"type":"new_message","data":2,"id":8,"ts":8}"#,
+        "{\"type\":\"new_message\",\"data\":3,\"id\":9,\"ts\":8,\"from\":\"a\\\"n\\\\n ~\u{e9}\"}",
+    ];
+    let expected: Vec<_> = texts.iter().flat_map(|text| frame_of(TEXT, text.as_bytes())).collect();
+    assert_eq!(frames.bytes(), expected);
 }
 
 #[test]
@@ -127,7 +142,7 @@ fn numbers_have_as_many_digits_as_are_written() {
 #[test]
 fn frames_that_are_forgotten_give_back_the_memory_of_a_huge_batch() {
     let mut frames = Frames::default();
-    frames.push(&vec![b'1'; FRAMES_KEPT * 2], 0, 9, None);
+    frames.push(&vec![b'1'; FRAMES_KEPT * 2], 0, 9, None, None);
     frames.clear();
     assert!(frames.is_empty());
     assert_eq!((frames.bytes(), frames.len(), frames.next_id()), (&b""[..], 0, 0));
@@ -158,7 +173,7 @@ fn error_answers_have_the_codes_of_the_wire_contract() {
 #[test]
 fn ten_thousand_clients_in_the_middle_of_long_messages_hold_none_of_them() {
     let mut frames = Frames::default();
-    frames.push(&[b'1'; 100_000], 0, 1, Some(7));
+    frames.push(&[b'1'; 100_000], 0, 1, Some(7), None);
     for sent in [0, 1, 20, 50_000, 99_000] {
         let (cut, _) = frames.cut(sent);
         assert!(cut.before.len() + cut.after.len() <= 2 * SHORT_REST, "cut at {sent}");

@@ -54,7 +54,7 @@ fn encode_batch(bencher: Bencher, messages: u64) {
         frames.clear();
         for id in 0..messages {
             let ts = Some(1_732_370_535_123);
-            frames.push(black_box(data.as_bytes()), id, 1_000_000 + id, ts);
+            frames.push(black_box(data.as_bytes()), id, 1_000_000 + id, ts, None);
         }
         frames.bytes().len()
     });

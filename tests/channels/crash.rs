@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, thread};
 
-use crate::{house::*, support::*};
+use crate::support::*;
 
 /// How often the server is killed.
 const KILLS: usize = 12;

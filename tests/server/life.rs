@@ -153,7 +153,7 @@ fn a_line_of_the_log_is_one_write_so_that_the_lines_of_others_stay_whole() {
 #[test]
 fn the_log_never_holds_what_people_say() {
     let server = Setup::new().flags(&["--log-level", "trace"]).start();
-    let mut ann = server.join_at("/ws?as=ann&token=hunter2");
+    let mut ann = server.join_at("/ws?as=ann&key=hunter2hunter2");
     ann.say("the password is swordfish");
     ann.hears_one();
     let mut bob = server.join();

@@ -13,6 +13,8 @@ use super::text::cut;
 pub struct Heard {
     pub id: u64,
     pub ts: u64,
+    /// The verified sender.
+    pub from: Option<String>,
     pub data: String,
 }
 
@@ -31,7 +33,8 @@ impl Heard {
         let tail = keys(&tail[1..]);
         let id = tail["id"].as_u64().expect("an id is a number");
         let ts = tail["ts"].as_u64().expect("a ts is a number");
-        Some(Heard { id, ts, data: data.into() })
+        let from = tail.get("from").map(|from| from.as_str().expect("from is a string").into());
+        Some(Heard { id, ts, from, data: data.into() })
     }
 }
 

@@ -27,6 +27,8 @@ mod frames;
 
 mod http;
 
+mod stream;
+
 mod meddling;
 
 mod system;
@@ -40,5 +42,5 @@ mod text;
 #[allow(unused_imports, reason = "each test binary uses a part of it")]
 pub use self::{
     client::*, dir::*, envelopes::*, frames::*, http::*, meddling::*, patience::*, raw::*,
-    server::*, settings::*, setup::*, system::*, text::*, threads::*,
+    server::*, settings::*, setup::*, stream::*, system::*, text::*, threads::*,
 };

@@ -1,10 +1,17 @@
 //! A request gets the same judgement however it is cut on its way, and an answer in proper HTTP.
 
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, LazyLock},
+};
+
+use clap::Parser;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 use tungstenite::handshake::derive_accept_key;
 use txtcord::{
-    access::Caller,
+    access::Access,
     client::JoinRequest,
+    config::Config,
     http::{HttpRefusal, head::parse},
     route::Resource,
     upgrade::upgrade,
@@ -14,8 +21,9 @@ use txtcord::{
 const NAME_BYTES: usize = 256;
 
 /// Statuses that a head may be answered with, by wire.md; 404 and 503 are not the head's.
-const REFUSALS: [StatusCode; 5] = [
+const REFUSALS: [StatusCode; 6] = [
     StatusCode::BAD_REQUEST,
+    StatusCode::UNAUTHORIZED,
     StatusCode::FORBIDDEN,
     StatusCode::METHOD_NOT_ALLOWED,
     StatusCode::UPGRADE_REQUIRED,
@@ -47,16 +55,26 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
+/// Who may ask: pages of this machine, or pages of all origins.
+static ACCESS: LazyLock<[Arc<Access>; 2]> = LazyLock::new(|| {
+    [&["txtcord"][..], &["txtcord", "--allow-origin", "*"]].map(|flags| {
+        Arc::new(Access::new(&Config::parse_from(flags)).expect("there is no access file"))
+    })
+});
+
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 /// A whole request is upgraded or refused.
 fn asks(request: &Request<()>) {
     let web_socket = Resource::at("/ws");
-    let asked = |allowed: &[String]| {
-        let caller = Caller::of(request.headers(), &web_socket, allowed);
+    let [by_default, of_all_origins] = &*ACCESS;
+    let asked = |access: &Arc<Access>| {
+        let caller = access.caller(request, &web_socket, PEER);
         caller.and_then(|_| web_socket.check(request.method(), "/ws"))?;
         upgrade(request)
     };
-    let everybody = asked(&["*".to_owned()]);
-    match asked(&[]) {
+    let everybody = asked(of_all_origins);
+    match asked(by_default) {
         Err(refused) => answers(&refused),
         Ok((response, join)) => {
             upgrades(request, &response);

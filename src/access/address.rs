@@ -1,0 +1,142 @@
+//! The addresses that clients come from: which proxies are believed, and how many connections each
+//! address has.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use crate::config::Config;
+
+/// How many connections above `--max-clients-per-address` are served, to be told that there are too
+/// many. Any more are dropped without a word.
+const EXTRA_CONNECTIONS: usize = 16;
+
+/// The bits of an IPv6 address that one customer of a provider has to himself.
+const CUSTOMER_BITS: u32 = 64;
+
+type Counts = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// The addresses of all connections, where they are counted.
+#[derive(Debug)]
+pub struct Addresses {
+    trusted_proxies: Vec<IpNet>,
+    max_clients: Option<usize>,
+    /// How many connections each address has. There are no more entries than connections.
+    counts: Counts,
+}
+
+/// A connection's place among those of its address.
+#[derive(Debug)]
+pub enum Place {
+    /// It is served.
+    Taken(Option<Counted>),
+    /// It is told that its address has too many.
+    Extra(Counted),
+    /// It is dropped: its address has far too many.
+    None,
+}
+
+/// One connection of an address, until this is dropped.
+#[derive(Debug)]
+pub struct Counted {
+    counts: Counts,
+    address: IpAddr,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get_mut(&self.address).expect("a connection is counted until it ends");
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&self.address);
+        }
+    }
+}
+
+impl Addresses {
+    pub fn new(config: &Config) -> Addresses {
+        Addresses {
+            trusted_proxies: config.trust_proxies.clone(),
+            max_clients: config.max_clients_per_address.map(|most| most.get()),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The address that a request came from: the peer's or, where that is a trusted proxy, the last
+    /// one in `X-Forwarded-For` that is not a trusted proxy, too.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
+        if !self.is_trusted(peer) {
+            return peer;
+        }
+        let fields: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+        let entries = fields
+            .iter()
+            .rev()
+            .flat_map(|field| field.to_str().unwrap_or_default().rsplit(',').map(str::trim));
+        let mut last = peer;
+        for entry in entries {
+            // Behind an entry that is no address, nothing is to be believed.
+            let Some(address) = address_in(entry) else { return last };
+            last = address;
+            if !self.is_trusted(address) {
+                break;
+            }
+        }
+        last
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// A place for a connection from an address. Connections of a trusted proxy are counted when a
+    /// request on them says whom they are for ([`Addresses::client`]).
+    pub fn place_for(&self, peer: IpAddr) -> Place {
+        let peer = peer.to_canonical();
+        let Some(most) = self.max_clients.filter(|_| !self.is_trusted(peer)) else {
+            return Place::Taken(None);
+        };
+        let address = shared(peer);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= most + EXTRA_CONNECTIONS {
+            return Place::None;
+        }
+        *count += 1;
+        let is_extra = *count > most;
+        drop(counts);
+        let counted = Counted { counts: self.counts.clone(), address };
+        if is_extra { Place::Extra(counted) } else { Place::Taken(Some(counted)) }
+    }
+}
+
+/// The part of an address that all limits are for.
+pub fn shared(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address) & (u128::MAX << (128 - CUSTOMER_BITS));
+            Ipv6Addr::from(bits).into()
+        }
+    }
+}
+
+/// The address of an entry in `X-Forwarded-For`, which some proxies write with a port.
+fn address_in(entry: &str) -> Option<IpAddr> {
+    let address = entry.parse().ok().or_else(|| {
+        let without_port = entry.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+        let bare = || entry.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+        without_port.or_else(bare)
+    })?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+#[cfg(test)]
+mod tests;
