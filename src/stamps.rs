@@ -8,10 +8,8 @@
 //! themselves.
 
 use std::{
-    fmt,
     io::Write as _,
     str,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,7 +18,7 @@ mod recent;
 mod reader;
 
 pub use index::Index;
-pub use reader::{Since, StampReader, Stamps, Stored};
+pub use reader::{Since, StampPart, StampReader, Stamps};
 pub use recent::Recent;
 
 /// The longest sender, in bytes: a name of 64 bytes, `~` and what proves it, and room to spare.
@@ -38,29 +36,8 @@ const UNKNOWN: &[u8] = b"-";
 /// The line of which nothing is known, with its `\n`.
 pub(crate) const NOTHING: &[u8] = b"- -\n";
 
-/// A verified sender, fit for a line of the stamps file.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SenderName(Arc<str>);
-
-impl SenderName {
-    /// Takes a name of 1 to 128 bytes without control characters. `-` is no name: it stands for
-    /// nobody.
-    pub fn new(name: &str) -> Option<SenderName> {
-        is_sender(name).then(|| SenderName(name.into()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SenderName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
-}
-
+/// Whether a sender fits in a line of the stamps file: it has 1 to 128 bytes and no control
+/// character, and is not `-`, which stands for nobody.
 fn is_sender(name: &str) -> bool {
     (1..=SENDER_BYTES).contains(&name.len())
         && name.as_bytes() != UNKNOWN
@@ -77,11 +54,6 @@ pub struct Stamp<'a> {
 }
 
 impl<'a> Stamp<'a> {
-    /// The stamp of a line that was accepted at `ts`.
-    pub fn new(ts: u64, from: Option<&'a SenderName>) -> Stamp<'a> {
-        Stamp { ts: Some(ts), from: from.map(SenderName::as_str) }
-    }
-
     /// What a line of the stamps file says, given without its `\n`. A line that is no stamp says
     /// nothing.
     pub fn parse(line: &'a [u8]) -> Stamp<'a> {
@@ -131,11 +103,12 @@ pub struct NewStamps {
 }
 
 impl NewStamps {
-    /// Appends the same stamp for so many lines: accepted at `ts`, in Unix milliseconds.
+    /// Appends the same stamp for so many lines: accepted at `ts`, in Unix milliseconds. A sender
+    /// that does not fit in a line is left out.
     ///
     /// # Panics
     /// When the year has more than four digits.
-    pub fn push(&mut self, lines: u64, ts: u64, from: Option<&SenderName>) {
+    pub fn push(&mut self, lines: u64, ts: u64, from: Option<&str>) {
         if lines == 0 {
             return;
         }
@@ -143,7 +116,8 @@ impl NewStamps {
         let time = UNIX_EPOCH + Duration::from_millis(ts);
         write!(self.bytes, "{} ", humantime::format_rfc3339_millis(time))
             .expect("the year has four digits, and memory takes everything");
-        self.bytes.extend_from_slice(from.map_or(UNKNOWN, |name| name.as_str().as_bytes()));
+        let from = from.filter(|name| is_sender(name));
+        self.bytes.extend_from_slice(from.map_or(UNKNOWN, str::as_bytes));
         self.bytes.push(b'\n');
         let one = start..self.bytes.len();
         (1..lines).for_each(|_| self.bytes.extend_from_within(one.clone()));

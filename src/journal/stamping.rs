@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::Fsync,
     history::History,
-    stamps::{NewStamps, Since, Stamps, Stored},
+    stamps::{NewStamps, Since, StampPart, Stamps},
 };
 
 impl Journal {
@@ -62,13 +62,13 @@ impl Journal {
     /// The stamps from the line `first_id` on; `None` without a stamps file.
     pub fn stamps_from(&self, first_id: u64) -> Option<Stamps> {
         let stamps = self.stamps.as_ref()?;
-        Some(Stamps::Stored(Stored::new(stamps.file(), stamps.index(), first_id)))
+        Some(Stamps::InFile(StampPart::new(stamps.file(), stamps.index(), first_id)))
     }
 
     /// The first line at or after a time in Unix milliseconds; `None` without a stamps file.
     pub fn since(&self, ts: u64) -> Option<Since> {
         let stamps = self.stamps.as_ref()?;
-        Some(Since::stored(stamps.file(), stamps.index(), ts, stamps.text_lines() + 1))
+        Some(Since::in_file(stamps.file(), stamps.index(), ts, stamps.text_lines() + 1))
     }
 
     /// Writes the stamps of the lines after those that have one.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     lines::read_at,
-    stamps::{Index, NOTHING, Stamp, Stamps, Stored},
+    stamps::{Index, NOTHING, Stamp, StampPart, Stamps},
 };
 
 /// How many bytes are copied or written at a time: enough that the calls cost little.
@@ -92,7 +92,7 @@ fn checkpoints(lines: u64) -> impl Iterator<Item = u64> {
 
 /// The hash of a line; 0 when it has no time, and so could be any other line.
 fn check_of(file: &Arc<File>, index: &Index, id: u64) -> io::Result<u32> {
-    let mut stamps = Stamps::Stored(Stored::new(file, index, id)).read();
+    let mut stamps = Stamps::InFile(StampPart::new(file, index, id)).read();
     let Stamp { ts: Some(ts), from } = stamps.of(id) else { return Ok(0) };
     let bytes = ts.to_le_bytes();
     let hash = hash(bytes.iter().chain(from.unwrap_or_default().as_bytes()));
@@ -141,7 +141,7 @@ impl Note {
         index.read_on(file, len, self.lines)?;
         for (id, check) in checkpoints(self.lines).zip(&self.checks) {
             if id <= index.lines() && *check != 0 && check_of(file, &index, id)? == *check {
-                let mut stamps = Stamps::Stored(Stored::new(file, &index, id + 1)).read();
+                let mut stamps = Stamps::InFile(StampPart::new(file, &index, id + 1)).read();
                 // Lines that say nothing say nothing wrong.
                 let says_nothing = |id: &u64| stamps.of(*id) == Stamp::default();
                 let more = (id + 1..=index.lines()).take_while(says_nothing).count() as u64;

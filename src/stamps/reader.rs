@@ -19,7 +19,7 @@ const READ: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub enum Stamps {
     /// They stand in the stamps file.
-    Stored(Stored),
+    InFile(StampPart),
     /// They are remembered: there is no stamps file.
     Remembered(Recent),
 }
@@ -33,7 +33,7 @@ impl Default for Stamps {
 
 /// A part of the stamps file.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct StampPart {
     file: Arc<File>,
     /// A line at or before the first one; `None` when there is no line.
     near: Option<Mark>,
@@ -41,10 +41,10 @@ pub struct Stored {
     end: u64,
 }
 
-impl Stored {
+impl StampPart {
     /// The part from the line `first_id` on.
-    pub(crate) fn new(file: &Arc<File>, index: &Index, first_id: u64) -> Stored {
-        Stored { file: file.clone(), near: index.near(first_id), end: index.end() }
+    pub(crate) fn new(file: &Arc<File>, index: &Index, first_id: u64) -> StampPart {
+        StampPart { file: file.clone(), near: index.near(first_id), end: index.end() }
     }
 
     /// The lines from the known one on.
@@ -92,7 +92,7 @@ impl StampReader {
     pub fn of(&mut self, id: u64) -> Stamp<'_> {
         let stored = match &self.stamps {
             Stamps::Remembered(recent) => return recent.of(id),
-            Stamps::Stored(stored) => stored,
+            Stamps::InFile(stored) => stored,
         };
         let lines = self.lines.get_or_insert_with(|| stored.lines());
         let Some((next_id, reader)) = lines.as_mut().filter(|_| !self.has_failed) else {
@@ -122,9 +122,9 @@ pub enum Since {
     /// This line.
     Known(u64),
     /// It is looked for in the stamps file.
-    Stored {
+    InFile {
         /// The stamps from a line on before which all lines are too early.
-        stamps: Stored,
+        stamps: StampPart,
         /// The time, in Unix milliseconds.
         ts: u64,
         /// The id after the last line, which is the answer when all lines are too early.
@@ -133,12 +133,12 @@ pub enum Since {
 }
 
 impl Since {
-    pub(crate) fn stored(file: &Arc<File>, index: &Index, ts: u64, next_id: u64) -> Since {
+    pub(crate) fn in_file(file: &Arc<File>, index: &Index, ts: u64, next_id: u64) -> Since {
         if ts == 0 {
             return Since::Known(1);
         }
-        let stamps = Stored { file: file.clone(), near: index.near_time(ts), end: index.end() };
-        Since::Stored { stamps, ts, next_id }
+        let stamps = StampPart { file: file.clone(), near: index.near_time(ts), end: index.end() };
+        Since::InFile { stamps, ts, next_id }
     }
 
     /// The id of the line: that of the next line which is still to come, when all are too early.
@@ -148,7 +148,7 @@ impl Since {
     pub fn first_id(&self) -> io::Result<u64> {
         let (stamps, since, next_id) = match self {
             Since::Known(id) => return Ok(*id),
-            Since::Stored { stamps, ts, next_id } => (stamps, *ts, *next_id),
+            Since::InFile { stamps, ts, next_id } => (stamps, *ts, *next_id),
         };
         let Some((mut id, mut lines)) = stamps.lines() else { return Ok(next_id) };
         while let Some(line) = lines.next()? {

@@ -1,8 +1,8 @@
 //! The stamps of the latest messages, where there is no stamps file.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{SenderName, Since, Stamp};
+use super::{Since, Stamp};
 
 /// The stamps of the latest messages, in memory. They are known for this run of the server only.
 /// Messages of the same millisecond and sender share an entry.
@@ -16,7 +16,7 @@ pub struct Recent {
 struct Run {
     first_id: u64,
     ts: u64,
-    from: Option<SenderName>,
+    from: Option<Arc<str>>,
 }
 
 /// How many different stamps are remembered. They take 2 MiB of memory. A server that is never idle
@@ -25,21 +25,21 @@ const RUNS: usize = 1 << 16;
 
 impl Recent {
     /// Remembers that messages from `first_id` on were accepted at `ts`, in Unix milliseconds.
-    pub fn push(&mut self, first_id: u64, ts: u64, from: Option<&SenderName>) {
-        if self.runs.back().is_some_and(|run| run.ts == ts && run.from.as_ref() == from) {
+    pub fn push(&mut self, first_id: u64, ts: u64, from: Option<&str>) {
+        if self.runs.back().is_some_and(|run| run.ts == ts && run.from.as_deref() == from) {
             return;
         }
         if self.runs.len() == RUNS {
             self.runs.pop_front();
         }
-        self.runs.push_back(Run { first_id, ts, from: from.cloned() });
+        self.runs.push_back(Run { first_id, ts, from: from.map(Arc::from) });
     }
 
     /// The stamp of a message, as far as it is remembered.
     pub fn of(&self, id: u64) -> Stamp<'_> {
         let later = self.runs.partition_point(|run| run.first_id <= id);
         let run = later.checked_sub(1).map(|at| &self.runs[at]);
-        run.map_or(Stamp::default(), |run| Stamp::new(run.ts, run.from.as_ref()))
+        run.map_or(Stamp::default(), |run| Stamp { ts: Some(run.ts), from: run.from.as_deref() })
     }
 
     /// The stamps of the messages `first_id..=last_id`.
@@ -63,22 +63,18 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> SenderName {
-        SenderName::new(text).expect("a name")
-    }
-
     #[test]
     fn a_stamp_holds_from_its_first_message_until_the_next_stamp() {
         let mut recent = Recent::default();
-        let ann = name("ann");
+        let ann = Some("ann");
         assert_eq!(recent.of(1), Stamp::default());
         recent.push(5, 100, None);
         recent.push(6, 100, None);
-        recent.push(7, 100, Some(&ann));
-        recent.push(9, 200, Some(&ann));
+        recent.push(7, 100, ann);
+        recent.push(9, 200, ann);
         let all: Vec<_> = (4..=10).map(|id| recent.of(id)).collect();
         let [a, b, c] =
-            [Stamp::new(100, None), Stamp::new(100, Some(&ann)), Stamp::new(200, Some(&ann))];
+            [(100, None), (100, ann), (200, ann)].map(|(ts, from)| Stamp { ts: Some(ts), from });
         assert_eq!(all, [Stamp::default(), a, a, b, b, c, c]);
         assert_eq!(recent.runs.len(), 3);
     }

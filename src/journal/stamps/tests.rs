@@ -11,7 +11,7 @@ use crate::{
     config::Fsync,
     history::{History, Window},
     journal::{AppendError, Journal, SYNC_EVERY},
-    stamps::{NewStamps, SenderName},
+    stamps::NewStamps,
     testing::{Dir, FaultySystem, tries},
 };
 
@@ -71,7 +71,7 @@ impl Pair {
         let start =
             self.journal.append(text.as_bytes(), self.history.end()).expect("room for text");
         let mut new = NewStamps::default();
-        new.push(count, self.now, from.and_then(SenderName::new).as_ref());
+        new.push(count, self.now, from);
         match self.journal.stamp(&new) {
             Ok(()) => {}
             Err(AppendError::DiskFull) => {
