@@ -189,6 +189,12 @@ impl Channel {
         self.hub.look(window, follow).map_err(|HubGone| self.gone().into())
     }
 
+    /// The id where the messages since a time in Unix milliseconds begin.
+    fn since(&self, ts: u64) -> Result<u64, Stop> {
+        let since = self.hub.since(ts).map_err(|HubGone| self.gone())?;
+        Ok(since.first_id()?)
+    }
+
     /// What is said when its hub is gone.
     fn gone(&self) -> HttpRefusal {
         match self.name.is_default() {

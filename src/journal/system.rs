@@ -5,6 +5,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Seek, Write},
+    os::unix::fs::FileExt,
     time::Instant,
 };
 
@@ -13,6 +14,12 @@ pub(crate) trait System: fmt::Debug + Send {
     /// Writes to a file in append mode with one call; returns how many bytes the call says it took.
     fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize> {
         (&*file).write(bytes)
+    }
+
+    /// Writes stamps at an offset of the stamps file with one call; returns how many bytes the call
+    /// says it took.
+    fn write_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
     }
 
     /// The position of the file's descriptor: the offset after the last byte written through it.

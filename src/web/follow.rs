@@ -37,7 +37,7 @@ impl Exchange<'_> {
                     let window = Window { after: Some(after), ..Window::default() };
                     let Ok(view) = channel.hub.look(window, None) else { return Ok(()) };
                     after = view.stretch.last_id;
-                    self.write_stretch(body, &rest, view.stretch, &view.times)?;
+                    self.write_stretch(body, &rest, view.stretch, view.stamps)?;
                 }
                 Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::PeerGone),
                 Err(RecvTimeoutError::Timeout) => body.show_life(self)?,
