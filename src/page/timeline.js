@@ -1,0 +1,343 @@
+// The list of messages: a window of rows over the log of the conversation that is shown.
+// log[start..end) is in the document, one row each, at most ROWS. `isStuck`: the last message is in
+// sight and stays there.
+
+import { shown } from './conversation.js';
+import { $, button, counted, hasMouse, make } from './dom.js';
+import { dayName, drawMessage, midnight } from './draw.js';
+import { drawPending } from './pending.js';
+import { givesHistory, messagesBefore } from './server.js';
+
+const ROWS = 240;          // rows in the document at most: some screens, and cheap to lay out
+const STEP = 60;           // rows added at a time when scrolling
+const NEAR = 800;          // px from an edge of the rows at which the next STEP is added
+const OLDER_LIMIT = 100;   // messages asked for when scrolling up
+const TIMES_LIMIT = 200;   // messages whose times are asked for: as many as a page begins with
+const KEPT = 20000;        // messages kept in memory when the server can give them again
+
+// Set by chat.js: what is unread may have changed; everything has to be asked for anew.
+export const on = { change() {}, needAll() {} };
+
+const scroller = $('scroll'), list = $('log');
+let start = 0, end = 0, isStuck = true;
+let frame = 0, isLoading = false, olderFailed = false, drawnDay = 0;
+
+// ---- Rows ----------------------------------------------------------------------------------
+
+// The day of the last message before index i whose time is known, looking back a little.
+function dayBefore(i) {
+  for (let j = i - 1; j >= 0 && j > i - ROWS; j--) {
+    if (shown.log[j].ts !== undefined) return midnight(shown.log[j].ts);
+  }
+}
+
+// Whether the first new message is the one at index i.
+function isMarked(i) {
+  const { log, newAfter } = shown;
+  if (newAfter === null || log[i].id <= newAfter) return false;
+  return i > 0 ? log[i - 1].id <= newAfter : log[i].id === newAfter + 1;
+}
+
+function drawRow(i) {
+  const item = shown.log[i], row = make('div', 'row');
+  const day = item.ts === undefined ? undefined : midnight(item.ts);
+  const isNewDay = day !== undefined && day !== dayBefore(i), isNew = isMarked(i);
+  if (isNewDay) row.append(make('div', 'rule', dayName(day)));
+  if (isNew) row.append(make('div', 'rule new', 'New messages'));
+  row.append(drawMessage(item, shown.log[i - 1], isNewDay || isNew, resize));
+  return item.row = row;
+}
+
+function rowsOf(from, to) {
+  const rows = document.createDocumentFragment();
+  for (let i = from; i < to; i++) rows.append(drawRow(i));
+  return rows;
+}
+
+function undraw(from, to) {
+  for (let i = from; i < to; i++) {
+    shown.log[i].row?.remove();
+    shown.log[i].row = null;
+  }
+}
+
+function redraw(i) {
+  if (i >= start && i < end) shown.log[i].row.replaceWith(drawRow(i));
+}
+
+// Readers of screens hear what is said now, not what is drawn because someone scrolls.
+let quietTimer = 0;
+function quietly(work) {
+  list.setAttribute('aria-live', 'off');
+  clearTimeout(quietTimer);
+  quietTimer = setTimeout(() => list.setAttribute('aria-live', 'polite'), 300);
+  work();
+}
+
+// The first message in sight, and how far below the edge it begins.
+function topInSight() {
+  const top = scroller.getBoundingClientRect().top;
+  for (let i = start; i < end; i++) {
+    const rect = shown.log[i].row.getBoundingClientRect();
+    if (rect.bottom > top) return { item: shown.log[i], offset: rect.top - top };
+  }
+}
+
+function putAt({ item, offset }) {
+  if (!item.row) return;
+  const moved = item.row.getBoundingClientRect().top - scroller.getBoundingClientRect().top - offset;
+  if (moved) scroller.scrollTop += moved;
+}
+
+// Does the work without moving what is in sight. (Not every browser anchors scrolling itself.)
+function keepPlace(work) {
+  const place = topInSight();
+  work();
+  if (place) putAt(place);
+}
+
+function resize(work, then) {
+  keepPlace(work);
+  then();
+  onScroll();
+}
+
+function toBottom() {
+  isStuck = true;
+  scroller.scrollTop = scroller.scrollHeight;
+}
+
+// Draws the rows around index i and nothing else.
+function drawAround(i) {
+  quietly(() => {
+    for (const item of shown.log.slice(start, end)) item.row = null;
+    list.textContent = '';
+    end = Math.min(shown.log.length, i + ROWS / 4);
+    start = Math.max(0, end - ROWS / 2);
+    drawnDay = midnight(Date.now());
+    list.append(rowsOf(start, end));
+  });
+}
+
+function drawAll() {
+  drawAround(shown.log.length);
+  toBottom();
+  drawEdges();
+}
+
+function redrawWindow() {
+  drawnDay = midnight(Date.now());
+  quietly(() => keepPlace(() => { for (let i = start; i < end; i++) redraw(i); }));
+  if (isStuck) toBottom();
+}
+
+function addAbove() {
+  const from = Math.max(0, start - STEP);
+  quietly(() => keepPlace(() => {
+    list.prepend(rowsOf(from, start));
+    start = from;
+    const keep = Math.min(end, start + ROWS);
+    undraw(keep, end);
+    end = keep;
+  }));
+  drawEdges();
+}
+
+function addBelow() {
+  const to = Math.min(shown.log.length, end + STEP);
+  quietly(() => keepPlace(() => {
+    list.append(rowsOf(end, to));
+    end = to;
+    const from = Math.max(start, end - ROWS);
+    undraw(start, from);
+    start = from;
+  }));
+  drawEdges();
+}
+
+// What came since the last frame, drawn at once: a flood costs one layout a frame, not one each.
+function drawLive() {
+  frame = 0;
+  const { log } = shown, fresh = log.length - end;
+  if (drawnDay !== midnight(Date.now())) redrawWindow();
+  if (isStuck && fresh > ROWS / 2) {
+    drawAll();
+  } else if (fresh > 0 && (isStuck || end - start + fresh <= ROWS)) {
+    const add = () => list.append(rowsOf(end, log.length));
+    if (fresh > 20) quietly(add);
+    else add();
+    end = log.length;
+    if (isStuck) {
+      const from = Math.max(start, end - ROWS);
+      undraw(start, from);
+      start = from;
+      forgetOld();
+    }
+  }
+  drawPending(resize);
+  if (isStuck) toBottom();
+  drawEdges();
+}
+
+export const drawSoon = () => { frame ||= requestAnimationFrame(drawLive); };
+
+// Old messages can be loaded again, if the server has a way; then memory need not grow for ever.
+function forgetOld() {
+  if (!shown.canLoadOlder() || shown.log.length < 2 * KEPT) return;
+  const gone = Math.min(start, shown.log.length - KEPT);
+  shown.log = shown.log.slice(gone);
+  start -= gone, end -= gone;
+}
+
+// ---- What is not a message: the edges of the list, the count, the button -------------------
+
+export function drawEdges() {
+  const { log, hasHistory, isNumbered, lastId, unread, outbox: { entries } } = shown;
+  const total = isNumbered ? lastId : log.length, hidden = log.length - end;
+  $('count').textContent = hasHistory && total ? counted(total, 'message') : '';
+  $('empty').hidden = !hasHistory || log.length > 0 || entries.length > 0;
+  $('top').hidden = !$('empty').hidden;
+  $('pending').hidden = !entries.length || hidden > 0;
+  const top = $('top'), hasMore = start > 0 || (isNumbered && log.length && log[0].id > 1);
+  const wanted = olderFailed ? 'retry' : isLoading ? 'Loading older messages…'
+    : hasMore || !log.length ? '' : 'This is where it all begins.';
+  if (top.dataset.shows !== wanted) {
+    top.dataset.shows = wanted;
+    top.textContent = wanted === 'retry' ? 'Older messages could not be loaded. ' : wanted;
+    if (wanted === 'retry') top.append(button('more', 'Try again', () => { olderFailed = false; loadOlder(); }));
+  }
+  const far = hidden > 0 || scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight > 300;
+  const jump = $('jump');
+  const isIdle = isStuck || !(far || unread);
+  if (isIdle && document.activeElement === jump) scroller.focus({ preventScroll: true });
+  jump.hidden = isIdle;
+  jump.classList.toggle('unread', unread > 0);
+  jump.textContent = unread ? `↓  ${counted(unread, 'new message')}` : '↓  Latest messages';
+  on.change();
+}
+
+// Whether somebody sees the last message, and with it all before.
+export const isAtEnd = () => isStuck && !document.hidden;
+
+function onScroll() {
+  const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+  isStuck = below < 48 && end === shown.log.length;
+  if (isAtEnd()) shown.unread = 0;
+  if (scroller.scrollTop < NEAR) {
+    if (start > 0) addAbove();
+    else loadOlder();
+  }
+  if (below < NEAR && end < shown.log.length) addBelow();
+  drawEdges();
+}
+
+export function jumpToLatest() {
+  shown.unread = 0;
+  if (end < shown.log.length) drawAll();
+  toBottom();
+  drawEdges();
+}
+
+let scrollFrame = 0;
+scroller.addEventListener('scroll', () => {
+  scrollFrame ||= requestAnimationFrame(() => { scrollFrame = 0; onScroll(); });
+}, { passive: true });
+scroller.addEventListener('keydown', event => {
+  if (event.key === 'End' && !event.altKey && !event.ctrlKey && !event.metaKey) { event.preventDefault(); jumpToLatest(); }
+});
+new ResizeObserver(() => { if (isStuck) toBottom(); }).observe(scroller);
+$('jump').onclick = () => { jumpToLatest(); (hasMouse() ? $('text') : scroller).focus({ preventScroll: true }); };
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) return;
+  if (isStuck) shown.unread = 0;
+  drawEdges();
+});
+
+// Puts the rule "New messages" behind an id, or away.
+export function mark(newAfter) {
+  const before = shown.newAfter;
+  shown.newAfter = newAfter;
+  if (before === null) return;
+  const old = shown.log.findIndex(item => item.id > before);
+  if (old >= 0) redraw(old);
+}
+
+// ---- What the server says ------------------------------------------------------------------
+
+export function takeHistory({ items, isRest, isFirst }) {
+  if (isRest) {
+    if (items.length && !isAtEnd()) {
+      if (shown.unread === 0) mark(items[0].id - 1);
+      shown.unread += items.length;
+    }
+    drawLive();
+  } else {
+    start = end = 0;
+    olderFailed = false;
+    drawAll();
+  }
+  drawPending(resize);
+  if (isStuck) toBottom();
+  onScroll();
+  if (items.length) setTimeout(loadTimes, isFirst ? 0 : Math.random() * 2000);
+}
+
+export function takeLive({ item, isMine }) {
+  if (!isAtEnd() && !isMine) {
+    if (shown.unread++ === 0) mark(item.id - 1);
+    if (document.hidden) drawEdges();
+  }
+  drawSoon();
+}
+
+// ---- Older messages and times, by HTTP -----------------------------------------------------
+
+async function loadOlder() {
+  const room = shown, { log } = room;
+  if (isLoading || olderFailed || !room.canLoadOlder() || !log.length || log[0].id <= 1) return;
+  isLoading = true;
+  drawEdges();
+  const first = log[0];
+  try {
+    const items = await messagesBefore(room.name, first.id, OLDER_LIMIT);
+    if (shown.log[0] !== first) return; // rebuilt, shortened or left meanwhile
+    if (!items.length) first.id = 1; // nothing but lines that hold no message
+    shown.log = items.concat(shown.log);
+    start += items.length, end += items.length;
+    // It may belong to the person above it now.
+    quietly(() => keepPlace(() => redraw(items.length)));
+  } catch (error) {
+    console.warn(error);
+    if (room === shown) failed();
+  } finally {
+    isLoading = false;
+    onScroll();
+  }
+}
+
+// The history frame holds no times; the server may know them.
+async function loadTimes() {
+  const room = shown;
+  if (!room.canLoadOlder() || !room.log.some(item => item.ts === undefined)) return;
+  try {
+    const times = new Map((await messagesBefore(room.name, room.lastId + 1, TIMES_LIMIT)).map(item => [item.id, item.ts]));
+    let isChanged = false;
+    for (const item of room.log.slice(-TIMES_LIMIT * 2)) {
+      if (item.ts === undefined && times.get(item.id) !== undefined) item.ts = times.get(item.id), isChanged = true;
+    }
+    if (isChanged && room === shown) redrawWindow();
+  } catch (error) {
+    console.warn(error);
+    if (room === shown && !givesHistory()) failed();
+  }
+}
+
+function failed() {
+  if (givesHistory()) {
+    olderFailed = true;
+  } else if (shown.log.length && shown.log[0].id > 1) {
+    // Only the socket can give old messages: all of them, then.
+    shown.needsAll = true;
+    on.needAll();
+  }
+}
