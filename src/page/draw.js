@@ -7,6 +7,7 @@ import { viewOf } from './message.js';
 
 const CLIP_CHARS = 800, CLIP_LINES = 18;  // what a long message shows before "Show all"
 const MAX_LINKS = 200;     // links made in one message; the rest stays text
+const PIECE = 16384;       // characters in one text node
 const GROUP_MS = 5 * 60e3; // a pause after which a name is shown again
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
@@ -73,7 +74,7 @@ function drawBody(message, item, view, resize) {
     addText(body, shown);
   } else {
     body.dir = 'ltr';
-    body.textContent = shown;
+    addPieces(body, shown, 0);
   }
   message.append(body);
   if (!item.isOpen && shown === whole) return;
@@ -127,8 +128,16 @@ function addText(parent, text) {
     parent.append(text.slice(done, match.index), link);
     done = match.index + shown.length;
   }
-  // One text node of a million characters is slow to break into lines; pieces are not.
-  for (; done < text.length; done += 16384) parent.append(text.slice(done, done + 16384));
+  addPieces(parent, text, done);
+}
+
+// One text node of a million characters is slow to break into lines; pieces are not.
+function addPieces(parent, text, from) {
+  for (let at = from, end; at < text.length; at = end) {
+    end = at + PIECE;
+    if (/[\ud800-\udbff]/.test(text[end - 1])) end++; // both halves of a letter go together
+    parent.append(text.slice(at, end));
+  }
 }
 
 function hueOf(name) {
