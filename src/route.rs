@@ -71,9 +71,11 @@ macro_rules! page_file {
 }
 
 /// The files of the chat page: all there is under `/app/`, and what `/` is.
-pub static PAGE: [PageFile; 15] = [
+pub static PAGE: [PageFile; 19] = [
     page_file!("/", HTML, "index.html"),
     page_file!("/app/style.css", CSS, "style.css"),
+    page_file!("/app/absent.js", SCRIPT, "absent.js"),
+    page_file!("/app/channels.js", SCRIPT, "channels.js"),
     page_file!("/app/chat.js", SCRIPT, "chat.js"),
     page_file!("/app/composer.js", SCRIPT, "composer.js"),
     page_file!("/app/connection.js", SCRIPT, "connection.js"),
@@ -85,8 +87,10 @@ pub static PAGE: [PageFile; 15] = [
     page_file!("/app/outbox.js", SCRIPT, "outbox.js"),
     page_file!("/app/pending.js", SCRIPT, "pending.js"),
     page_file!("/app/server.js", SCRIPT, "server.js"),
+    page_file!("/app/sidebar.js", SCRIPT, "sidebar.js"),
     page_file!("/app/status.js", SCRIPT, "status.js"),
     page_file!("/app/timeline.js", SCRIPT, "timeline.js"),
+    page_file!("/app/title.js", SCRIPT, "title.js"),
 ];
 
 /// Which channels a path of several names.

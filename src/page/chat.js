@@ -1,23 +1,157 @@
 // The chat page: what happens in one part of it, and what the others do then. It alone knows all parts;
-// each of them says with its `on` what it cannot do itself.
+// each of them says with its `on` what it cannot do itself. It also decides which conversation is shown:
+// the one that the address names.
 
+import { hideAbsent, showAbsent } from './absent.js';
+import * as channels from './channels.js';
 import * as composer from './composer.js';
 import * as connection from './connection.js';
 import { Conversation, show, shown } from './conversation.js';
-import { hasMouse } from './dom.js';
+import { $, hasMouse } from './dom.js';
+import { isLeftAt } from './outbox.js';
 import * as pending from './pending.js';
-import { DEFAULT } from './server.js';
+import { DEFAULT, socketUrl } from './server.js';
+import * as sidebar from './sidebar.js';
 import * as status from './status.js';
 import * as timeline from './timeline.js';
+import { drawTitle } from './title.js';
 
-connection.on.history = timeline.takeHistory;
+const KEPT = 8;         // conversations that are kept as they were left
+const SOON_MS = 50;     // how long what the server says of other channels may wait until it is drawn
+
+// name → Conversation, the one that was shown last at the end.
+const conversations = new Map();
+let isAbsent = false, absentName = '', isOpening = false, drawTimer = 0, listed = null;
+
+// ---- Which conversation is shown --------------------------------------------------------------
+
+// The channel that the address names, which may be anything that somebody has made up.
+function nameInAddress() {
+  const text = location.hash.slice(1);
+  try { return decodeURIComponent(text) || DEFAULT; } catch { return text; }
+}
+
+function go() {
+  const name = nameInAddress(), isThere = channels.has(name) || !channels.areOffered();
+  if (isAbsent && name === absentName && !(channels.isName(name) && isThere)) return;
+  if (!channels.isName(name)) leaveFor('malformed', name);
+  else if (channels.isComplete() && !isThere) leaveFor('unknown', name);
+  else if (isAbsent || shown?.name !== name) open(name);
+}
+
+function leave() {
+  if (!shown || isAbsent) return;
+  composer.saveDraft();
+  timeline.leave();
+  connection.close();
+  channels.keep();
+}
+
+function open(name) {
+  leave();
+  const conversation = conversations.get(name) ?? new Conversation(name);
+  conversations.delete(name);
+  conversations.set(name, conversation);
+  for (const [old, { outbox }] of conversations) {
+    // What was not delivered is held until it is.
+    if (conversations.size > KEPT && old !== name && !outbox.entries.length) conversations.delete(old);
+  }
+  isAbsent = false;
+  isOpening = true;
+  show(conversation);
+  hideAbsent();
+  status.hush();
+  $('Scroll').hidden = false;
+  $('Where').textContent = name;
+  $('Scroll').setAttribute('aria-label', `Messages in ${name}`);
+  composer.takeDraft();
+  composer.offer(channels.mayPost(name) ? 'write' : 'read');
+  timeline.enter();
+  connection.open();
+  draw();
+}
+
+// There is nothing to show; says why.
+function leaveFor(why, name) {
+  leave();
+  isAbsent = true;
+  absentName = name;
+  const hadFocus = $('Form').contains(document.activeElement) || $('Scroll').contains(document.activeElement);
+  show(new Conversation(DEFAULT));
+  timeline.enter();
+  composer.takeDraft();
+  status.showState('none', '');
+  status.hush();
+  composer.offer('none');
+  $('Scroll').hidden = true;
+  $('Where').textContent = '';
+  showAbsent(why, name);
+  if (hadFocus) $('Absent').focus({ preventScroll: true });
+  draw();
+}
+
+window.addEventListener('hashchange', go);
+
+// ---- What is drawn of all channels ------------------------------------------------------------
+
+const unreadOf = name => (!isAbsent && name === shown.name ? shown.unread : channels.unreadOf(name));
+
+function facts(name) {
+  const kept = conversations.get(name);
+  return { unread: unreadOf(name), isUnsent: !!kept?.outbox.entries.length && name !== shown.name };
+}
+
+function draw() {
+  clearTimeout(drawTimer);
+  drawTimer = 0;
+  if (!isAbsent && shown.hasHistory && timeline.isAtEnd()) channels.markRead(shown.name, shown.epoch, shown.lastId);
+  const current = isAbsent ? null : shown.name, names = channels.names();
+  sidebar.draw(names, current, facts);
+  const others = names.filter(name => name !== current).reduce((sum, name) => sum + channels.unreadOf(name), 0);
+  drawTitle(current, others + (isAbsent ? 0 : shown.unread));
+}
+
+channels.on.change = () => { drawTimer ||= setTimeout(takeList, SOON_MS); };
+
+function takeList() {
+  document.body.classList.toggle('alone', !channels.areOffered());
+  const names = channels.names();
+  for (const name of names === listed ? [] : names) {
+    if (!conversations.has(name) && isLeftAt(socketUrl(name).href)) conversations.set(name, new Conversation(name));
+  }
+  listed = names;
+  if (isAbsent) go();
+  else if (channels.isComplete() && channels.areOffered() && !channels.has(shown.name)) missing(shown);
+  else composer.offer(channels.mayPost(shown.name) ? 'write' : 'read');
+  draw();
+}
+
+function missing({ name, hasHistory }) {
+  conversations.delete(name);
+  leaveFor(hasHistory ? 'gone' : 'unknown', name);
+}
+
+// ---- What happens in one part, and what the others do then --------------------------------------
+
+connection.on.history = taken => {
+  const lastSeen = isOpening ? channels.lastRead(shown.name, shown.epoch) : null;
+  isOpening = false;
+  timeline.takeHistory(taken, lastSeen);
+};
 connection.on.live = timeline.takeLive;
 connection.on.outbox = timeline.drawSoon;
+connection.on.missing = conversation => { if (!isAbsent && conversation.name !== DEFAULT) missing(conversation); };
+// After a dead line the list may be as dead, and cannot know it.
+connection.on.back = channels.follow;
 
 timeline.on.needAll = connection.connect;
-timeline.on.change = () => {
-  const { unread } = shown;
-  document.title = unread ? `(${unread > 99 ? '99+' : unread}) txtcord` : 'txtcord';
+timeline.on.change = draw;
+
+sidebar.on.choose = () => {
+  sidebar.closeDrawer();
+  // The address has changed by now, and what is shown changes with it.
+  go();
+  sidebar.focusAfterChoosing();
 };
 
 composer.on.say = (name, text) => {
@@ -40,10 +174,10 @@ pending.on.drop = () => { timeline.drawSoon(); composer.focusOnText(); };
 status.on.retry = () => { connection.connect(); composer.focusOnText(); };
 status.on.dismiss = composer.focusOnText;
 
-window.addEventListener('beforeunload', event => { if (shown.outbox.entries.length) event.preventDefault(); });
+window.addEventListener('beforeunload', event => {
+  if ([...conversations.values()].some(({ outbox }) => outbox.entries.length)) event.preventDefault();
+});
 
-show(new Conversation(DEFAULT));
-composer.takeDraft();
+go();
+channels.follow();
 if (hasMouse()) composer.focusOnText();
-timeline.drawSoon();
-connection.connect();

@@ -5,7 +5,7 @@ import { $, recall, remember } from './dom.js';
 
 const DRAFT_MS = 250; // how long a draft may wait until it is kept
 
-const textBox = $('text'), nameBox = $('name');
+const textBox = $('Text'), nameBox = $('Name');
 
 // Set by chat.js: somebody says something.
 export const on = { say(_name, _text) {} };
@@ -13,16 +13,20 @@ export const on = { say(_name, _text) {} };
 let draftTimer = 0;
 const draftKey = () => 'draft ' + shown.url.href;
 
-function saveDraft() {
+export function saveDraft() {
   clearTimeout(draftTimer);
   draftTimer = 0;
   remember('localStorage', draftKey(), textBox.value);
 }
 
-function onInput() {
+function fit() {
   textBox.style.height = 'auto';
   textBox.style.height = textBox.scrollHeight + 'px';
-  $('send').setAttribute('aria-disabled', !/\S/.test(textBox.value));
+}
+
+function onInput() {
+  fit();
+  $('Send').setAttribute('aria-disabled', !/\S/.test(textBox.value));
   draftTimer ||= setTimeout(saveDraft, DRAFT_MS);
 }
 
@@ -30,6 +34,17 @@ function onInput() {
 export function takeDraft() {
   textBox.value = recall('localStorage', draftKey());
   onInput();
+  clearTimeout(draftTimer);
+  draftTimer = 0;
+  textBox.placeholder = `Message #${shown.name}`;
+  textBox.setAttribute('aria-label', `Message to ${shown.name}`);
+}
+
+// Offers the box, or nothing, or says that one may only read: 'write', 'none', 'read'.
+export function offer(what) {
+  $('Form').hidden = what !== 'write';
+  $('ReadOnly').hidden = what !== 'read';
+  fit();
 }
 
 export const focusOnText = () => textBox.focus({ preventScroll: true });
@@ -45,9 +60,9 @@ textBox.addEventListener('keydown', event => {
   // Enter that ends the composing of a character is not meant for us; 229 is Safari's word for it.
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
-  $('form').requestSubmit();
+  $('Form').requestSubmit();
 });
-$('form').addEventListener('submit', event => {
+$('Form').addEventListener('submit', event => {
   event.preventDefault();
   const text = textBox.value.replace(/^(?:[^\S\n]*\n)+/, '').trimEnd();
   if (document.activeElement === nameBox || !text) return textBox.focus();

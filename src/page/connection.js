@@ -12,19 +12,49 @@ const OPEN_MS = 15e3;      // how long a connection may take to open
 const HISTORY_MS = 300e3;  // and then to bring the history, which may be long and the line slow
 const ECHO_MS = 15e3;      // a sent message unanswered for this long means a dead connection
 const LATE_MS = 1000;      // how long, after a resume, an echo may still be on its way
+const HURRY_MS = 200;      // who goes through channels faster than this is not connected to each
+const CALM_MS = 500;       // a channel that takes no longer to open is not said to be connecting
 const MAX_SENDS = 4;       // then a message waits for a person to say "Retry"
 
-// Set by chat.js: what came, what has become of what was written, and that the channel is not there.
-export const on = { history() {}, live() {}, outbox() {}, missing() {} };
+// Set by chat.js: what came, what has become of what was written, that the channel is not there, and
+// that the server is there again.
+export const on = { history() {}, live() {}, outbox() {}, missing() {}, back() {} };
 
-let socket = null, heldUntilHistory = false;
+let socket = null, heldUntilHistory = false, wasLost = false;
+let openedAt = 0, busyTimer = 0;
 let failures = 0, waitTimer = 0, retryAt = 0, openTimer = 0, lateTimer = 0, readyAt = 0, lastSign = 0, lastBuffered = 0;
+
+// Connects to the conversation that is shown from now on.
+export function open() {
+  close();
+  failures = 0;
+  const isHurried = Date.now() - openedAt < HURRY_MS;
+  openedAt = Date.now();
+  if (document.body.dataset.state === 'on') {
+    busyTimer = setTimeout(showBusy, CALM_MS);
+  }
+  if (isHurried) waitTimer = setTimeout(connect, HURRY_MS);
+  else connect();
+}
+
+// Ends the connection and does not come back.
+export function close() {
+  clearTimeout(waitTimer);
+  clearTimeout(busyTimer);
+  retryAt = busyTimer = 0;
+  if (socket) abandon();
+}
+
+function showBusy() {
+  busyTimer = 0;
+  showState('busy', shown.hasHistory || failures ? 'Reconnecting…' : 'Connecting…');
+}
 
 export function connect() {
   clearTimeout(waitTimer);
   retryAt = 0;
   if (socket) abandon();
-  showState('busy', shown.hasHistory || failures ? 'Reconnecting…' : 'Connecting…');
+  if (!busyTimer) showBusy();
   let opened = false, ws;
   try {
     ws = socket = new WebSocket(shown.address());
@@ -60,6 +90,7 @@ function lost(ws, code, reason, opened) {
   if (ws !== socket) return;
   if (shown.isReady && Date.now() - readyAt > STEADY_MS) failures = 0;
   abandon();
+  wasLost = true;
   // Half the wait is random: a thousand pages do not come back in the same instant.
   let wait = Math.min(WAIT_MOST, WAIT_FIRST * 2 ** failures++) * (.5 + Math.random() / 2);
   if (code === 1009) {
@@ -79,6 +110,8 @@ function lost(ws, code, reason, opened) {
 
 function waitUntil(time, isRefused) {
   clearTimeout(waitTimer);
+  clearTimeout(busyTimer);
+  busyTimer = 0;
   retryAt = time;
   showState(isRefused ? 'refused' : 'waiting', isRefused ? 'Refused' : 'Disconnected');
   countDown();
@@ -136,12 +169,16 @@ function receive(data) {
 function takeHistory(message) {
   const taken = shown.takeHistory(message);
   clearTimeout(openTimer);
+  clearTimeout(busyTimer);
+  busyTimer = 0;
   readyAt = Date.now();
   heldUntilHistory = false;
   showState('on', 'Connected');
   hush();
   flushAfterHistory();
   on.history(taken);
+  if (wasLost) on.back();
+  wasLost = false;
 }
 
 // The server answers in order: this is about the oldest message without an answer.

@@ -21,6 +21,8 @@ export class Conversation {
   unread = 0;             // messages of others that came while one looked elsewhere
   newAfter = null;        // the rule "New messages" stands behind this id; null: nowhere
 
+  place = null;           // the message at the top when it was left, unless it was left at its end
+
   constructor(name) {
     this.name = name;
     this.url = socketUrl(name);

@@ -7,9 +7,14 @@
 import { recall, remember } from './dom.js';
 import { keyOf } from './message.js';
 
+const keyAt = address => 'outbox ' + address;
+
+// Whether a page that is gone has left something in one.
+export const isLeftAt = address => !['', '[]'].includes(recall('sessionStorage', keyAt(address)));
+
 export class Outbox {
   constructor(address) {
-    this.key = 'outbox ' + address;
+    this.key = keyAt(address);
     this.entries = [];
     try { this.entries = JSON.parse(recall('sessionStorage', this.key) || '[]'); } catch { /* not ours */ }
   }

@@ -9,7 +9,7 @@ import { viewOf } from './message.js';
 // Set by chat.js: something was taken out, is to be sent again, or to be written anew.
 export const on = { drop() {}, retry() {}, edit() {} };
 
-const group = $('pending');
+const group = $('Pending');
 let drawn = '';
 
 export function drawPending(resize) {

@@ -2,21 +2,21 @@
 
 import { $ } from './dom.js';
 
-const notice = $('notice');
+const notice = $('Notice');
 
 // Set by chat.js: a person does not want to wait, or has read the notice.
 export const on = { retry() {}, dismiss() {} };
 
-// `state` is 'busy', 'on', 'waiting' or 'refused'.
+// `state` is 'busy', 'on', 'waiting', 'refused' or 'none'.
 export function showState(state, label) {
-  document.body.dataset.state = $('pill').dataset.state = state;
-  if ($('state').textContent !== label) $('state').textContent = label;
-  $('retry').hidden = state !== 'waiting' && state !== 'refused';
-  if ($('retry').hidden) $('wait').textContent = '';
+  document.body.dataset.state = $('Pill').dataset.state = state;
+  if ($('State').textContent !== label) $('State').textContent = label;
+  $('Retry').hidden = state !== 'waiting' && state !== 'refused';
+  if ($('Retry').hidden) $('Wait').textContent = '';
 }
 
 export function showWait(ms) {
-  $('wait').textContent = ms > 1500 ? `${Math.ceil(ms / 1000)} s` : '';
+  $('Wait').textContent = ms > 1500 ? `${Math.ceil(ms / 1000)} s` : '';
 }
 
 export function tell(words) {
@@ -28,5 +28,5 @@ export function hush() {
   notice.hidden = true;
 }
 
-$('retry').onclick = () => on.retry();
+$('Retry').onclick = () => on.retry();
 notice.lastChild.onclick = () => { hush(); on.dismiss(); };

@@ -14,12 +14,14 @@ const NEAR = 800;          // px from an edge of the rows at which the next STEP
 const OLDER_LIMIT = 100;   // messages asked for when scrolling up
 const TIMES_LIMIT = 200;   // messages whose times are asked for: as many as a page begins with
 const KEPT = 20000;        // messages kept in memory when the server can give them again
+const KEPT_ASIDE = 200;    // messages kept of a conversation that is left at its end
+const ABOVE_NEW = 40;      // px in sight above the first new message
 
 // Set by chat.js: what is unread may have changed; everything has to be asked for anew.
 export const on = { change() {}, needAll() {} };
 
-const scroller = $('scroll'), list = $('log');
-let start = 0, end = 0, isStuck = true;
+const scroller = $('Scroll'), list = $('Log');
+let start = 0, end = 0, isStuck = true, isArriving = false;
 let frame = 0, isLoading = false, olderFailed = false, drawnDay = 0;
 
 // ---- Rows ----------------------------------------------------------------------------------
@@ -107,12 +109,12 @@ function toBottom() {
   scroller.scrollTop = scroller.scrollHeight;
 }
 
-// Draws the rows around index i and nothing else.
-function drawAround(i) {
+// Draws the rows before index i and nothing else.
+function drawBefore(i) {
   quietly(() => {
     for (const item of shown.log.slice(start, end)) item.row = null;
     list.textContent = '';
-    end = Math.min(shown.log.length, i + ROWS / 4);
+    end = Math.min(shown.log.length, i);
     start = Math.max(0, end - ROWS / 2);
     drawnDay = midnight(Date.now());
     list.append(rowsOf(start, end));
@@ -120,7 +122,7 @@ function drawAround(i) {
 }
 
 function drawAll() {
-  drawAround(shown.log.length);
+  drawBefore(shown.log.length);
   toBottom();
   drawEdges();
 }
@@ -194,11 +196,11 @@ function forgetOld() {
 export function drawEdges() {
   const { log, hasHistory, isNumbered, lastId, unread, outbox: { entries } } = shown;
   const total = isNumbered ? lastId : log.length, hidden = log.length - end;
-  $('count').textContent = hasHistory && total ? counted(total, 'message') : '';
-  $('empty').hidden = !hasHistory || log.length > 0 || entries.length > 0;
-  $('top').hidden = !$('empty').hidden;
-  $('pending').hidden = !entries.length || hidden > 0;
-  const top = $('top'), hasMore = start > 0 || (isNumbered && log.length && log[0].id > 1);
+  $('Count').textContent = hasHistory && total ? counted(total, 'message') : '';
+  $('Empty').hidden = !hasHistory || log.length > 0 || entries.length > 0;
+  $('Top').hidden = !$('Empty').hidden;
+  $('Pending').hidden = !entries.length || hidden > 0;
+  const top = $('Top'), hasMore = start > 0 || (isNumbered && log.length && log[0].id > 1);
   const wanted = olderFailed ? 'retry' : isLoading ? 'Loading older messages…'
     : hasMore || !log.length ? '' : 'This is where it all begins.';
   if (top.dataset.shows !== wanted) {
@@ -207,7 +209,7 @@ export function drawEdges() {
     if (wanted === 'retry') top.append(button('more', 'Try again', () => { olderFailed = false; loadOlder(); }));
   }
   const far = hidden > 0 || scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight > 300;
-  const jump = $('jump');
+  const jump = $('Jump');
   const isIdle = isStuck || !(far || unread);
   if (isIdle && document.activeElement === jump) scroller.focus({ preventScroll: true });
   jump.hidden = isIdle;
@@ -217,7 +219,7 @@ export function drawEdges() {
 }
 
 // Whether somebody sees the last message, and with it all before.
-export const isAtEnd = () => isStuck && !document.hidden;
+export const isAtEnd = () => isStuck && !document.hidden && !isArriving;
 
 function onScroll() {
   const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
@@ -246,12 +248,55 @@ scroller.addEventListener('keydown', event => {
   if (event.key === 'End' && !event.altKey && !event.ctrlKey && !event.metaKey) { event.preventDefault(); jumpToLatest(); }
 });
 new ResizeObserver(() => { if (isStuck) toBottom(); }).observe(scroller);
-$('jump').onclick = () => { jumpToLatest(); (hasMouse() ? $('text') : scroller).focus({ preventScroll: true }); };
+$('Jump').onclick = () => { jumpToLatest(); (hasMouse() ? $('Text') : scroller).focus({ preventScroll: true }); };
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) return;
   if (isStuck) shown.unread = 0;
   drawEdges();
 });
+
+// ---- From one conversation to another -------------------------------------------------------
+
+// Leaves the conversation, so that one finds it again as it was left.
+export function leave() {
+  const { log, unread } = shown;
+  shown.place = isStuck ? null : topInSight();
+  if (!unread) shown.newAfter = null;
+  for (const item of log.slice(start, end)) item.row = null;
+  if (shown.canLoadOlder()) shown.log = log.slice(isStuck ? Math.max(0, log.length - KEPT_ASIDE) : start);
+  list.textContent = '';
+  start = end = 0;
+}
+
+// Shows a conversation as it was left, until its connection says what came since.
+export function enter() {
+  start = end = 0;
+  olderFailed = false;
+  const { log, place } = shown;
+  isStuck = !place;
+  drawBefore(place ? log.indexOf(place.item) + ROWS / 4 : log.length);
+  drawPending(resize);
+  drawEdges();
+  if (place) putAt(place);
+  else toBottom();
+  shown.place = null;
+}
+
+// Goes to the first message that was not seen, unless all of them are in sight at the end.
+function goToNew(lastSeen) {
+  const first = shown.log.findIndex(item => item.id > lastSeen);
+  if (first < 0) return;
+  mark(lastSeen);
+  // Before it there are more than a page begins with: then one begins at the end.
+  if (!isMarked(first)) return;
+  shown.unread = shown.log.length - first;
+  drawBefore(first + ROWS / 4);
+  toBottom();
+  const rule = shown.log[first].row.querySelector('.rule.new');
+  const gap = rule.getBoundingClientRect().top - scroller.getBoundingClientRect().top;
+  isStuck = gap >= 0 && end === shown.log.length;
+  if (!isStuck) scroller.scrollTop += gap - ABOVE_NEW;
+}
 
 // Puts the rule "New messages" behind an id, or away.
 export function mark(newAfter) {
@@ -264,9 +309,13 @@ export function mark(newAfter) {
 
 // ---- What the server says ------------------------------------------------------------------
 
-export function takeHistory({ items, isRest, isFirst }) {
+// What there is on connect. `lastSeen`, when the conversation was just opened: the last id that was
+// read; null or 0 when there is none.
+export function takeHistory({ items, isRest, isFirst }, lastSeen) {
+  // Until it is known where one stands, nothing counts as seen.
+  isArriving = true;
   if (isRest) {
-    if (items.length && !isAtEnd()) {
+    if (items.length && (document.hidden || !isStuck)) {
       if (shown.unread === 0) mark(items[0].id - 1);
       shown.unread += items.length;
     }
@@ -278,6 +327,8 @@ export function takeHistory({ items, isRest, isFirst }) {
   }
   drawPending(resize);
   if (isStuck) toBottom();
+  if (isStuck && lastSeen) goToNew(lastSeen);
+  isArriving = false;
   onScroll();
   if (items.length) setTimeout(loadTimes, isFirst ? 0 : Math.random() * 2000);
 }

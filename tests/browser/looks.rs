@@ -62,8 +62,8 @@ const CONTRASTS: &str = "(() => {
         for (; e; e = e.parentElement) colours.unshift(getComputedStyle(e).backgroundColor);
         return colours;
     };
-    const kinds = ['#log .name', '#log .text', '#log .text a', '#log pre', '#log time', '#log .face',
-        'h1', '#count', '#state', '#name', '.as', '#text'];
+    const kinds = ['#Log .name', '#Log .text', '#Log .text a', '#Log pre', '#Log time', '#Log .face',
+        'h1', '#Count', '#State', '#Name', '.as', '#Text'];
     return kinds.flatMap(kind => [...document.querySelectorAll(kind)].map(e => {
         const under = behind(e);
         const [a, b] = [lightOf(rgbOf(...under)), lightOf(rgbOf(...under, getComputedStyle(e).color))];
@@ -122,18 +122,18 @@ impl Page {
     /// Nothing is wider than the screen, and what one needs is on it and large enough for a thumb.
     #[track_caller]
     fn fits(&mut self, screen: Screen) {
-        let wide = "[document.documentElement, document.body, document.getElementById('scroll')]
+        let wide = "[document.documentElement, document.body, document.getElementById('Scroll')]
             .filter(e => e.scrollWidth > Math.min(e.clientWidth, innerWidth)).map(e => e.tagName)";
         assert_eq!(self.tab.ask(wide), json!([]), "wider than {screen:?}");
-        let cut_off = "[...document.querySelectorAll('#log .text, #log pre')]
+        let cut_off = "[...document.querySelectorAll('#Log .text, #Log pre')]
             .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(0, 40))";
         assert_eq!(self.tab.ask(cut_off), json!([]), "cut off on {screen:?}");
-        let outside = "['header svg', '#state', '#name', '#text', '#send'].filter(what => {
+        let outside = "['#Open', '#State', '#Name', '#Text', '#Send'].filter(what => {
             const { left, right, top, bottom, width } = document.querySelector(what).getBoundingClientRect();
             return !(width > 0 && left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight);
         })";
         assert_eq!(self.tab.ask(outside), json!([]), "not on {screen:?}");
-        let small = "['#name', '#text', '#send']
+        let small = "['#Name', '#Text', '#Send']
             .filter(what => document.querySelector(what).getBoundingClientRect().height < 44)";
         assert_eq!(self.tab.ask(small), json!([]), "too small for a thumb");
     }
@@ -176,7 +176,7 @@ fn pictures() {
     converse(&server);
     page.shows_last("Then good night, and thanks everybody.");
     picture(&mut page, "conversation");
-    page.tab.ask("document.getElementById('scroll').scrollTop = 0");
+    page.tab.ask("document.getElementById('Scroll').scrollTop = 0");
     picture(&mut page, "beginning");
     page.presses("End");
     let setup = server.kill();

@@ -9,6 +9,7 @@ mod devtools;
 mod line;
 mod page;
 
+mod channels;
 mod talk;
 
 mod away;
