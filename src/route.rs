@@ -71,7 +71,7 @@ macro_rules! page_file {
 }
 
 /// The files of the chat page: all there is under `/app/`, and what `/` is.
-pub static PAGE: [PageFile; 19] = [
+pub static PAGE: [PageFile; 20] = [
     page_file!("/", HTML, "index.html"),
     page_file!("/app/style.css", CSS, "style.css"),
     page_file!("/app/absent.js", SCRIPT, "absent.js"),
@@ -82,6 +82,7 @@ pub static PAGE: [PageFile; 19] = [
     page_file!("/app/conversation.js", SCRIPT, "conversation.js"),
     page_file!("/app/dom.js", SCRIPT, "dom.js"),
     page_file!("/app/draw.js", SCRIPT, "draw.js"),
+    page_file!("/app/identity.js", SCRIPT, "identity.js"),
     page_file!("/app/json.js", SCRIPT, "json.js"),
     page_file!("/app/message.js", SCRIPT, "message.js"),
     page_file!("/app/outbox.js", SCRIPT, "outbox.js"),
@@ -151,6 +152,9 @@ impl Resource {
             Resource::WebSocket(_) => "a WebSocket begins with GET".to_owned(),
             Resource::Messages(name) if name.is_default() && method == Method::DELETE => {
                 format!("{path} is the default channel, which cannot be put away")
+            }
+            _ if method == Method::PUT && own(path).is_some() => {
+                format!("{path} takes {methods}; {}", NotAName::Reserved)
             }
             _ if method == Method::PUT => {
                 format!("{path} takes {methods}; a channel is made by PUT and its name alone")

@@ -2,6 +2,7 @@
 
 import { make, NAME_RULE } from './channels.js';
 import { $, button } from './dom.js';
+import { open as openIdentity } from './identity.js';
 import { visible } from './json.js';
 import { DEFAULT } from './server.js';
 
@@ -11,12 +12,15 @@ export function hideAbsent() {
   $('Absent').hidden = true;
 }
 
-// `why` is 'malformed' (no channel can be called so), 'unknown' (none is) or 'gone' (it was put away).
+// `why` is 'malformed' (no channel can be called so), 'unknown' (none is, or one may not know of it),
+// 'gone' (it was put away, or one may not read it any more) or 'closed' (one may not read the default one,
+// which is always there).
 export function showAbsent(why, name) {
   const [title, text] = {
     malformed: ['That is no channel', `“${visible(name.slice(0, LONGEST))}” cannot be its name. ${NAME_RULE}`],
     unknown: [`There is no channel #${name}`, 'It may have another name, or nobody has made it yet.'],
-    gone: [`#${name} is not there any more`, 'Somebody has put this channel away.'],
+    gone: [`#${name} is not there any more`, 'Somebody has put this channel away, or taken back the right to read it.'],
+    closed: ['This chat is not open to everybody', 'Its operator gives out tokens to those who may read it.'],
   }[why];
   $('Absent').firstElementChild.textContent = title;
   const words = $('Absent').querySelector('p');
@@ -27,6 +31,8 @@ export function showAbsent(why, name) {
     words.textContent = await make(name) ?? text;
     create.disabled = false;
   });
-  $('Absent').lastElementChild.replaceChildren(home, ...(why === 'unknown' ? [create] : []));
+  const secret = button('', 'Use a token', () => openIdentity(true));
+  const ways = { malformed: [home], unknown: [home, create], gone: [home], closed: [secret] };
+  $('Absent').lastElementChild.replaceChildren(...ways[why]);
   $('Absent').hidden = false;
 }

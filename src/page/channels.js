@@ -3,6 +3,7 @@
 // that it belongs to, so that in another one all is unread.
 
 import { recall, remember } from './dom.js';
+import { fields, sign } from './identity.js';
 import { DEFAULT, isOwn } from './server.js';
 
 const AGAIN_MS = 5000;     // between attempts to follow the list
@@ -62,7 +63,9 @@ export function follow() {
     return;
   }
   told = new Set();
-  stream = new EventSource('/channels?follow=1');
+  const url = new URL('/channels?follow=1', location.href);
+  if (fields().Authorization) sign(url);
+  stream = new EventSource(url);
   // It says all there is, but not where that ends, nor what went away before it began.
   stream.onopen = look;
   stream.onmessage = event => {
@@ -84,7 +87,7 @@ async function look() {
   const since = told = new Set();
   try {
     const answer = await fetch('/channels', {
-      headers: { Accept: 'application/json' }, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS),
+      headers: { Accept: 'application/json', ...fields() }, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS),
     });
     if (answer.status === 404 || answer.status === 405) return none();
     if (!answer.ok) return;
@@ -119,7 +122,7 @@ export async function make(name) {
   // An address cannot hold these.
   if (/^\.*$/.test(name)) return NAME_RULE;
   try {
-    const answer = await fetch('/' + encodeURIComponent(name), { method: 'PUT', signal: AbortSignal.timeout?.(PATIENCE_MS) });
+    const answer = await fetch('/' + encodeURIComponent(name), { method: 'PUT', headers: fields(), signal: AbortSignal.timeout?.(PATIENCE_MS) });
     const words = await answer.text();
     if (!answer.ok) return words.trim().slice(0, 400) || `The server answered ${answer.status}.`;
     told.add(name);

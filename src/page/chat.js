@@ -9,6 +9,7 @@ import * as connection from './connection.js';
 import { Conversation, show, shown } from './conversation.js';
 import { $, hasMouse } from './dom.js';
 import { isLeftAt } from './outbox.js';
+import * as identity from './identity.js';
 import * as pending from './pending.js';
 import { DEFAULT, socketUrl } from './server.js';
 import * as sidebar from './sidebar.js';
@@ -90,7 +91,18 @@ function leaveFor(why, name) {
   draw();
 }
 
-window.addEventListener('hashchange', go);
+window.addEventListener('hashchange', () => {
+  if (identity.takeFromAddress()) becomeAnother();
+  go();
+});
+
+// The server is told anew who one is, in all that goes on.
+function becomeAnother() {
+  identity.begin(composer.nameOf());
+  channels.follow();
+  if (!isAbsent) connection.open();
+  if (hasMouse()) composer.focusOnText();
+}
 
 // ---- What is drawn of all channels ------------------------------------------------------------
 
@@ -128,7 +140,7 @@ function takeList() {
 
 function missing({ name, hasHistory }) {
   conversations.delete(name);
-  leaveFor(hasHistory ? 'gone' : 'unknown', name);
+  leaveFor(name === DEFAULT ? 'closed' : hasHistory ? 'gone' : 'unknown', name);
 }
 
 // ---- What happens in one part, and what the others do then --------------------------------------
@@ -140,7 +152,7 @@ connection.on.history = taken => {
 };
 connection.on.live = timeline.takeLive;
 connection.on.outbox = timeline.drawSoon;
-connection.on.missing = conversation => { if (!isAbsent && conversation.name !== DEFAULT) missing(conversation); };
+connection.on.missing = conversation => { if (!isAbsent && (conversation.name !== DEFAULT || channels.areOffered())) missing(conversation); };
 // After a dead line the list may be as dead, and cannot know it.
 connection.on.back = channels.follow;
 
@@ -162,6 +174,10 @@ composer.on.say = (name, text) => {
   timeline.drawSoon();
 };
 
+composer.on.name = name => { if (identity.call(name) && !isAbsent) connection.open(); };
+identity.on.change = becomeAnother;
+identity.on.tell = status.tell;
+
 pending.on.retry = entry => {
   Object.assign(entry, { state: 'queued', sends: 0 });
   shown.outbox.save();
@@ -178,6 +194,8 @@ window.addEventListener('beforeunload', event => {
   if ([...conversations.values()].some(({ outbox }) => outbox.entries.length)) event.preventDefault();
 });
 
+identity.takeFromAddress();
+identity.begin(composer.nameOf());
 go();
 channels.follow();
 if (hasMouse()) composer.focusOnText();

@@ -8,7 +8,7 @@ const DRAFT_MS = 250; // how long a draft may wait until it is kept
 const textBox = $('Text'), nameBox = $('Name');
 
 // Set by chat.js: somebody says something.
-export const on = { say(_name, _text) {} };
+export const on = { say(_name, _text) {}, name(_name) {} };
 
 let draftTimer = 0;
 const draftKey = () => 'draft ' + shown.url.href;
@@ -69,13 +69,15 @@ $('Form').addEventListener('submit', event => {
   textBox.value = '';
   onInput();
   saveDraft();
-  remember('localStorage', 'name', nameBox.value.trim());
+  if (!nameBox.readOnly) remember('localStorage', 'name', nameBox.value.trim());
   on.say(nameBox.value.trim() || 'anonymous', text);
   focusOnText();
 });
 
 nameBox.value = recall('localStorage', 'name') || 'guest-' + (100 + Math.floor(Math.random() * 900));
 nameBox.addEventListener('input', () => remember('localStorage', 'name', nameBox.value.trim()));
+nameBox.addEventListener('change', () => on.name(nameBox.value));
+export const nameOf = () => nameBox.value;
 
 window.addEventListener('pagehide', saveDraft);
 // A phone's keyboard covers the page instead of shrinking it, on some phones.

@@ -2,6 +2,7 @@
 // a connection is dead, comes back by itself, and gives it what waits in the outbox.
 
 import { shown } from './conversation.js';
+import { fields } from './identity.js';
 import { members } from './json.js';
 import { isOwn } from './server.js';
 import { hush, showState, showWait, tell } from './status.js';
@@ -21,6 +22,7 @@ const MAX_SENDS = 4;       // then a message waits for a person to say "Retry"
 export const on = { history() {}, live() {}, outbox() {}, missing() {}, back() {} };
 
 let socket = null, heldUntilHistory = false, wasLost = false;
+let each = [];             // messages of a history that comes one by one
 let openedAt = 0, busyTimer = 0;
 let failures = 0, waitTimer = 0, retryAt = 0, openTimer = 0, lateTimer = 0, readyAt = 0, lastSign = 0, lastBuffered = 0;
 
@@ -55,6 +57,7 @@ export function connect() {
   retryAt = 0;
   if (socket) abandon();
   if (!busyTimer) showBusy();
+  each = [];
   let opened = false, ws;
   try {
     ws = socket = new WebSocket(shown.address());
@@ -129,11 +132,14 @@ async function explain() {
   if (!isOwn) return;
   const room = shown;
   try {
-    const answer = await fetch(room.url.pathname, { cache: 'no-store', signal: AbortSignal.timeout?.(5000) });
+    const answer = await fetch(room.url.pathname + '?limit=0', { headers: fields(), cache: 'no-store', signal: AbortSignal.timeout?.(5000) });
     const words = (await answer.text()).trim().slice(0, 300);
     if (room !== shown || room.isReady) return;
     if (answer.status === 403) {
       tell(`The server refused this page: ${words || 'its address is not listed as allowed'}`);
+      waitUntil(Date.now() + WAIT_MOST, true);
+    } else if (answer.status === 401) {
+      tell(words);
       waitUntil(Date.now() + WAIT_MOST, true);
     } else if (answer.status === 503) {
       tell(words || 'The server is full or stopping.');
@@ -154,6 +160,10 @@ function receive(data) {
     const message = members(data);
     if (message.type === 'message_history') {
       takeHistory(message);
+    } else if (message.type === 'history_end') {
+      takeHistory(message, each);
+    } else if (message.type === 'new_message' && message.data !== undefined && !shown.isReady) {
+      each.push(message);
     } else if (message.type === 'new_message' && message.data !== undefined) {
       const taken = shown.takeLive(message);
       if (taken) on.live(taken);
@@ -166,8 +176,9 @@ function receive(data) {
   }
 }
 
-function takeHistory(message) {
-  const taken = shown.takeHistory(message);
+function takeHistory(message, messages) {
+  const taken = shown.takeHistory(message, messages);
+  each = [];
   clearTimeout(openTimer);
   clearTimeout(busyTimer);
   busyTimer = 0;
@@ -182,8 +193,15 @@ function takeHistory(message) {
 }
 
 // The server answers in order: this is about the oldest message without an answer.
-function takeError({ code, message }) {
+function takeError({ code, message, retry_after: wait }) {
   const [entry] = shown.outbox.sent();
+  if (code === 'rate_limited' && entry && wait > 0) {
+    entry.state = 'queued';
+    shown.outbox.save();
+    clearTimeout(lateTimer);
+    lateTimer = setTimeout(() => { lateTimer = 0; flush(); }, wait * 1000);
+    return on.outbox();
+  }
   if (code === 'shutting_down') {
     tell('The server is stopping. What you wrote is kept and will be sent when it is back.');
     if (entry) entry.state = 'queued';

@@ -2,13 +2,16 @@
 // what the server says and holds what was written here; it knows nothing of the document.
 
 import { eachIn, skipSpace } from './json.js';
-import { isTime } from './message.js';
+import { sign } from './identity.js';
+import { senderOf, timeOf } from './message.js';
 import { Outbox } from './outbox.js';
 import { givesHistory, socketUrl } from './server.js';
 
 const FIRST_LIMIT = 200;    // messages asked for on connect: more than a screen
 const RESUME_LIMIT = 10000; // messages missed at most; after more than that the list starts anew
 const OLDER_LIMIT = 100;    // messages asked for in addition, to know where one's own are
+
+const toItem = ({ id, data, ts, from }) => ({ id, raw: data, ts: timeOf(ts), from: senderOf(from) });
 
 export class Conversation {
   log = [];               // items, oldest first
@@ -50,22 +53,29 @@ export class Conversation {
     } else if (givesHistory()) {
       ask.set('limit', FIRST_LIMIT);
     }
-    return url.href;
+    // Each message of the history by itself, with its time and its sender.
+    ask.set('history', 'each');
+    return sign(url).href;
   }
 
-  // Takes the history on connect: {items, isRest, isFirst}. With `isRest`, `items` continue what was
+  // Takes the history on connect, of which `each` are the messages when they came one by one: {items, isRest, isFirst}. With `isRest`, `items` continue what was
   // there, and are in the log; else they are all there is.
-  takeHistory({ data, first_id: firstId, last_id: newLast, epoch: newEpoch, resumed, skipped }) {
+  takeHistory({ data, first_id: firstId, last_id: newLast, epoch: newEpoch, resumed, skipped }, each) {
     const { isNumbered: wasNumbered, epoch: oldEpoch, log: old, lastId: oldLast, outbox } = this;
     const isFirst = !this.hasHistory;
     this.isNumbered = Number.isSafeInteger(firstId);
     this.epoch = this.isNumbered ? newEpoch : undefined;
     const noMessage = new Set(Array.isArray(skipped) ? skipped : []);
     let items = [], id = this.isNumbered ? firstId : 1;
-    eachIn(data, skipSpace(data, 0), (from, to) => {
-      while (noMessage.has(id)) id++;
-      items.push({ id: id++, raw: data.slice(from, to) });
-    });
+    if (each) {
+      items = each.map(toItem);
+      id = items.length ? items[items.length - 1].id + 1 : id;
+    } else {
+      eachIn(data, skipSpace(data, 0), (from, to) => {
+        while (noMessage.has(id)) id++;
+        items.push({ id: id++, raw: data.slice(from, to) });
+      });
+    }
     this.hasHistory = true;
     this.lastId = this.isNumbered ? Math.max(Number(newLast) || 0, id - 1) : items.length;
 
@@ -105,13 +115,13 @@ export class Conversation {
   }
 
   // Takes a live message: {item, isMine}, or nothing when it is there already.
-  takeLive({ data, id, ts }) {
+  takeLive({ data, id, ts, from }) {
     if (this.isNumbered && Number.isSafeInteger(id)) {
       if (id <= this.lastId) return;
     } else {
       id = this.lastId + 1;
     }
-    const item = { id, raw: data, ts: isTime(ts) ? ts : Date.now() };
+    const item = { id, raw: data, ts: timeOf(ts) ?? Date.now(), from: senderOf(from) };
     this.log.push(item);
     if (!this.isNumbered || id > this.lastId) this.lastId = id;
     return { item, isMine: this.outbox.settle(item) };

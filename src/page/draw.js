@@ -35,10 +35,12 @@ function timeOf(item, className) {
 export function drawMessage(item, before, isAfterRule, resize) {
   const view = viewOf(item), message = make('div', 'message');
   const isFirst = isAfterRule || !before || viewOf(before).name !== view.name
-    || (before.ts === undefined) !== (item.ts === undefined) || item.ts - before.ts > GROUP_MS;
+    || before.from !== item.from || (before.ts === undefined) !== (item.ts === undefined) || item.ts - before.ts > GROUP_MS;
   if (!view.isChat) message.classList.add('json');
-  else message.style.setProperty('--hue', hueOf(view.name));
-  const name = view.isChat ? view.name.slice(0, 200).trim() || 'no name' : 'JSON';
+  else message.style.setProperty('--hue', hueOf(item.from ?? view.name));
+  const [verified, letters] = item.from?.split('~') ?? [];
+  // Who has proved a name is shown by it, whatever stands in the message.
+  const name = verified ?? (view.isChat ? view.name.slice(0, 200).trim() || 'no name' : 'JSON');
   if (isFirst) {
     message.classList.add('first');
     const face = make('div', 'face', view.isChat ? initialOf(name) : '{ }');
@@ -46,6 +48,7 @@ export function drawMessage(item, before, isAfterRule, resize) {
     const who = make('div', 'who'), label = make('span', 'name', name);
     label.dir = 'auto';
     who.append(label);
+    if (item.from !== undefined) who.append(markOf(item.from, letters));
     if (item.ts !== undefined) who.append(timeOf(item));
     message.append(face, who);
   } else {
@@ -60,6 +63,14 @@ export function drawMessage(item, before, isAfterRule, resize) {
   }
   drawBody(message, item, view, resize);
   return message;
+}
+
+// What marks a verified sender: the letters of a pseudonym, or that it is a name by a token.
+function markOf(from, letters) {
+  const mark = make('span', letters ? 'mark' : 'mark token', letters ? '~' + letters.slice(0, 4) : '✓');
+  mark.title = letters ? `${from}: nobody else can have this name` : `${from}: a name that the operator gave out`;
+  mark.append(make('span', 'unseen', letters ? letters.slice(4) + ', verified' : ' verified'));
+  return mark;
 }
 
 function drawBody(message, item, view, resize) {

@@ -1,7 +1,9 @@
-// What a message says. An item is {id, raw, ts}: its text as it was written, and `ts` only where known.
+// What a message says. An item is {id, raw, ts, from}: its text as it was written, and when it was accepted
+// and who its verified sender is, where that is known.
 // `view`, what is read out of it, is kept in it; `isOpen` and `row` are for whoever draws it.
 
-export const isTime = ts => typeof ts === 'number' && Math.abs(ts) <= 8.64e15;
+export const timeOf = ts => (typeof ts === 'number' && Math.abs(ts) <= 8.64e15 ? ts : undefined);
+export const senderOf = from => (typeof from === 'string' && from ? from : undefined);
 
 export function viewOf(item) {
   if (item.view) return item.view;

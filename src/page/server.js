@@ -1,7 +1,7 @@
-// Where the server is, and what it gives by HTTP: older messages, and their times.
+// Where the server is, and what it gives by HTTP: older messages.
 
 import { members } from './json.js';
-import { isTime } from './message.js';
+import { senderOf, timeOf } from './message.js';
 
 // The channel that is always there.
 export const DEFAULT = 'messages';
@@ -31,9 +31,9 @@ let hasHistory = isOwn;
 export const givesHistory = () => hasHistory;
 
 // The last messages of a channel before an id, oldest first.
-export async function messagesBefore(name, id, limit) {
+export async function messagesBefore(name, id, limit, fields) {
   const answer = await fetch(`/${name}?before=${id}&limit=${limit}`, {
-    headers: { Accept: 'application/x-ndjson' }, credentials: 'same-origin', signal: AbortSignal.timeout?.(30e3),
+    headers: { Accept: 'application/x-ndjson', ...fields }, credentials: 'same-origin', signal: AbortSignal.timeout?.(30e3),
   });
   const isLines = /ndjson|jsonl/.test(answer.headers.get('content-type') || '');
   // Another server than ours; a channel of ours may just be gone.
@@ -43,8 +43,8 @@ export async function messagesBefore(name, id, limit) {
   const items = [];
   for (const line of (await answer.text()).split('\n')) {
     try {
-      const { id: found, ts, data } = members(line);
-      if (found < id && data !== undefined) items.push({ id: found, raw: data, ts: isTime(ts) ? ts : undefined });
+      const { id: found, ts, from, data } = members(line);
+      if (found < id && data !== undefined) items.push({ id: found, raw: data, ts: timeOf(ts), from: senderOf(from) });
     } catch { /* an empty or broken line costs only itself */ }
   }
   return items.sort((a, b) => a.id - b.id);

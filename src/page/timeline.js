@@ -6,13 +6,13 @@ import { shown } from './conversation.js';
 import { $, button, counted, hasMouse, make } from './dom.js';
 import { dayName, drawMessage, midnight } from './draw.js';
 import { drawPending } from './pending.js';
+import { fields } from './identity.js';
 import { givesHistory, messagesBefore } from './server.js';
 
 const ROWS = 240;          // rows in the document at most: some screens, and cheap to lay out
 const STEP = 60;           // rows added at a time when scrolling
 const NEAR = 800;          // px from an edge of the rows at which the next STEP is added
 const OLDER_LIMIT = 100;   // messages asked for when scrolling up
-const TIMES_LIMIT = 200;   // messages whose times are asked for: as many as a page begins with
 const KEPT = 20000;        // messages kept in memory when the server can give them again
 const KEPT_ASIDE = 200;    // messages kept of a conversation that is left at its end
 const ABOVE_NEW = 40;      // px in sight above the first new message
@@ -330,7 +330,6 @@ export function takeHistory({ items, isRest, isFirst }, lastSeen) {
   if (isStuck && lastSeen) goToNew(lastSeen);
   isArriving = false;
   onScroll();
-  if (items.length) setTimeout(loadTimes, isFirst ? 0 : Math.random() * 2000);
 }
 
 export function takeLive({ item, isMine }) {
@@ -341,7 +340,7 @@ export function takeLive({ item, isMine }) {
   drawSoon();
 }
 
-// ---- Older messages and times, by HTTP -----------------------------------------------------
+// ---- Older messages, by HTTP -----------------------------------------------------
 
 async function loadOlder() {
   const room = shown, { log } = room;
@@ -350,7 +349,7 @@ async function loadOlder() {
   drawEdges();
   const first = log[0];
   try {
-    const items = await messagesBefore(room.name, first.id, OLDER_LIMIT);
+    const items = await messagesBefore(room.name, first.id, OLDER_LIMIT, fields());
     if (shown.log[0] !== first) return; // rebuilt, shortened or left meanwhile
     if (!items.length) first.id = 1; // nothing but lines that hold no message
     shown.log = items.concat(shown.log);
@@ -363,23 +362,6 @@ async function loadOlder() {
   } finally {
     isLoading = false;
     onScroll();
-  }
-}
-
-// The history frame holds no times; the server may know them.
-async function loadTimes() {
-  const room = shown;
-  if (!room.canLoadOlder() || !room.log.some(item => item.ts === undefined)) return;
-  try {
-    const times = new Map((await messagesBefore(room.name, room.lastId + 1, TIMES_LIMIT)).map(item => [item.id, item.ts]));
-    let isChanged = false;
-    for (const item of room.log.slice(-TIMES_LIMIT * 2)) {
-      if (item.ts === undefined && times.get(item.id) !== undefined) item.ts = times.get(item.id), isChanged = true;
-    }
-    if (isChanged && room === shown) redrawWindow();
-  } catch (error) {
-    console.warn(error);
-    if (room === shown && !givesHistory()) failed();
   }
 }
 

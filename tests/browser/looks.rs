@@ -46,6 +46,12 @@ fn converse(server: &Server) {
     }
 }
 
+#[track_caller]
+fn people_go_on(server: &Server) {
+    let last = json!({ "user": "Maya", "content": "Then good night, and thanks everybody." });
+    server.join().says(&last.to_string());
+}
+
 /// The contrast of each kind of text with what is behind it.
 const CONTRASTS: &str = "(() => {
     const pen = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
@@ -173,7 +179,16 @@ fn pictures() {
     let mut page = browser.open(&server);
     page.is_called("Maya");
     picture(&mut page, "empty");
+    page.clicks("#Who");
+    picture(&mut page, "identity");
+    page.clicks("#Who");
+    page.clicks("#Text");
     converse(&server);
+    page.says("Signed with my key.");
+    let mut jonas = server.join_at("/ws?as=Jonas&key=correct+horse");
+    jonas.say("And this is really Jonas.");
+    page.shows("And this is really Jonas.");
+    people_go_on(&server);
     page.shows_last("Then good night, and thanks everybody.");
     picture(&mut page, "conversation");
     page.tab.ask("document.getElementById('Scroll').scrollTop = 0");

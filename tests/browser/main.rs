@@ -10,6 +10,7 @@ mod line;
 mod page;
 
 mod channels;
+mod identity;
 mod talk;
 
 mod away;
