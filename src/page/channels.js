@@ -19,6 +19,8 @@ export const on = { change() {} };
 
 // name → {name, lastId, epoch, may}
 const known = new Map();
+// The names of all that there were since the page was opened.
+const past = new Set();
 let sorted = null;
 let isOffered = isOwn, isWhole = false;
 
@@ -27,6 +29,7 @@ export const areOffered = () => isOffered;
 // Whether a channel that is not known is not there.
 export const isComplete = () => isWhole;
 export const has = name => known.has(name);
+export const wasThere = name => past.has(name);
 export const mayPost = name => known.get(name)?.may.includes('post') ?? true;
 
 // Their names in order, the default channel first. The same array as long as they are the same.
@@ -42,6 +45,7 @@ function take({ channel: name, last_id: lastId, epoch, may, removed }) {
     known.delete(name);
   } else {
     known.set(name, { name, lastId, epoch, may });
+    past.add(name);
   }
   if (!old || !known.has(name)) sorted = null;
 }
@@ -52,7 +56,7 @@ function take({ channel: name, last_id: lastId, epoch, may, removed }) {
 let stream = null, timer = 0, told = new Set();
 
 export function follow() {
-  if (!isOffered) return;
+  if (!isOffered) return on.change();
   clearTimeout(timer);
   stream?.close();
   stream = null;

@@ -22,7 +22,7 @@ const SOON_MS = 50;     // how long what the server says of other channels may w
 
 // name → Conversation, the one that was shown last at the end.
 const conversations = new Map();
-let isAbsent = false, absentName = '', isOpening = false, drawTimer = 0, listed = null;
+let isAbsent = false, absentName = '', isOpening = false, listTimer = 0, listed = null;
 
 // ---- Which conversation is shown --------------------------------------------------------------
 
@@ -114,8 +114,6 @@ function facts(name) {
 }
 
 function draw() {
-  clearTimeout(drawTimer);
-  drawTimer = 0;
   if (!isAbsent && shown.hasHistory && timeline.isAtEnd()) channels.markRead(shown.name, shown.epoch, shown.lastId);
   const current = isAbsent ? null : shown.name, names = channels.names();
   sidebar.draw(names, current, facts);
@@ -123,9 +121,10 @@ function draw() {
   drawTitle(current, others + (isAbsent ? 0 : shown.unread));
 }
 
-channels.on.change = () => { drawTimer ||= setTimeout(takeList, SOON_MS); };
+channels.on.change = () => { listTimer ||= setTimeout(takeList, SOON_MS); };
 
 function takeList() {
+  listTimer = 0;
   document.body.classList.toggle('alone', !channels.areOffered());
   const names = channels.names();
   for (const name of names === listed ? [] : names) {
@@ -140,7 +139,7 @@ function takeList() {
 
 function missing({ name, hasHistory }) {
   conversations.delete(name);
-  leaveFor(name === DEFAULT ? 'closed' : hasHistory ? 'gone' : 'unknown', name);
+  leaveFor(name === DEFAULT ? 'closed' : hasHistory || channels.wasThere(name) ? 'gone' : 'unknown', name);
 }
 
 // ---- What happens in one part, and what the others do then --------------------------------------

@@ -418,6 +418,9 @@ fn a_link_to_a_channel_leads_there_and_one_to_none_offers_to_make_it() {
     ann.lists(&["messages", "dev", "plans"]);
     bob.follows("#me");
     bob.has_no_channel("There is no channel #me");
+    until("it is connected to none", || {
+        server.asks("GET /metrics", &[]).body.contains("\ntxtcord_clients 1\n")
+    });
     bob.clicks("#Absent button:last-child");
     bob.has_no_channel("the server keeps this name for itself");
     bob.clicks("#Absent button");
@@ -593,4 +596,52 @@ fn a_channel_opens_at_the_first_new_message_or_where_it_was_left() {
     ann.chooses("dev");
     ann.shows("60 new");
     assert_eq!(ann.tab.ask(TOP), read, "it is as it was left");
+}
+
+#[test]
+fn a_page_that_nobody_looks_at_learns_what_is_new_without_a_stream() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    server.makes("dev");
+    let mut ann = browser.open(&server);
+    ann.lists(&["messages", "dev"]);
+    let hides = |page: &mut Page, is_hidden: &str| {
+        page.tab.ask(&format!(
+            "Object.defineProperty(document, 'hidden', {{ value: {is_hidden}, configurable: true }});
+             document.dispatchEvent(new Event('visibilitychange')); 0"
+        ));
+    };
+    ann.tab.ask(
+        "window.streams = [];
+         window.EventSource = class extends EventSource {
+             constructor(...args) { super(...args); streams.push(this); }
+         };
+         0",
+    );
+    hides(&mut ann, "false");
+    ann.tab.until("it follows", "streams.some(stream => stream.readyState === EventSource.OPEN)");
+    hides(&mut ann, "true");
+    let ended = "streams.every(stream => stream.readyState === EventSource.CLOSED)";
+    assert_eq!(ann.tab.ask(ended), true, "no stream");
+    server.stores("dev", "said meanwhile");
+    ann.is_titled("(1) #messages – txtcord");
+    hides(&mut ann, "false");
+    server.stores("dev", "told by the stream");
+    ann.lists(&["messages", "dev 2"]);
+}
+
+#[test]
+fn a_page_that_names_another_server_shows_its_one_chat() {
+    let Some(browser) = Browser::shared() else { return };
+    let (own, other) = (Server::start(), Server::on(SEED));
+    own.makes("dev");
+    let named = format!("?server=ws://{}/ws", other.address());
+    let mut ann = browser.open_link(own.address(), &named);
+    ann.is_connected();
+    ann.shows("Welcome");
+    let is_shown = "document.getElementById('Channels').checkVisibility()";
+    ann.tab.until("there are no channels", &format!("!{is_shown}"));
+    ann.clicks("#Text");
+    ann.says("to the other one");
+    assert_eq!((own.lines().len(), other.lines().len()), (0, 8));
 }

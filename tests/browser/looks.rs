@@ -69,7 +69,7 @@ const CONTRASTS: &str = "(() => {
         return colours;
     };
     const kinds = ['#Log .name', '#Log .text', '#Log .text a', '#Log pre', '#Log time', '#Log .face',
-        'h1', '#Count', '#State', '#Name', '.as', '#Text'];
+        'h1', '#Where', '.brand', '#Channels h2', '#List .label', '#List .hash', '.badge', '#New', '#Count', '#State', '#Name', '.as', '#Text'];
     return kinds.flatMap(kind => [...document.querySelectorAll(kind)].map(e => {
         const under = behind(e);
         const [a, b] = [lightOf(rgbOf(...under)), lightOf(rgbOf(...under, getComputedStyle(e).color))];
@@ -176,6 +176,11 @@ fn pictures() {
     };
 
     let server = Server::start();
+    for name in ["backups", "dev", "night-shift", "ops"] {
+        assert_eq!(server.asks(&format!("PUT /{name}"), &[]).status, 201);
+    }
+    let long = "a-name-as-long-as-names-of-channels-get-which-is-63-letters-long";
+    assert_eq!(server.asks(&format!("PUT /{}", &long[..63]), &[]).status, 201);
     let mut page = browser.open(&server);
     page.is_called("Maya");
     picture(&mut page, "empty");
@@ -191,8 +196,47 @@ fn pictures() {
     people_go_on(&server);
     page.shows_last("Then good night, and thanks everybody.");
     picture(&mut page, "conversation");
+    let mut bob = server.join_at("/dev/ws");
+    let mut bot = server.join_at("/backups/ws");
+    for number in 1..=3 {
+        bob.says(&json!({ "user": "Bob", "content": format!("Look at {number}") }).to_string());
+    }
+    for _ in 0..120 {
+        bot.says(r#"{"user":"cron","content":"done"}"#);
+    }
+    page.is_titled("(99+) #messages – txtcord");
+    picture(&mut page, "unread");
+    page.is_shown_on(Screen::Wide);
+    page.chooses("dev");
+    page.shows_last("Look at 3");
+    picture(&mut page, "switched");
+    page.is_shown_on(Screen::Phone);
+    page.clicks("#Open");
+    for scheme in ["light", "dark"] {
+        page.is_seen_in(scheme);
+        page.is_pictured(&folder.join(format!("drawer-phone-{scheme}.png")));
+    }
+    page.clicks("#New");
+    page.types("metrics");
+    page.presses("Enter");
+    page.tab.until("it is refused", "document.getElementById('Why').textContent !== ''");
+    page.is_pictured(&folder.join("refused-phone-dark.png"));
+    page.presses("Escape");
+    page.presses("Escape");
+    page.is_shown_on(Screen::Wide);
+    page.asks_for("me");
+    page.tab.until("it is refused", "document.getElementById('Why').textContent !== ''");
+    page.is_pictured(&folder.join("refused-wide-dark.png"));
+    page.presses("Escape");
+    page.follows("#plans");
+    page.has_no_channel("There is no channel #plans");
+    picture(&mut page, "unknown");
+    page.follows("#messages");
+    page.is_in("messages");
     page.tab.ask("document.getElementById('Scroll').scrollTop = 0");
     picture(&mut page, "beginning");
+    page.is_shown_on(Screen::Wide);
+    page.clicks("#Text");
     page.presses("End");
     let setup = server.kill();
     page.says_its_state("Disconnected");
