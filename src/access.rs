@@ -33,7 +33,7 @@ use self::{
     rules::Rules,
 };
 pub use self::{
-    address::Place,
+    address::Counted,
     identity::{Identity, Sender},
     rules::{Right, Rights, RulesError},
     token::new_token,
@@ -88,9 +88,9 @@ impl Access {
         self.generation.load(SeqCst)
     }
 
-    /// A place for a connection from an address, if that address may have one more.
-    pub fn place_for(&self, peer: IpAddr) -> Place {
-        self.addresses.place_for(peer)
+    /// Counts one more connection of an address, as long as the connection keeps the count.
+    pub fn count_connection(&self, peer: IpAddr) -> Counted {
+        self.addresses.count(peer)
     }
 
     /// The caller of a request for a resource, which came from `peer`.
@@ -145,6 +145,12 @@ impl Caller {
         self.who.identity.sender()
     }
 
+    /// Who the caller is under whatever name: a pseudonym is the letters that follow from its key.
+    /// `None` for nobody.
+    pub fn person(&self) -> Option<Arc<str>> {
+        self.who.identity.person()
+    }
+
     /// The address that the caller asks from.
     pub fn address(&self) -> IpAddr {
         self.who.address
@@ -197,9 +203,10 @@ impl Caller {
     /// When these are more than `--post-rate` allows now; none of them counts then.
     pub fn count_posts(&self, messages: u32) -> Result<(), TooFast> {
         let Some(rate) = &self.who.access.post_rate else { return Ok(()) };
-        let subject = match self.who.identity.limited_as() {
-            Some(person) => Subject::Person(person),
-            None => Subject::Address(address::shared(self.who.address)),
+        let subject = match &self.who.identity {
+            Identity::Named { name, .. } => Subject::Name(name.clone()),
+            Identity::Pseudonym(pseudonym) => Subject::Pseudonym(pseudonym.person().into()),
+            Identity::Nobody => Subject::Address(address::shared(self.who.address)),
         };
         rate.take(subject, messages)
     }
@@ -286,9 +293,9 @@ impl Permit {
         self.caller.count_posts(1)
     }
 
-    /// A number that is another one after the rules have changed.
-    pub fn generation(&self) -> u64 {
-        self.caller.who.access.generation()
+    /// The rules that it follows.
+    pub fn access(&self) -> &Arc<Access> {
+        self.caller.access()
     }
 }
 

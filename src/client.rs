@@ -7,7 +7,7 @@
 use std::{fs::File, io, sync::Arc};
 
 use crate::{
-    access::{Forbidden, Permit, Sender},
+    access::{Permit, Sender},
     catch_up::{Behind, CatchUp},
     command::{ClientId, HubGone, HubHandle, Joined, NextStep},
     history::{BLOCK, Resume},
@@ -16,7 +16,7 @@ use crate::{
     message::{self, AROUND_WORDS},
     metrics::{LeaveReason, Metrics},
     outbox::Outbox,
-    websocket::{Connection, Limits, Received, Wait},
+    websocket::{Connection, Limits, Over, Received, Wait},
     wire::{CutFrame, ErrorAnswer, HistoryEnd, HistoryForm, HistoryFrame},
 };
 
@@ -169,30 +169,48 @@ fn hub_is_gone() -> io::Error {
 struct Speech<'a> {
     permit: &'a Permit,
     sender: Option<Sender>,
-    /// As the rules were when they had this generation.
-    forbidden: Result<(), Forbidden>,
+    /// What the rules said when they had this generation.
+    verdict: Result<(), Unsaid>,
     generation: u64,
+}
+
+/// Why a client's next message is not said.
+#[derive(Clone, Debug)]
+enum Unsaid {
+    /// It is answered with this error.
+    Refused(Vec<u8>),
+    /// The client may not even read.
+    NotAReader,
 }
 
 impl Speech<'_> {
     fn new(permit: &Permit) -> Speech<'_> {
-        let generation = permit.generation();
-        Speech { permit, sender: permit.sender(), forbidden: permit.check_post(), generation }
+        let generation = permit.access().generation();
+        let verdict = Speech::verdict_on(permit);
+        Speech { permit, sender: permit.sender(), verdict, generation }
     }
 
-    /// The frame that refuses the next message, if it may not be said.
-    fn refusal(&mut self) -> Option<Vec<u8>> {
-        let generation = self.permit.generation();
+    fn verdict_on(permit: &Permit) -> Result<(), Unsaid> {
+        if !permit.may_read() {
+            return Err(Unsaid::NotAReader);
+        }
+        permit.check_post().map_err(|forbidden| {
+            Unsaid::Refused(ErrorAnswer::Forbidden.frame(&forbidden.to_string()))
+        })
+    }
+
+    /// Checks that the next message may be said.
+    fn check(&mut self) -> Result<(), Unsaid> {
+        let generation = self.permit.access().generation();
         if generation != self.generation {
             self.generation = generation;
-            self.forbidden = self.permit.check_post();
+            self.verdict = Speech::verdict_on(self.permit);
         }
-        if let Err(forbidden) = &self.forbidden {
-            return Some(ErrorAnswer::Forbidden.frame(&forbidden.to_string()));
-        }
-        let too_fast = self.permit.count_post().err()?;
-        let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
-        Some(answer.frame(&too_fast.to_string()))
+        self.verdict.clone()?;
+        self.permit.count_post().map_err(|too_fast| {
+            let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
+            Unsaid::Refused(answer.frame(&too_fast.to_string()))
+        })
     }
 }
 
@@ -207,21 +225,22 @@ fn chat(
     let mut lines = Vec::new();
     loop {
         let wait = if lines.is_empty() { Wait::ForPeer } else { Wait::Not };
-        let received = connection.read(wait);
+        let mut received = connection.read(wait);
         if let Received::Text(text) = &received {
-            if let Some(refusal) = speech.refusal() {
-                connection.send(&refusal);
-                continue;
-            }
-            match name {
-                Some(name) => message::push_line_as(name, text, &mut lines),
-                None => {
-                    if let Err(error) = message::push_line(text, &mut lines) {
-                        connection.send(&ErrorAnswer::NotJson.frame(&error.to_string()));
+            match speech.check() {
+                Ok(()) => match name {
+                    Some(name) => message::push_line_as(name, text, &mut lines),
+                    None => {
+                        if let Err(error) = message::push_line(text, &mut lines) {
+                            connection.send(&ErrorAnswer::NotJson.frame(&error.to_string()));
+                        }
                     }
-                }
+                },
+                Err(Unsaid::Refused(answer)) => connection.send(&answer),
+                // The hub sends it a close frame, too, and does not wait for it to speak.
+                Err(Unsaid::NotAReader) => received = Received::Over(Over::NotAReader),
             }
-            if lines.len() < POST_BYTES {
+            if matches!(received, Received::Text(_)) && lines.len() < POST_BYTES {
                 continue;
             }
         }

@@ -323,10 +323,11 @@ impl HubHandle {
         !matches!(self.inbox.try_send(Box::new(Command::Survey)), Err(TrySendError::Full(_)))
     }
 
-    /// Has the hub look who may still read the channel; see [`Command::CheckRights`].
+    /// Has the hub look at once who may still read the channel; see [`Command::CheckRights`].
     pub fn check_rights(&self) {
-        // The clients of a hub that has ended are gone, too.
-        let _ = self.send(Command::CheckRights);
+        // A hub whose queue is full may wait for a disk that hangs, and nobody waits for that. It
+        // looks at its next tick. The clients of a hub that has ended are gone.
+        let _ = self.inbox.try_send(Box::new(Command::CheckRights));
     }
 
     /// Puts the channel away; see [`Command::PutAway`].

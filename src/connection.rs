@@ -1,7 +1,7 @@
 //! One connection: requests, answered one after the other, until one of them makes it a chat.
 //!
-//! A connection has a thread of its own, which ends with it. The thread waits for the peer, never
-//! the other way round, and nothing here is shared between two connections but `House`.
+//! A connection has a thread to itself until it ends. The thread waits for the peer, never the other
+//! way round, and nothing here is shared between two connections but `House`.
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,7 @@ use http::{Method, Request};
 use log::debug;
 
 use crate::{
-    access::{Access, Caller, Permit, Place, Right},
+    access::{Access, Caller, Counted, Permit, Right},
     catch_up::CatchUp,
     channels::{Channels, NoChannel},
     client::{self, JoinRequest, Services},
@@ -59,17 +59,11 @@ pub(crate) enum Admission {
 /// Serves one connection from `peer` to its end.
 pub(crate) fn converse(
     house: &House,
-    mut admission: Admission,
+    admission: Admission,
     outbox: Arc<Outbox>,
     peer: IpAddr,
     number: u64,
 ) {
-    let place = house.access.place_for(peer);
-    match place {
-        Place::Taken(_) => {}
-        Place::Extra(_) => admission = Admission::TooManyOfAddress,
-        Place::None => return,
-    }
     let mut received = Vec::new();
     loop {
         let head = match read_head(outbox.socket(), received) {
@@ -88,12 +82,12 @@ pub(crate) fn converse(
             return refuse(&outbox, request.method(), &admission.refusal());
         }
         let caller = house.access.caller(request, &resource, peer);
-        let _place = match &caller {
+        let _counted = match &caller {
             // A proxy has many connections, and each of its requests is counted for its own client.
-            Ok(caller) if caller.address() != peer => {
-                match house.access.place_for(caller.address()) {
-                    Place::Taken(place) => place,
-                    Place::Extra(_) | Place::None => {
+            Ok(caller) if caller.address() != peer && !is_for_operators(&resource) => {
+                match house.access.count_connection(caller.address()) {
+                    Counted::Within(count) => count,
+                    Counted::Above(_) | Counted::FarAbove => {
                         let refusal = Admission::TooManyOfAddress.refusal();
                         return refuse(&outbox, request.method(), &refusal);
                     }
@@ -154,7 +148,7 @@ fn chat(
     let (catch_up, metrics, limits) = (catch_up.clone(), metrics.clone(), *limits);
     let services = Services { hub, catch_up, metrics, limits };
     if let Err(error) = client::serve(services, outbox.clone(), response, received, join, permit) {
-        debug!("client-{number}: {error}");
+        debug!("connection {number}: {error}");
         outbox.abort();
     }
 }

@@ -18,6 +18,7 @@ use std::{
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -25,7 +26,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use crate::{
     access::Permit,
     command::ClientId,
-    outbox::{ControlOutcome, Offered, Outbox},
+    outbox::{CLOSE_WAIT, ControlOutcome, Offered, Outbox},
     wire::{CutFrame, Frames},
 };
 
@@ -47,6 +48,14 @@ const YIELD_EVERY: usize = 16;
 /// Frames that all clients have are forgotten when they have at least this many bytes: moving the
 /// other frames to the front of the memory then costs less than a send.
 const FORGET_BYTES: usize = 64 << 10;
+
+/// The close frame for a client that may not read the channel any more.
+pub const NOT_A_READER: (CloseCode, &str) =
+    (CloseCode::Policy, "this needs the right read in the channel, which was taken back");
+
+/// How long a client that may not read any more may take for the frame that it is being sent. A
+/// history is one frame, which may be long, so that its close frame could come much later.
+const LAST_FRAME_TIME: Duration = Duration::from_millis(500);
 
 /// One client as the hub knows it.
 struct Client {
@@ -95,6 +104,10 @@ pub struct Fanout {
     live: BTreeMap<ClientId, Client>,
     behind: BTreeMap<ClientId, Client>,
     fell_behind: Vec<FellBehind>,
+    /// The clients that were sent a close frame because they may not read any more, and when.
+    dismissed: BTreeMap<ClientId, Instant>,
+    /// The generation of the rules by which the clients were last looked at.
+    generation: u64,
     next_client: u64,
     frames: Frames,
     /// How many of the frames may be sent.
@@ -114,6 +127,8 @@ impl Fanout {
             live: BTreeMap::new(),
             behind: BTreeMap::new(),
             fell_behind: Vec::new(),
+            dismissed: BTreeMap::new(),
+            generation: 0,
             next_client: 1,
             frames: Frames::default(),
             published: 0,
@@ -310,13 +325,49 @@ impl Fanout {
         }
     }
 
-    /// Sends the clients that may not read the channel a close frame.
-    pub fn close_those_who_may_not_read(&mut self, code: CloseCode, reason: &'static str) {
-        for (&id, client) in self.live.iter().chain(&self.behind) {
-            if !client.permit.may_read() {
-                client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
-            }
+    /// Dismisses the clients that may not read the channel; see [`Fanout::dismiss`].
+    pub fn dismiss_those_who_may_not_read(&mut self, now: Instant) {
+        // It is taken first: rules that change from here on are found by the next look.
+        self.generation = self.latest_generation().unwrap_or(self.generation);
+        let clients = self.live.iter().chain(&self.behind);
+        let dismissed = clients.filter(|(_, client)| !client.permit.may_read()).map(|(&id, _)| id);
+        for id in dismissed.collect::<Vec<_>>() {
+            self.dismiss(id, now);
         }
+    }
+
+    /// Sends a client that may not read the channel a close frame, after which it is sent nothing.
+    /// [`Fanout::end_dismissed`] ends its connection if it does not end it itself.
+    pub fn dismiss(&mut self, id: ClientId, now: Instant) {
+        let (code, reason) = NOT_A_READER;
+        self.close(id, code, reason);
+        self.dismissed.entry(id).or_insert(now);
+    }
+
+    /// Ends the connections of clients that were dismissed and are still there: some cannot be sent
+    /// the close frame soon enough, others do not answer it.
+    pub fn end_dismissed(&mut self, now: Instant) {
+        let Fanout { live, behind, dismissed, .. } = self;
+        dismissed.retain(|id, since| {
+            let Some(client) = live.get(id).or_else(|| behind.get(id)) else { return false };
+            let may_take = if client.outbox.is_behind() { LAST_FRAME_TIME } else { CLOSE_WAIT };
+            let is_late = now.saturating_duration_since(*since) >= may_take;
+            if is_late {
+                client.outbox.abort();
+            }
+            !is_late
+        });
+    }
+
+    /// Whether the rules have changed since the clients were last looked at.
+    pub fn is_due_for_dismissals(&self) -> bool {
+        self.latest_generation().is_some_and(|generation| generation != self.generation)
+    }
+
+    /// The generation of the rules, which are the same for all clients; `None` without clients.
+    fn latest_generation(&self) -> Option<u64> {
+        let mut clients = self.live.values().chain(self.behind.values());
+        Some(clients.next()?.permit.access().generation())
     }
 
     /// Sends all clients a close frame.

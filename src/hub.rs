@@ -18,8 +18,6 @@ use std::{
 use crossbeam_channel::RecvTimeoutError;
 use log::warn;
 
-use tungstenite::protocol::frame::coding::CloseCode;
-
 use crate::{
     catch_up::{Behind, CatchUp},
     command::{Command, Commands, Post, QUEUE, Speaker, WeakHubHandle},
@@ -60,10 +58,6 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 /// How often the hub looks at the file when it has no command: foreign lines are taken in within a
 /// second.
 const TICK: Duration = Duration::from_millis(500);
-
-/// The close frame for a client that may not read the channel any more.
-const NOT_A_READER: (CloseCode, &str) =
-    (CloseCode::Policy, "this needs the right read in the channel, which was taken back");
 
 /// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
@@ -309,6 +303,10 @@ impl Hub {
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.look_after_stamps()?;
         self.note_numbering();
+        if self.fanout.is_due_for_dismissals() {
+            self.check_rights();
+        }
+        self.fanout.end_dismissed(Instant::now());
         Ok(())
     }
 
@@ -351,10 +349,10 @@ impl Hub {
         }
     }
 
-    /// Ends the clients that may not read the channel any more; followers find out for themselves.
+    /// Dismisses the clients that may not read the channel any more; followers find out for
+    /// themselves.
     fn check_rights(&mut self) {
-        let (code, reason) = NOT_A_READER;
-        self.fanout.close_those_who_may_not_read(code, reason);
+        self.fanout.dismiss_those_who_may_not_read(Instant::now());
         self.followers.wake();
     }
 

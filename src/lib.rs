@@ -47,6 +47,7 @@
 //! | caller, resource | who sent a request; what its path names |
 //! | sender | who said a message, as far as that is verified: a name or a pseudonym |
 //! | right, permit | what a caller may do with a channel; those of a client in its channel |
+//! | dismiss | to send a client a close frame because it may not read the channel any more |
 //! | follower | a request that streams messages as they come |
 //! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone is always one of the chat |
@@ -57,7 +58,7 @@
 //! |---|---|---|
 //! | `main` | the start, then waits for the end | the process ends |
 //! | `accept` | takes connections from the listener | the listener is shut down |
-//! | `client-N` | the requests of connection N, then reads its WebSocket | the peer leaves, breaks a rule or is silent; the server stops |
+//! | `client-N` | a connection: its requests, then reads its WebSocket; then the next connection | none comes for 2 s, or enough threads wait; the server stops |
 //! | `hub-NAME` | batches of commands of the channel NAME | the last handle is dropped, the channel is put away, or the file fails |
 //! | `open` | opens the channels that are new in the folder | they are open |
 //! | `watch` | looks at the files of all channels, about once a second | the server ends |

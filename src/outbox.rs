@@ -33,6 +33,10 @@ const _: () = assert!(2 + 125 <= CONTROL_LIMIT);
 /// buffer is free, but a new try sees every byte of progress.
 pub const SEND_SLICE: Duration = Duration::from_millis(500);
 
+/// How long a peer may take for the frames before a close frame and for the close frame itself:
+/// long enough for a peer that reads, and short enough for an orderly stop (`server::STOP_TIME`).
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
+
 /// The sending side of one client, shared by its own thread, the hub and a catch-up thread.
 #[derive(Debug)]
 pub struct Outbox {

@@ -21,7 +21,7 @@ use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    access::{Access, RulesError},
+    access::{Access, Counted, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
     config::{Config, Fsync},
@@ -29,16 +29,17 @@ use crate::{
     http::HttpRefusal,
     journal::{Fatal, Journal, OpenError},
     metrics::Metrics,
-    outbox::Outbox,
+    outbox::{CLOSE_WAIT, Outbox},
     socket::LINGER,
     tally::Tally,
-    websocket::CLOSE_WAIT,
     websocket::Limits,
 };
 
 mod capacity;
+mod crew;
 
 use capacity::{Capacity, Limit, NOTSENT, Space, Wanted, notsent_for, tcp_memory};
+use crew::Crew;
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -355,7 +356,8 @@ struct Acceptor {
     tcp_memory: u64,
     /// How many unsent bytes the kernel may hold for a new connection; see [`notsent_for`].
     notsent: u64,
-    /// How many connections were accepted. The number of a connection names its thread.
+    crew: Crew,
+    /// How many connections were accepted.
     accepted: u64,
     /// How often the system lacked something for one more client.
     shortages: Tally,
@@ -371,6 +373,7 @@ impl Acceptor {
             space: Space::of_this_process(),
             tcp_memory: tcp_memory(),
             notsent: NOTSENT,
+            crew: Crew::new(),
             accepted: 0,
             shortages: Tally::default(),
         }
@@ -403,23 +406,36 @@ impl Acceptor {
         }
     }
 
-    /// Starts a thread for a connection, or tells the peer that there is no room for it.
+    /// Has a thread serve a connection, or tells the peer that there is no room for it.
     fn admit(&mut self, socket: Socket, peer: IpAddr) {
+        // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
+        let peer = peer.to_canonical();
+        let counted = self.house.access.count_connection(peer);
+        if matches!(counted, Counted::FarAbove) {
+            return;
+        }
         let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
+        let admission = match counted {
+            Counted::Above(_) => Admission::TooManyOfAddress,
+            _ => seat.admission(),
+        };
         self.share_tcp_memory();
         self.accepted += 1;
         let (house, number) = (self.house.clone(), self.accepted);
         let outbox = Arc::new(Outbox::new(socket));
         let run = {
             let outbox = outbox.clone();
-            move || converse(&house, seat.admission(), outbox, peer, number)
+            move || {
+                converse(&house, admission, outbox, peer, number);
+                drop((seat, counted));
+            }
         };
-        let thread = thread::Builder::new().name(format!("client-{number}")).stack_size(STACK);
-        let started = match self.space.has_room() {
-            true => thread.spawn(run).map(drop),
+        let space = self.space;
+        let may_start = || match space.has_room() {
+            true => Ok(()),
             false => Err(io::Error::other("the limit of address space (ulimit -v) is reached")),
         };
-        if let Err(error) = started {
+        if let Err(error) = self.crew.serve(run, may_start) {
             self.is_short_of(&format!("cannot start a thread for a client: {error}"));
             // The peer may miss it, since there is no thread to wait for this peer.
             let refusal = HttpRefusal::unavailable("the server has no room now; come back later");

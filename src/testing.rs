@@ -359,7 +359,13 @@ impl System for FaultySystem {
 
 /// The permit of a client that may do what everybody may without an access file.
 pub(crate) fn permit() -> Arc<Permit> {
-    let access = Access::new(&Config::parse_from(["txtcord"])).expect("there is no access file");
+    permit_by(&[])
+}
+
+/// The permit of nobody in the default channel of a server with these flags.
+pub(crate) fn permit_by(flags: &[&str]) -> Arc<Permit> {
+    let config = Config::parse_from(["txtcord"].iter().chain(flags));
+    let access = Access::new(&config).expect("the access file makes sense");
     let request = Request::get("/ws").body(()).expect("a request");
     let resource = Resource::WebSocket(Name::default());
     let caller = Arc::new(access).caller(&request, &resource, Ipv4Addr::LOCALHOST.into());

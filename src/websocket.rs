@@ -19,8 +19,9 @@ use tungstenite::{
 };
 
 use crate::{
+    fanout::NOT_A_READER,
     metrics::LeaveReason,
-    outbox::{ControlOutcome, Outbox},
+    outbox::{CLOSE_WAIT, ControlOutcome, Outbox},
     socket::{Lingered, linger, read, would_block},
     wire::{CutFrame, ping_frame},
 };
@@ -33,10 +34,6 @@ const READ_BUFFER: usize = 2 << 10;
 // The longest control frame fits, with its header, mask and payload (RFC 6455, section 5.5), so
 // that none makes tungstenite allocate.
 const _: () = assert!(2 + 4 + 125 <= READ_BUFFER);
-
-/// How long a peer may take for the frames before a close frame and for the close frame itself:
-/// long enough for a peer that reads, and short enough for an orderly stop (`server::STOP_TIME`).
-pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// The limits of every connection.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +74,8 @@ pub enum Over {
     Ended(Error),
     /// Nothing was read for twice the ping interval.
     Silent,
+    /// The peer may not read the channel any more.
+    NotAReader,
 }
 
 impl Over {
@@ -84,7 +83,9 @@ impl Over {
     pub fn reason(&self) -> LeaveReason {
         match self {
             Over::Silent => LeaveReason::Silent,
-            Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => LeaveReason::Closed,
+            Over::NotAReader | Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                LeaveReason::Closed
+            }
             Over::Ended(Error::Utf8(_)) => LeaveReason::InvalidText,
             Over::Ended(Error::Capacity(_)) => LeaveReason::TooBig,
             Over::Ended(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
@@ -208,6 +209,7 @@ impl Connection {
                 Some((CloseCode::Protocol, "not the WebSocket protocol"))
             }
             Over::Ended(_) => Some((CloseCode::Error, "unexpected")),
+            Over::NotAReader => Some(NOT_A_READER),
             Over::Silent => {
                 let reason = "no answer to a ping; come back with after=";
                 // The peer may still be there and read it, but is not waited for.

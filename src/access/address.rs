@@ -30,25 +30,25 @@ pub struct Addresses {
     counts: Counts,
 }
 
-/// A connection's place among those of its address.
+/// How one more connection fits among those of its address.
 #[derive(Debug)]
-pub enum Place {
-    /// It is served.
-    Taken(Option<Counted>),
+pub enum Counted {
+    /// It is served. `None` where connections are not counted.
+    Within(Option<AddressCount>),
     /// It is told that its address has too many.
-    Extra(Counted),
+    Above(AddressCount),
     /// It is dropped: its address has far too many.
-    None,
+    FarAbove,
 }
 
 /// One connection of an address, until this is dropped.
 #[derive(Debug)]
-pub struct Counted {
+pub struct AddressCount {
     counts: Counts,
     address: IpAddr,
 }
 
-impl Drop for Counted {
+impl Drop for AddressCount {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get_mut(&self.address).expect("a connection is counted until it ends");
@@ -96,24 +96,24 @@ impl Addresses {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
-    /// A place for a connection from an address. Connections of a trusted proxy are counted when a
+    /// Counts one more connection of an address. Connections of a trusted proxy are counted when a
     /// request on them says whom they are for ([`Addresses::client`]).
-    pub fn place_for(&self, peer: IpAddr) -> Place {
+    pub fn count(&self, peer: IpAddr) -> Counted {
         let peer = peer.to_canonical();
         let Some(most) = self.max_clients.filter(|_| !self.is_trusted(peer)) else {
-            return Place::Taken(None);
+            return Counted::Within(None);
         };
         let address = shared(peer);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= most + EXTRA_CONNECTIONS {
-            return Place::None;
+            return Counted::FarAbove;
         }
         *count += 1;
-        let is_extra = *count > most;
+        let is_above = *count > most;
         drop(counts);
-        let counted = Counted { counts: self.counts.clone(), address };
-        if is_extra { Place::Extra(counted) } else { Place::Taken(Some(counted)) }
+        let count = AddressCount { counts: self.counts.clone(), address };
+        if is_above { Counted::Above(count) } else { Counted::Within(Some(count)) }
     }
 }
 

@@ -61,8 +61,8 @@ impl Identity {
         }
     }
 
-    /// What its limits are counted for, whatever else it calls itself; `None` for nobody.
-    pub(super) fn limited_as(&self) -> Option<Arc<str>> {
+    /// Who it is, whatever else it calls itself; `None` for nobody.
+    pub(super) fn person(&self) -> Option<Arc<str>> {
         match self {
             Identity::Nobody => None,
             Identity::Pseudonym(pseudonym) => Some(pseudonym.person().into()),

@@ -20,20 +20,25 @@ use crate::config::Config;
 /// The callers are divided among so many tables, so that two of them seldom wait for one another.
 const TABLES: usize = 16;
 
-/// The most callers in one table: with all tables full, they take some 10 MB. The callers that do not
-/// fit share one allowance.
+/// The most callers in one table: with all tables full, they take some 10 MB. The strangers that do
+/// not fit share one allowance. A caller with a token always fits.
 const TABLE_SIZE: usize = 8192;
 
 /// A full table is looked through this often at the most, so that a flood of callers does not make
 /// everybody wait.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
+/// Without `--post-burst`, so much time's worth of messages is allowed at once.
+const BURST_TIME: Duration = Duration::from_secs(10);
+
 /// Whose messages are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// A name or a pseudonym.
-    Person(Arc<str>),
-    /// Everybody else at an address.
+    /// Those of a name, which has a token. There are no more names than the access file has had.
+    Name(Arc<str>),
+    /// Those of a pseudonym.
+    Pseudonym(Arc<str>),
+    /// Those of everybody else at an address.
     Address(IpAddr),
 }
 
@@ -107,8 +112,9 @@ impl PostRate {
     /// As the operator wants it; `None` when there is no limit.
     pub fn new(config: &Config) -> Option<PostRate> {
         let interval = config.post_rate?;
-        let per_second = (1.0 / interval.as_secs_f64()).ceil() as u32;
-        let burst = config.post_burst.map_or(per_second.saturating_mul(10), NonZeroU32::get);
+        // Rounded, since the interval is one of whole nanoseconds.
+        let worth = (BURST_TIME.as_secs_f64() / interval.as_secs_f64()).round().max(1.0) as u32;
+        let burst = config.post_burst.map_or(worth, NonZeroU32::get);
         let tables = (0..TABLES).map(|_| Mutex::default()).collect();
         Some(PostRate {
             interval,
@@ -134,7 +140,8 @@ impl PostRate {
         let table = self.hasher.hash_one(&subject) as usize % TABLES;
         let mut table = self.tables[table].lock().unwrap_or_else(PoisonError::into_inner);
         let known = table.dues.get(&subject).copied();
-        if known.is_none() && !table.has_room(now) {
+        let is_stranger = !matches!(subject, Subject::Name(_));
+        if known.is_none() && is_stranger && !table.has_room(now) {
             drop(table);
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
             *others = Some(self.advance(now, *others, messages)?);

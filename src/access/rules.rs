@@ -11,7 +11,8 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -166,13 +167,20 @@ impl Rules {
     pub fn read(path: &Path) -> Result<Rules, RulesError> {
         let wrong = |why| RulesError { path: path.to_owned(), why };
         let unreadable = |error| wrong(Why::Unreadable(error));
-        let file = fs::File::open(path).map_err(unreadable)?;
+        let mut file = fs::File::open(path).map_err(unreadable)?;
         // Of the file that was opened, so that it cannot be another one.
         if file.metadata().map_err(unreadable)?.mode() & OTHERS_MAY_WRITE != 0 {
             return Err(wrong(Why::OthersMayWrite));
         }
-        let text = io::read_to_string(file).map_err(unreadable)?;
-        Rules::parse(&text).map_err(|(number, why)| wrong(Why::Line(number, why)))
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(unreadable)?;
+        let in_line = |(number, why)| wrong(Why::Line(number, why));
+        let text = str::from_utf8(&bytes).map_err(|why| {
+            let before = &bytes[..why.valid_up_to()];
+            let number = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+            in_line((number, "this is not UTF-8".to_owned()))
+        })?;
+        Rules::parse(text).map_err(in_line)
     }
 
     /// The rules that a text gives; else the number of the line that is wrong, and why it is.

@@ -2,7 +2,7 @@
 //!
 //! The hub reads no file for it: it names stretches and stamps, and the threads that ask read them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crossbeam_channel::Sender;
 
@@ -24,9 +24,13 @@ impl Hub {
         resume: &Resume,
         reply: &Sender<Joined>,
     ) {
-        let client = self.fanout.join(outbox, permit, self.history.last_id() + 1);
+        let client = self.fanout.join(outbox, permit.clone(), self.history.last_id() + 1);
         if self.stopping {
             self.fanout.close(client, STOPPING.0, STOPPING.1);
+        } else if !permit.may_read() {
+            // The rules changed after its request was looked at, and the hub may have looked at the
+            // other clients before this one came.
+            self.fanout.dismiss(client, Instant::now());
         }
         self.metrics.joined();
         self.publish();

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::command::Stored;
 
 /// How many posts with a key are remembered: enough for a request that is tried again some seconds
-/// later, and not much more than 2 MB with the longest keys.
+/// later, and less than 3 MB with the longest keys and senders.
 pub(super) const KEYS: usize = 4096;
 
 /// The ids of the latest posts that had a key. They are forgotten when the server ends.

@@ -5,12 +5,14 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
+    access::Permit,
     command::{ClientId, HubHandle, Joined, NextStep, Stored, queue},
     config::Fsync,
     history::{Resume, Snapshot, Window},
     outbox::{ControlOutcome, Outbox},
     testing::{
         CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair, permit,
+        permit_by,
     },
 };
 
@@ -65,12 +67,17 @@ impl House {
 
     /// A client that has joined, and is behind.
     fn join(&mut self, send_buffer: usize) -> (Guest, Snapshot) {
+        self.join_with(permit(), send_buffer)
+    }
+
+    /// The same for a client with this permit.
+    fn join_with(&mut self, permit: Arc<Permit>, send_buffer: usize) -> (Guest, Snapshot) {
         let (socket, peer) = pair(send_buffer);
         let outbox = Arc::new(Outbox::new(socket));
         let joined = self.ask(|reply| Command::Join {
             outbox: outbox.clone(),
             resume: Resume::default(),
-            permit: permit(),
+            permit,
             reply,
         });
         (Guest { id: joined.client, outbox, peer }, joined.snapshot)
@@ -689,4 +696,58 @@ fn a_client_that_catches_up_becomes_live_even_when_every_batch_brings_more() {
     house.say(&ann, "\"again\"\n");
     assert_eq!(bob.hears(), [(3, "\"again\"".to_owned())]);
     assert_eq!(ann.hears().len(), 2);
+}
+
+/// Joins a client that may read and post by an access file, then takes the right to read back.
+fn join_and_lose_the_right_to_read(house: &mut House, rules: &Dir, send_buffer: usize) -> Guest {
+    rules.write("* - messages read,post\n");
+    let permit = permit_by(&["--access", rules.file().to_str().expect("UTF-8")]);
+    let guest = house.join_with(permit.clone(), send_buffer).0;
+    rules.write("* - messages post\n");
+    permit.access().read_again().expect("it makes sense");
+    guest
+}
+
+#[test]
+fn a_client_that_lost_the_right_to_read_is_found_at_the_next_tick_even_if_the_hub_was_not_told() {
+    let (mut house, rules) = (House::new("1\n"), Dir::new());
+    let mut guest = join_and_lose_the_right_to_read(&mut house, &rules, ROOMY);
+    assert!(matches!(house.catch_up(&guest), NextStep::Live));
+    assert_eq!(guest.frames(), []);
+    house.tick();
+    let frames = guest.frames();
+    assert_eq!((frames.len(), frames[0].first), (1, CLOSE));
+    assert_eq!(frames[0].payload[..2], 1008_u16.to_be_bytes());
+    house.tick();
+    assert_eq!(guest.frames(), [], "it is told once");
+}
+
+#[test]
+fn a_client_that_cannot_be_sent_the_close_frame_is_cut_off() {
+    let (mut house, rules) = (House::new("1\n"), Dir::new());
+    let guest = join_and_lose_the_right_to_read(&mut house, &rules, ROOMY);
+    let begun = Instant::now();
+    house.hub.fanout.dismiss_those_who_may_not_read(begun);
+    house.hub.fanout.end_dismissed(begun + Duration::from_millis(499));
+    assert!(!guest.outbox.is_closed(), "it is behind, and may end its frame");
+    house.hub.fanout.end_dismissed(begun + Duration::from_millis(500));
+    assert!(guest.outbox.is_closed());
+}
+
+#[test]
+fn a_client_whose_right_to_read_was_taken_back_before_it_joined_is_closed_at_once() {
+    let mut house = House::new("1\n");
+    let rules = Dir::new();
+    rules.write("* - messages read\n");
+    let permit = permit_by(&["--access", rules.file().to_str().expect("UTF-8")]);
+    rules.write("* - messages post\n");
+    permit.access().read_again().expect("it makes sense");
+    // The hub looked who may read before the client came.
+    house.handle.check_rights();
+    house.step();
+    let guest = house.join_with(permit, ROOMY).0;
+    assert!(matches!(house.catch_up(&guest), NextStep::ControlFrames));
+    let mut waiting = Vec::new();
+    guest.outbox.take_waiting(&mut waiting);
+    assert_eq!(frames_in(&waiting).0[0].payload[..2], 1008_u16.to_be_bytes());
 }

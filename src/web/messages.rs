@@ -388,6 +388,7 @@ impl Chunks {
         if self.bytes.len() < PIECE {
             return Ok(());
         }
+        exchange.go_on_reading()?;
         self.send(exchange, More::Follows)
     }
 

@@ -4,6 +4,7 @@ use http::{StatusCode, header};
 
 use super::{Channel, Exchange, JSON, Stop};
 use crate::{
+    access::Right,
     command::{HubGone, Stored},
     http::{HttpRefusal, query::speaker},
     lines::LINE_LIMIT,
@@ -47,6 +48,8 @@ impl Exchange<'_> {
         let max_message = self.web.config.max_message;
         let limit = if kind == Kind::Many { MANY_BYTES.max(max_message) } else { max_message };
         let body = self.body(limit)?;
+        // A body may take its time, and the rules change meanwhile.
+        self.check(Right::Post, &channel.name)?;
         let Ok(text) = std::str::from_utf8(&body) else {
             return Err(HttpRefusal::bad("the body is not UTF-8").into());
         };
@@ -121,10 +124,18 @@ impl Exchange<'_> {
         }
     }
 
+    /// The `Idempotency-Key`, which is the sender's own: nobody else can use it up, or learn from it
+    /// what the sender posted.
     fn key(&self) -> Result<Option<String>, HttpRefusal> {
         let Some(key) = self.request.headers().get("idempotency-key") else { return Ok(None) };
         match key.to_str() {
-            Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
+            Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => {
+                Ok(Some(match self.caller().person() {
+                    // A key has no line end, so that nobody's key is another sender's.
+                    Some(person) => format!("{person}\n{key}"),
+                    None => key.to_owned(),
+                }))
+            }
             _ => Err(HttpRefusal::bad("Idempotency-Key needs 1 to 255 visible characters")),
         }
     }

@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 use log::error;
 
 use super::{
-    Exchange, Stop,
+    Exchange, NotAReader, Stop,
     messages::{Chunks, Form, Query, for_found, push_line},
 };
 use crate::{
@@ -278,6 +278,10 @@ impl Stream<'_> {
         let last_id = view.stretch.last_id;
         let mut stamps = view.stamps.read();
         let feeds = &mut self.feeds;
+        if let Err(NotAReader) = exchange.begin_reading(&feeds[at].name) {
+            // The loop that follows the channels leaves it out, or ends the stream.
+            return if self.query.follow { Ok(()) } else { Err(Stop::PeerGone) };
+        }
         for_found(query, &view.stretch, |id, data| {
             feeds[at].after = id;
             if body.form == Form::Events {

@@ -160,3 +160,23 @@ fn forged_senders_never_stand_beside_a_message() {
     assert_eq!(server.does("POST /messages", odd, "1").status, 201);
     assert_eq!(listener.hears("1").from, Some(format!("a\",\"from\":\"ann{HORSE}")));
 }
+
+#[test]
+fn an_idempotency_key_is_its_sender_s_own() {
+    let server = with_rules(&format!("ann {FOO} * read,post\n* - messages read,post\n")).start();
+    let posts = |query: &str, body: &str| {
+        let kind = ["Content-Type: application/json", "Idempotency-Key: order-1"];
+        let answer = server.asked(ask_with(&format!("POST /messages?{query}"), &kind, body));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        json(&answer.body)["id"].as_u64().expect("an id")
+    };
+    assert_eq!(posts("", "1"), 1);
+    assert_eq!(posts("token=foo", "2"), 2);
+    assert_eq!(posts("as=ann&key=correct+horse", "3"), 3);
+    // Under another name it is the same person.
+    assert_eq!(posts("as=bob&key=correct+horse", "3"), 3);
+    assert_eq!(posts("as=ann&key=battery+staple", "4"), 4);
+    assert_eq!(posts("as=ann", "1"), 1);
+    assert_eq!(posts("token=foo", "2"), 2);
+    assert_eq!(server.lines(), ["1", "2", "3", "4"]);
+}

@@ -2,6 +2,7 @@
 //! proxies are believed.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -88,13 +89,21 @@ fn an_address_has_so_many_connections_and_more_are_told_503() {
 }
 
 #[test]
+fn an_ipv4_client_of_an_ipv6_listener_has_one_place_for_a_connection() {
+    let setup = Setup::at("[::ffff:127.0.0.1]:0", Arc::new(Dir::new()));
+    let server = setup.flags(&["--max-clients-per-address", "2"]).start();
+    let _inside: Vec<_> = (0..2).map(|_| server.join()).collect();
+    assert_eq!(server.upgrade("/ws", &[]), 503);
+}
+
+#[test]
 fn connections_that_say_nothing_take_only_their_own_address_s_places() {
     let flags = ["--max-clients-per-address", "4", "--max-clients", "200"];
     let server = Server::with(&flags);
     // All of one address: most are dropped at once, and none keeps the others out.
     let silent: Vec<_> = (0..300).map(|_| server.connect()).collect();
     let threads = server.status("Threads");
-    assert!(threads < 60, "{threads} threads");
+    assert!(threads < 40, "{threads} threads");
     let deadline = Instant::now() + PATIENCE;
     // Another loopback address is another client.
     let other = loop {
@@ -130,6 +139,20 @@ fn behind_a_proxy_each_client_has_its_own_places() {
     assert_eq!(open("1.2.3.5").0, 101);
     let many: Vec<_> = (0..20).map(|n| open(&format!("1.2.4.{n}"))).collect();
     assert!(many.iter().all(|(status, _)| *status == 101));
+}
+
+#[test]
+fn behind_a_proxy_operators_are_answered_however_many_an_address_has() {
+    let flags = ["--max-clients-per-address", "1", "--trust-proxy", "127.0.0.1"];
+    let server = Server::with(&flags);
+    let field = "X-Forwarded-For: 1.2.3.4";
+    let mut inside = server.raw();
+    inside.send(server.head("/ws", &[("X-Forwarded-For", "1.2.3.4")]));
+    assert_eq!(inside.head_alone().status, 101);
+    server.has("GET /messages", &[field]).refuses(503, &["from this address"]);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(server.has(&format!("GET {path}"), &[field]).status, 200, "{path}");
+    }
 }
 
 #[test]

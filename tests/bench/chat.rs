@@ -71,6 +71,7 @@ enum Scenario {
     Accept,
     Idle,
     Slow,
+    Channels,
     Growth,
 }
 
@@ -133,6 +134,7 @@ fn run_bench(arguments: Arguments) -> Outcome<ExitCode> {
             Scenario::Accept => scenarios::accept::run(&mut bench),
             Scenario::Idle => scenarios::idle::run(&mut bench),
             Scenario::Slow => scenarios::slow::run(&mut bench),
+            Scenario::Channels => scenarios::channels::run(&mut bench),
             Scenario::Growth => scenarios::growth::run(&mut bench),
         };
         if let Err(error) = outcome {

@@ -129,6 +129,7 @@ struct Sender {
 }
 
 pub struct Load {
+    handshake: Vec<u8>,
     epoll: OwnedFd,
     events: Vec<Event>,
     timer: Option<OwnedFd>,
@@ -155,7 +156,13 @@ pub struct Load {
 
 impl Load {
     pub fn new() -> io::Result<Load> {
+        Load::at("/ws")
+    }
+
+    /// One whose clients connect to this path.
+    pub fn at(path: &str) -> io::Result<Load> {
         Ok(Load {
+            handshake: wire::handshake(path),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(512),
             timer: None,
@@ -219,7 +226,7 @@ impl Load {
     }
 
     pub fn shake_hands(&mut self, index: usize) {
-        self.clients[index].unsent.extend_from_slice(wire::HANDSHAKE);
+        self.clients[index].unsent.extend_from_slice(&self.handshake);
         self.flush(index);
     }
 

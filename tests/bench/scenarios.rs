@@ -1,6 +1,7 @@
 //! What is measured: one file a scenario, one table each.
 
 pub mod accept;
+pub mod channels;
 pub mod fanout;
 pub mod growth;
 pub mod idle;

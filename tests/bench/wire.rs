@@ -8,10 +8,15 @@ use std::io::{self, Write};
 
 use crate::frames::{MASK, TEXT, frame};
 
-/// The request that every client opens with. The key is the one of RFC 6455: nobody checks the answer.
-pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
+/// The request that a client opens with. The key is the one of RFC 6455: nobody checks the answer.
+pub fn handshake(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+    .into_bytes()
+}
 
 /// Fills messages up to the size wanted; it must not contain a `#`.
 const FILLER: &str = "the quick brown fox jumps over the lazy dog and then some more of it ";

@@ -129,8 +129,7 @@ pub fn asks(line: &str) -> Vec<u8> {
 
 /// A request to join at this path.
 pub fn joins(path: &str) -> Vec<u8> {
-    let handshake = std::str::from_utf8(wire::HANDSHAKE).expect("it is ASCII");
-    handshake.replacen("/ws", path, 1).into_bytes()
+    wire::handshake(path)
 }
 
 /// A number of the server's metrics; none when it is too busy to tell.

@@ -71,8 +71,8 @@ impl Setup {
     pub fn start(&self) -> Server {
         let mut server = self.spawn();
         let port = server.err.wait_for(|line| {
-            let rest = line.split_once("ws://127.0.0.1:")?.1;
-            rest.split_once("/ws")?.0.parse().ok()
+            let (address, _) = line.split_once("ws://")?.1.split_once("/ws")?;
+            address.rsplit_once(':')?.1.parse().ok()
         });
         match port {
             Some(port) => server.port = port,

@@ -42,29 +42,27 @@ fn only_a_trusted_proxy_says_whom_a_request_is_for() {
 #[test]
 fn an_address_has_so_many_places_and_a_customer_of_ipv6_has_no_more() {
     let addresses = addresses(&["--max-clients-per-address", "2", "--trust-proxy", "10.0.0.1"]);
-    let is = |place: &Place, expected: &str| {
-        let got = match place {
-            Place::Taken(Some(_)) => "counted",
-            Place::Taken(None) => "not counted",
-            Place::Extra(_) => "extra",
-            Place::None => "none",
+    let is = |counted: &Counted, expected: &str| {
+        let got = match counted {
+            Counted::Within(Some(_)) => "counted",
+            Counted::Within(None) => "not counted",
+            Counted::Above(_) => "above",
+            Counted::FarAbove => "far above",
         };
         assert_eq!(got, expected);
     };
-    let first = addresses.place_for(ip("1.2.3.4"));
+    let first = addresses.count(ip("1.2.3.4"));
     is(&first, "counted");
-    let second = addresses.place_for(ip("::ffff:1.2.3.4"));
+    let second = addresses.count(ip("::ffff:1.2.3.4"));
     is(&second, "counted");
-    let extra: Vec<_> =
-        (0..EXTRA_CONNECTIONS).map(|_| addresses.place_for(ip("1.2.3.4"))).collect();
-    extra.iter().for_each(|place| is(place, "extra"));
-    is(&addresses.place_for(ip("1.2.3.4")), "none");
-    is(&addresses.place_for(ip("1.2.3.5")), "counted");
-    drop((first, second, extra));
+    let above: Vec<_> = (0..EXTRA_CONNECTIONS).map(|_| addresses.count(ip("1.2.3.4"))).collect();
+    above.iter().for_each(|counted| is(counted, "above"));
+    is(&addresses.count(ip("1.2.3.4")), "far above");
+    is(&addresses.count(ip("1.2.3.5")), "counted");
+    drop((first, second, above));
     assert!(addresses.counts.lock().unwrap().is_empty());
-    is(&addresses.place_for(ip("10.0.0.1")), "not counted");
-    let _six =
-        [addresses.place_for(ip("2001:db8::1")), addresses.place_for(ip("2001:db8::ffff:2"))];
-    is(&addresses.place_for(ip("2001:db8::3")), "extra");
-    is(&addresses.place_for(ip("2001:db8:0:1::1")), "counted");
+    is(&addresses.count(ip("10.0.0.1")), "not counted");
+    let _six = [addresses.count(ip("2001:db8::1")), addresses.count(ip("2001:db8::ffff:2"))];
+    is(&addresses.count(ip("2001:db8::3")), "above");
+    is(&addresses.count(ip("2001:db8:0:1::1")), "counted");
 }

@@ -107,6 +107,9 @@ fn a_file_that_others_may_write_to_is_refused() {
         let error = read_with(mode).expect_err("others may write to it");
         assert!(error.contains("chmod go-w"), "{error}");
     }
+    dir.write(b"* - * read\n# \xff\n* - dev\xff read\n");
+    let error = read_with(0o600).expect_err("it is no text");
+    assert!(error.ends_with("messages.txt:2: this is not UTF-8"), "{error}");
     let error = Rules::read(&dir.path().join("nix")).expect_err("it is not there").to_string();
     assert!(error.contains("nix: No such file"), "{error}");
 }
