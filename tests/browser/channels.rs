@@ -500,7 +500,7 @@ fn where_one_may_only_read_there_is_nothing_to_write_in() {
     // What one may not read is not there.
     line.replaces(r#""may":["read","post"]"#, r#""may":[]             "#);
     line.breaks();
-    ann.has_no_channel("#messages is not there any more");
+    ann.has_no_channel("not open to everybody");
     ann.lists(&[]);
 }
 
