@@ -96,6 +96,7 @@ pub mod http;
 pub mod journal;
 pub mod wire;
 pub mod history;
+pub mod operations;
 pub mod lines;
 pub mod message;
 pub mod summary;
