@@ -12,7 +12,7 @@ use crate::{
     command::{ClientId, HubGone, HubHandle, Joined, NextStep},
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
-    lines::BESIDE_TEXT,
+    lines::{BESIDE_TEXT, TextFile},
     message::{self, AROUND_WORDS},
     metrics::{LeaveReason, Metrics},
     outbox::Outbox,
@@ -72,7 +72,8 @@ impl Membership {
             client: self.client,
             outbox: self.outbox.clone(),
             hub: self.services.hub.clone(),
-            file: self.file.clone(),
+            // No message was cut: what is to be sent from the file comes with its own view of it.
+            file: TextFile::from(&self.file),
             cut,
             history: history.map(Box::new),
             next_id,
@@ -117,7 +118,7 @@ fn join(
     let gone = |HubGone| io::Error::other("the hub is gone");
     let Joined { client, snapshot } =
         services.hub.join(outbox.clone(), resume, permit).map_err(gone)?;
-    let file = snapshot.stretch.file().clone();
+    let file = snapshot.stretch.file().file().clone();
     let next_id = Some(snapshot.stretch.last_id + 1);
     let membership = Membership { services, outbox, file, client };
     let mut history = HistoryFrame::new(snapshot)?;

@@ -389,7 +389,8 @@ impl Hub {
         for FellBehind { client, outbox, cut, next_id } in self.fanout.take_fell_behind() {
             // When all handles are gone, no thread reads from the client any more.
             let Some(hub) = self.handle.upgrade() else { return };
-            let file = self.journal.file().clone();
+            // No line is erased between the cut and here, so this is the file of which it was cut.
+            let file = self.history.file().clone();
             self.catch_up.take(Behind { client, outbox, hub, file, cut, history: None, next_id });
         }
     }

@@ -32,6 +32,8 @@ pub(super) struct Epoch {
     lock_file: File,
     /// The record as it stands in the lock file.
     noted: String,
+    /// The length of the text file that the record tells of.
+    noted_bytes: u64,
 }
 
 impl Epoch {
@@ -44,21 +46,21 @@ impl Epoch {
         file: &File,
         history: &History,
     ) -> io::Result<Epoch> {
-        let (name, noted) = match record {
+        let (name, noted, noted_bytes) = match record {
             // A file that is as a server left it needs no new record, and its epoch was brought to the
             // disk when it began: a thousand channels start so much sooner.
             Some(record) if record.is_true_of(file, history)? => {
-                let noted = record.to_string();
-                (record.epoch.into(), noted)
+                let (noted, bytes) = (record.to_string(), record.bytes);
+                (record.epoch.into(), noted, bytes)
             }
             // std seeds its hash maps with random numbers of the operating system. A crate for one
             // such number would be too much.
             _ => {
                 let number = RandomState::new().build_hasher().finish();
-                (format!("{number:016x}").into(), String::new())
+                (format!("{number:016x}").into(), String::new(), 0)
             }
         };
-        let mut epoch = Epoch { name, lock_file, noted };
+        let mut epoch = Epoch { name, lock_file, noted, noted_bytes };
         if epoch.note(file, history)? {
             epoch.lock_file.sync_data()?;
         }
@@ -71,13 +73,34 @@ impl Epoch {
 
     /// Writes into the lock file how far the numbering has come; false when it says so already.
     pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<bool> {
-        let line = Record::of(&self.name, file, history)?.to_string();
+        self.write(&Record::of(&self.name, file, history.last_id(), history.end())?)
+    }
+
+    /// Prepares for changes between `offset`, where the line `id` begins, and `end`. If the record
+    /// depends on bytes there, it tells of the lines before `id` alone afterwards, and that is on disk.
+    pub(super) fn note_before(
+        &mut self,
+        id: u64,
+        offset: u64,
+        end: u64,
+        file: &File,
+    ) -> io::Result<()> {
+        if offset >= self.noted_bytes || end <= self.noted_bytes.saturating_sub(TAIL) {
+            return Ok(());
+        }
+        self.write(&Record::of(&self.name, file, id - 1, offset)?)?;
+        self.lock_file.sync_data()
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<bool> {
+        let line = record.to_string();
         if line == self.noted {
             return Ok(false);
         }
         self.lock_file.write_all_at(line.as_bytes(), 0)?;
         self.lock_file.set_len(line.len() as u64)?;
         self.noted = line;
+        self.noted_bytes = record.bytes;
         Ok(true)
     }
 
@@ -85,6 +108,7 @@ impl Epoch {
     pub(super) fn forget(&mut self) -> io::Result<()> {
         self.lock_file.set_len(0)?;
         self.noted.clear();
+        self.noted_bytes = 0;
         self.lock_file.sync_data()
     }
 }
@@ -118,10 +142,10 @@ impl Record {
         self.bytes
     }
 
-    fn of(epoch: &str, file: &File, history: &History) -> io::Result<Record> {
-        let bytes = history.end();
+    /// The record of the first `lines` lines of the file, which have so many bytes.
+    fn of(epoch: &str, file: &File, lines: u64, bytes: u64) -> io::Result<Record> {
         let tail = tail_hash(file, bytes)?;
-        Ok(Record { epoch: epoch.to_owned(), lines: history.last_id(), bytes, tail })
+        Ok(Record { epoch: epoch.to_owned(), lines, bytes, tail })
     }
 
     fn parse(text: &str) -> Option<Record> {

@@ -5,6 +5,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Seek, Write},
+    os::unix::fs::FileExt,
     time::Instant,
 };
 
@@ -18,6 +19,16 @@ pub(crate) trait System: fmt::Debug + Send {
     /// The position of the file's descriptor: the offset after the last byte written through it.
     fn position(&mut self, file: &File) -> io::Result<u64> {
         (&*file).stream_position()
+    }
+
+    /// Overwrites bytes at an offset of the file, through a descriptor that is not in append mode.
+    fn overwrite(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    /// Brings all that was written to the disk.
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        file.sync_data()
     }
 
     /// The time.

@@ -1,12 +1,12 @@
 //! `GET /messages.txt` and `/NAME.txt`: the text file, whole or from where a copy broke off.
 
-use std::{fs::File, io, num::NonZeroUsize, os::unix::fs::FileExt, sync::Arc};
+use std::{io, num::NonZeroUsize};
 
 use http::{Method, StatusCode, header};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header_with_max_ranges};
 
 use super::{Channel, Exchange, Source, Stop};
-use crate::{history::Window, http::response::TEXT};
+use crate::{history::Window, http::response::TEXT, lines::TextFile};
 
 impl Exchange<'_> {
     /// Sends the file as far as it is committed, so that a copy ends in a whole line.
@@ -50,7 +50,7 @@ impl Exchange<'_> {
 
 /// The bytes of the text file from one offset up to another.
 struct FilePart {
-    file: Arc<File>,
+    file: TextFile,
     start: u64,
     end: u64,
 }
