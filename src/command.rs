@@ -17,6 +17,7 @@ use crate::{
     access::{self, Permit},
     history::{Resume, Snapshot, Stretch, Times, Window},
     metrics::Status,
+    operations::{Operation, Standing},
     outbox::Outbox,
     wire::ErrorAnswer,
 };
@@ -91,6 +92,24 @@ pub struct Post {
     pub sender: Option<access::Sender>,
     /// The messages, each as one line with its `\n`.
     pub lines: Vec<u8>,
+    /// The operations among them; `None` when there are none.
+    pub operations: Option<Box<PostedOperations>>,
+}
+
+/// The operations among the messages of a post.
+#[derive(Clone, Debug)]
+pub struct PostedOperations {
+    /// What the speaker may do, apart from posting.
+    pub standing: Standing,
+    /// The operations, each with the number of its line in the post, from 0.
+    pub list: Vec<(usize, Operation)>,
+}
+
+impl PostedOperations {
+    /// The operations of a list, if there are any.
+    pub fn of(standing: Standing, list: Vec<(usize, Operation)>) -> Option<Box<PostedOperations>> {
+        (!list.is_empty()).then(|| Box::new(PostedOperations { standing, list }))
+    }
 }
 
 impl Post {
@@ -226,7 +245,23 @@ impl HubHandle {
         sender: Option<access::Sender>,
         lines: Vec<u8>,
     ) -> Result<(), HubGone> {
-        self.send(Command::Post(Post { by: Speaker::Client(client), sender, lines }))
+        self.post_operations(client, sender, lines, None)
+    }
+
+    /// Posts whole lines for a client, with operations among them. Each one that is refused is
+    /// answered with an error of its own.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn post_operations(
+        &self,
+        client: ClientId,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Result<(), HubGone> {
+        let by = Speaker::Client(client);
+        self.send(Command::Post(Post { by, sender, lines, operations }))
     }
 
     /// Posts whole lines for a request, and waits until they are stored or refused; see
@@ -241,7 +276,24 @@ impl HubHandle {
         sender: Option<access::Sender>,
         lines: Vec<u8>,
     ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
-        self.ask(|reply| Command::Post(Post { by: Speaker::Request { key, reply }, sender, lines }))
+        self.store_operations(key, sender, lines, None)
+    }
+
+    /// Posts whole lines for a request, with operations among them. If one of these is refused, all
+    /// lines are.
+    ///
+    /// # Errors
+    /// As with [`HubHandle::store`].
+    pub fn store_operations(
+        &self,
+        key: Option<String>,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
+        self.ask(|reply| {
+            Command::Post(Post { by: Speaker::Request { key, reply }, sender, lines, operations })
+        })
     }
 
     /// Looks at a part of the history; see [`Command::Look`].

@@ -4,7 +4,7 @@
 //! holes, and what operations made of messages. A message that is deleted becomes a hole. The hub owns the history. Other threads get a [`Stretch`] of it, with which they read
 //! the file themselves.
 
-use std::{fs::File, io, ops::Range, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use crate::{
     lines::{Lines, TextFile, read_at},
@@ -252,34 +252,36 @@ impl History {
         if self.is_message(id) { Target::Message(sender) } else { Target::Missing }
     }
 
-    /// Where a line stands in the file, without its `\n`. The history must have the line.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn line_range(&self, id: u64) -> io::Result<Range<u64>> {
-        let (start, end) = self.lines(id, id).offsets()?;
-        Ok(start..end - 1)
-    }
-
     /// Erases a message: it is a hole from now on, and these bytes must stand in its place in the
-    /// file before anybody is told. Readers that began before see it as it was. Returns `None` if
-    /// the file has these bytes already.
+    /// file before anybody is told. Readers that began before see it as it was.
     ///
     /// # Errors
     /// When the file cannot be read; nothing has changed then.
-    pub fn erase(&mut self, id: u64) -> io::Result<Option<ErasedLine>> {
+    pub fn erase(&mut self, id: u64) -> io::Result<ErasedLine> {
         debug_assert!(self.is_message(id), "only a message can be erased");
-        let range = self.line_range(id)?;
-        let mut was = vec![0; (range.end - range.start) as usize];
-        self.file.read_exact_at(&mut was, range.start)?;
-        let mut bytes = was.clone();
-        message::erase(&mut bytes);
-        let is_new = bytes != was;
-        if is_new {
-            self.file.erase(range.start, was.into());
+        let was = self.line(id)?;
+        let line = ErasedLine::of(id, &was);
+        if line.is_new {
+            self.file.erase(was.0, was.1.into());
         }
-        self.index.make_hole(id, range.start, range.end + 1);
-        Ok(is_new.then_some(ErasedLine { id, offset: range.start, bytes }))
+        self.index.make_hole(id, line.offset, line.offset + line.bytes.len() as u64 + 1);
+        Ok(line)
+    }
+
+    /// The same for a line that is a hole already.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn erased_line(&self, id: u64) -> io::Result<ErasedLine> {
+        Ok(ErasedLine::of(id, &self.line(id)?))
+    }
+
+    /// The offset and the bytes of a line, without its `\n`. The history must have the line.
+    fn line(&self, id: u64) -> io::Result<(u64, Vec<u8>)> {
+        let (start, end) = self.lines(id, id).offsets()?;
+        let mut bytes = vec![0; (end - 1 - start) as usize];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok((start, bytes))
     }
 
     /// The committed end of the file, in bytes.
@@ -463,6 +465,16 @@ pub struct ErasedLine {
     pub offset: u64,
     /// What is to stand there, without the `\n`.
     pub bytes: Vec<u8>,
+    /// Whether something else stands there now.
+    pub is_new: bool,
+}
+
+impl ErasedLine {
+    fn of(id: u64, (offset, was): &(u64, Vec<u8>)) -> ErasedLine {
+        let mut bytes = was.clone();
+        message::erase(&mut bytes);
+        ErasedLine { id, offset: *offset, is_new: bytes != *was, bytes }
+    }
 }
 
 /// The history that a client is sent when it connects.

@@ -39,6 +39,7 @@ mod commit;
 mod ending;
 mod followers;
 mod keys;
+mod operating;
 mod placing;
 
 pub use ending::Role;
@@ -60,6 +61,9 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 /// How often the hub looks at the file when it has no command: foreign lines are taken in within a
 /// second.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How far the lock file has come when it must be written whatever it says.
+const NEVER_NOTED: u64 = u64::MAX;
 
 /// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
@@ -91,6 +95,10 @@ pub struct Hub {
     /// How far the lock file says that the numbering has come.
     noted: u64,
     holes: Tally,
+    /// Messages that were deleted and must be erased before anybody is shown that.
+    deleted: Vec<u64>,
+    /// Operations that other programs appended and that mean nothing.
+    refused: Tally,
     /// Whether the log says that the lock file cannot be written.
     has_warned_of_note: bool,
 }
@@ -128,6 +136,8 @@ impl Hub {
             last_ts: 0,
             said_at: None,
             holes: Tally::default(),
+            deleted: Vec::new(),
+            refused: Tally::default(),
             has_warned_of_note: false,
         };
         hub.publish();
@@ -205,6 +215,7 @@ impl Hub {
         let is_idle = self.fanout.clients() == 0
             && !self.journal.is_sync_due_later()
             && !self.holes.is_pending()
+            && !self.refused.is_pending()
             && self.noted == self.history.end();
         if !is_idle {
             return commands.recv_deadline(next_tick);
@@ -288,6 +299,9 @@ impl Hub {
         if let Some(count) = self.holes.due() {
             warn!("{count} more lines that other programs appended hold no message; skipped");
         }
+        if let Some(count) = self.refused.due() {
+            warn!("{count} more operations that other programs appended mean nothing");
+        }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.note_numbering();
@@ -315,6 +329,12 @@ impl Hub {
                 self.noted = self.history.end();
             }
         }
+    }
+
+    /// The same, though the file has not grown: bytes that the note depends on have changed.
+    fn note_numbering_anew(&mut self) {
+        self.noted = NEVER_NOTED;
+        self.note_numbering();
     }
 
     /// Publishes how far this channel is.
@@ -451,6 +471,7 @@ impl Hub {
         if self.history.end() == self.shown_end {
             return Ok(());
         }
+        self.erase_deleted()?;
         let synced = self.journal.sync_per_policy()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown_end = self.history.end();

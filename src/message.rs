@@ -54,12 +54,12 @@ pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
 /// The message on a line of the file, which is given without its `\n`; `None` if the line is a
 /// hole: blank, not UTF-8, not one JSON value, or erased.
 pub fn on_line(line: &[u8]) -> Option<&[u8]> {
-    if is_erased(line) {
-        return None;
-    }
-    let text = std::str::from_utf8(line).ok()?;
-    check(text).ok()?;
-    Some(trim(line))
+    (!is_erased(line) && is_json(line)).then(|| trim(line))
+}
+
+/// Whether a line is one JSON value: it holds a message, or is erased.
+pub fn is_json(line: &[u8]) -> bool {
+    std::str::from_utf8(line).is_ok_and(|text| check(text).is_ok())
 }
 
 /// What an erased line begins with; spaces follow, at least one.

@@ -1,67 +1,91 @@
 //! Erases the lines of deleted messages: the one change before the committed end.
 //!
-//! The operation that deleted a message is on disk first, then its line is overwritten by as many
-//! bytes that say nothing, then that is on disk, and then the client is answered. What a crash leaves
-//! undone between two of these steps, the next start does: the operation is there and tells.
+//! The operation that deleted a message is on disk first. Then the ids of the lines go to a file
+//! beside, which is on disk, too; then the lines are overwritten by as many bytes that say nothing;
+//! then that is on disk, the file beside is removed, and the client is answered.
+//!
+//! A start does what a crash left undone. Before the overwriting began, the operation tells of the
+//! message, and the edits tell of themselves. A power cut in the middle may leave a line half old and
+//! half new, which says nothing any more: that is what the file beside is for.
 
-use std::io;
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, ErrorKind},
+};
 
 use log::{info, warn};
 
-use super::{Fatal, Journal, open_in_place};
+use super::{Fatal, Journal, open_in_place, path_beside};
 use crate::history::{ErasedLine, History};
+
+/// The ending of the file that names the lines which are being erased.
+const ENDING: &str = "erasing";
 
 impl Journal {
     /// Overwrites the lines of deleted messages. It is on disk afterwards, whatever `--fsync` says.
     ///
     /// The operations that deleted them must have been synced before, or a power cut could leave a
-    /// message erased that nobody deleted. If this one comes to no end, the next start does it again.
+    /// message erased that nobody deleted.
     ///
     /// # Errors
-    /// When that fails. It is unknown then what stands on these lines.
+    /// When that fails. It is unknown then what stands on these lines; the next start erases them.
     ///
     /// # Panics
     /// When a line ends after the committed end.
     pub fn erase(&mut self, lines: &[ErasedLine], history: &History) -> Result<(), Fatal> {
-        let first = lines.iter().min_by_key(|line| line.offset);
-        let Some(first) = first else { return Ok(()) };
+        let lines = || lines.iter().filter(|line| line.is_new);
+        let Some(first) = lines().min_by_key(|line| line.offset) else { return Ok(()) };
         let end = |line: &ErasedLine| line.offset + line.bytes.len() as u64;
-        let is_committed = |line: &ErasedLine| end(line) < history.end();
-        assert!(lines.iter().all(is_committed), "the \n of each line is committed");
+        assert!(lines().all(|line| end(line) < history.end()), "each line has its end");
+        let mut ids = format!("epoch {}\n", self.epoch());
+        for line in lines() {
+            writeln!(ids, "{}", line.id).expect("writing to memory cannot fail");
+        }
+        let beside = path_beside(&self.path, ENDING);
+        self.system.write_beside(&beside, ids.as_bytes()).map_err(Fatal::Storage)?;
         // The lock file tells of the last bytes that were numbered. If these are about to change, it
         // tells of the lines before instead, until all is done: so a crash keeps the epoch.
-        let last = lines.iter().map(end).max().unwrap_or(0);
+        let last = lines().map(end).max().unwrap_or(0);
         let noted_before = self.epoch.note_before(first.id, first.offset, last, &self.file);
         if let Err(error) = noted_before {
             warn!("{}: the epoch may not outlive a crash now: {error}", self.path.display());
         }
         let in_place = open_in_place(&self.path, self.identity).map_err(Fatal::Storage)?;
-        for line in lines {
+        for line in lines() {
             self.system.overwrite(&in_place, &line.bytes, line.offset).map_err(Fatal::Storage)?;
         }
-        self.sync().map(drop)
+        self.sync()?;
+        if let Err(error) = self.system.remove(&beside) {
+            // The next start finds all its lines erased, and tries again.
+            warn!("{} could not be removed: {error}", beside.display());
+        }
+        Ok(())
     }
 
-    /// Erases the messages that were deleted and are still there, since a crash came between.
-    pub(super) fn erase_again(&mut self, ids: &[u64], history: &mut History) -> io::Result<()> {
+    /// Erases what a crash left of deleted messages: `left` are those that are still there.
+    pub(super) fn erase_again(&mut self, left: &[u64], history: &mut History) -> io::Result<()> {
         let mut lines = Vec::new();
-        for &id in ids {
+        for &id in left {
             // A line may have been deleted by several operations that people wrote by hand.
             if history.is_message(id) {
-                lines.extend(history.erase(id)?);
+                lines.push(history.erase(id)?);
             }
         }
-        if lines.is_empty() {
-            return Ok(());
+        for id in self.half_erased() {
+            if id <= history.last_id() && !history.is_message(id) {
+                lines.push(history.erased_line(id)?);
+            }
         }
-        info!(
-            "{}: {} deleted lines were still there; erased now",
-            self.path.display(),
-            lines.len()
-        );
+        lines.retain(|line| line.is_new);
+        if lines.is_empty() {
+            // If the file that names lines is there, it names none that is still to be erased.
+            return self.system.remove(&path_beside(&self.path, ENDING));
+        }
+        let count = lines.len();
+        info!("{}: {count} deleted lines were still there; erased now", self.path.display());
         // The operations that deleted them may have been written without a sync.
-        let synced = self.sync().and_then(|_| self.erase(&lines, history));
-        match synced {
+        match self.sync().and_then(|_| self.erase(&lines, history)) {
             Ok(()) => self.note_numbering(history),
             // They are holes from now on, and the next start tries again.
             Err(Fatal::Storage(error)) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -70,6 +94,26 @@ impl Journal {
             }
             Err(fatal) => Err(io::Error::other(fatal.to_string())),
         }
+    }
+
+    /// The lines that were being erased when the server ended.
+    fn half_erased(&mut self) -> Vec<u64> {
+        let beside = path_beside(&self.path, ENDING);
+        let named = match fs::read_to_string(&beside) {
+            Ok(named) => named,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                warn!("{} cannot be read: {error}", beside.display());
+                return Vec::new();
+            }
+        };
+        // Under another epoch, these ids mean other lines.
+        let mut words = named.split_ascii_whitespace();
+        if (words.next(), words.next()) != (Some("epoch"), Some(&**self.epoch())) {
+            return Vec::new();
+        }
+        // A file that a crash cut short is of an erasure that had not begun.
+        words.map_while(|word| word.parse().ok()).filter(|&id| id > 0).collect()
     }
 }
 

@@ -3,11 +3,14 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File, OpenOptions},
     io::{self, Seek, Write},
     os::unix::fs::FileExt,
+    path::Path,
     time::Instant,
 };
+
+use super::sync_folder_of;
 
 /// The calls that tests replace. The methods given here are the real calls.
 pub(crate) trait System: fmt::Debug + Send {
@@ -29,6 +32,22 @@ pub(crate) trait System: fmt::Debug + Send {
     /// Brings all that was written to the disk.
     fn sync(&mut self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    /// Writes a small file; it is on disk afterwards, with its name.
+    fn write_beside(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        sync_folder_of(path)
+    }
+
+    /// Removes a file, if it is there.
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The time.

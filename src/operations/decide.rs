@@ -66,6 +66,8 @@ pub enum Refusal {
     Forbidden(Forbidden),
     /// There is no message of that id that could be changed.
     NoSuchMessage,
+    /// The message was deleted.
+    Deleted,
     /// The message has as many different keys of reactions as it may have.
     TooMany,
 }
@@ -93,8 +95,9 @@ impl Refusal {
             }
             Refusal::Forbidden(Forbidden::NotAdmin) => "pinning needs the right admin",
             Refusal::NoSuchMessage => {
-                "there is no message of this id, or it was deleted, or it is an operation itself"
+                "there is no message of this id, or it is an operation itself"
             }
+            Refusal::Deleted => "the message was deleted",
             Refusal::TooMany => "the message has 20 different reactions; take one of these",
         }
     }
@@ -115,10 +118,13 @@ pub fn decide(
     if asker.sender.is_none() && !is_admin {
         return Err(Refusal::Forbidden(Forbidden::Nobody));
     }
-    let Target::Message(author) = target else { return Err(Refusal::NoSuchMessage) };
-    if index.is_deleted(operation.target) || index.is_operation(operation.target) {
-        return Err(Refusal::NoSuchMessage);
+    if index.is_deleted(operation.target) {
+        return Err(Refusal::Deleted);
     }
+    let author = match target {
+        Target::Message(author) if !index.is_operation(operation.target) => author,
+        _ => return Err(Refusal::NoSuchMessage),
+    };
     match &operation.action {
         Action::Edit | Action::Delete => {
             let is_author =

@@ -17,7 +17,7 @@ use crate::{
 fn post(lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
-    (Command::Post(Post { by, sender: None, lines: lines.into() }), answer)
+    (Command::Post(Post { by, sender: None, operations: None, lines: lines.into() }), answer)
 }
 
 /// Another program appends `before` between the hub's look at the file and its write, and `after`

@@ -89,8 +89,8 @@ fn an_operation_names_a_message_that_is_there() {
     let none = Err(Refusal::NoSuchMessage);
     check(1, Target::Message(Some(ANN)), Ok(()));
     check(1, Target::Missing, none);
-    check(2, Target::Message(Some(ANN)), none);
-    check(2, Target::Missing, none);
+    check(2, Target::Message(Some(ANN)), Err(Refusal::Deleted));
+    check(2, Target::Missing, Err(Refusal::Deleted));
     check(3, Target::Message(Some(ANN)), none);
     check(24, Target::Message(None), none);
 }

@@ -120,3 +120,11 @@ fn digits(text: &[u8]) -> Option<&[u8]> {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (count > 0).then_some(&text[count..])
 }
+
+/// Whether a line says that its message was erased: it is `null`, one or more spaces, and perhaps its
+/// end.
+pub fn is_erased(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let spaces = line.strip_prefix(b"null").unwrap_or_default();
+    !spaces.is_empty() && spaces.iter().all(|byte| *byte == b' ')
+}
