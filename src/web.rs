@@ -33,6 +33,7 @@ use crate::{
 
 mod page;
 mod messages;
+mod operating;
 mod follow;
 mod several;
 mod channels;
@@ -274,8 +275,8 @@ impl Exchange<'_> {
         let method = self.request.method();
         resource.check(method, self.request.uri().path())?;
         let is_post = method == Method::POST;
-        let is_read = !matches!(*method, Method::POST | Method::PUT | Method::DELETE);
-        if !is_post {
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        if !is_post && method != Method::PATCH {
             // Nobody wants a body, but it would be taken for the next request.
             self.body(0)?;
         }
@@ -291,7 +292,11 @@ impl Exchange<'_> {
             }
             Resource::Messages(name) if method == Method::PUT => self.make(&name),
             Resource::Messages(name) => self.put_away(&name),
-            Resource::Message(name, id) => self.message(&self.readable(name)?, id),
+            Resource::Message(name, id) if is_read => self.message(&self.readable(name)?, id),
+            Resource::Message(name, id) if method == Method::PATCH => self.edit(name, id),
+            Resource::Message(name, id) => self.delete(name, id),
+            Resource::Reaction(name, id, key) => self.react(name, id, &key),
+            Resource::Pin(name, id) => self.pin(name, id),
             Resource::TextFile(name) => self.file(&self.readable(name)?),
             Resource::Several(names) => self.several(&names),
             Resource::Channels => self.channels(),

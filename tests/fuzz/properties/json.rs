@@ -121,10 +121,9 @@ fn digits(text: &[u8]) -> Option<&[u8]> {
     (count > 0).then_some(&text[count..])
 }
 
-/// Whether a line says that its message was erased: it is `null`, one or more spaces, and perhaps its
-/// end.
+/// Whether a line, given without its end, says that its message was erased: it is `null` and one or
+/// more spaces.
 pub fn is_erased(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
     let spaces = line.strip_prefix(b"null").unwrap_or_default();
     !spaces.is_empty() && spaces.iter().all(|byte| *byte == b' ')
 }

@@ -139,7 +139,8 @@ impl Model<'_> {
         };
         let text = file.strip_prefix(BOM).unwrap_or(&file);
         let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let is_message = |line: &[u8]| is_json(line) && !is_erased(line);
+        let is_message =
+            |line: &[u8]| is_json(line) && !is_erased(line.strip_suffix(b"\n").unwrap_or(line));
         let lines = lines.map(|line| is_message(line).then(|| trimmed(line).to_vec())).collect();
         Model { file, torn, lines }
     }
