@@ -212,9 +212,10 @@ impl Caller {
     /// When these are more than `--post-rate` allows now; none of them counts then.
     pub fn count_posts(&self, messages: u32) -> Result<(), TooFast> {
         let Some(rate) = &self.who.access.post_rate else { return Ok(()) };
-        let subject = match self.person() {
-            Some(person) => Subject::Person(person),
-            None => Subject::Address(address::shared(self.who.address)),
+        let subject = match &self.who.identity {
+            Identity::Named { name, .. } => Subject::Name(name.clone()),
+            Identity::Pseudonym(pseudonym) => Subject::Pseudonym(pseudonym.person().into()),
+            Identity::Nobody => Subject::Address(address::shared(self.who.address)),
         };
         rate.take(subject, messages)
     }

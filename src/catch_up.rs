@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     outbox::Outbox,
     tally::Tally,
-    wire::{CutFrame, HistoryFrame, close_frame},
+    wire::{CutFrame, HistoryEnd, HistoryFrame, close_frame},
 };
 
 mod cursor;
@@ -70,6 +70,9 @@ pub struct Behind {
     pub cut: CutFrame,
     /// The rest of the history frame, for a client that joins; it is sent next.
     pub history: Option<Box<HistoryFrame>>,
+    /// The end of the history, for a client that joins and gets each message of it in a frame of its
+    /// own. Its messages begin with `next_id`.
+    pub each: Option<Box<HistoryEnd>>,
     /// The id of the first message after these; `None` when it is the first that the hub did not
     /// send.
     pub next_id: Option<u64>,

@@ -18,7 +18,7 @@ use crate::{
     operations::{Operation, Recognised, is_operation, recognise},
     outbox::Outbox,
     websocket::{Connection, Limits, Over, Received, Wait},
-    wire::{CutFrame, ErrorAnswer, HistoryFrame},
+    wire::{CutFrame, ErrorAnswer, HistoryEnd, HistoryForm, HistoryFrame},
 };
 
 /// A client's messages are collected until they have this many bytes: a queue full of such posts
@@ -35,6 +35,10 @@ const _: () = assert!(POST_BYTES + 6 * NAME_BYTES + AROUND_WORDS <= BESIDE_TEXT)
 pub struct JoinRequest {
     /// The part of the history that it asks for.
     pub resume: Resume,
+    /// `since=`: only messages from this time on, in Unix milliseconds.
+    pub since: Option<u64>,
+    /// How the history is sent.
+    pub form: HistoryForm,
     /// `as=NAME`: the name of the person who types.
     pub name: Option<String>,
 }
@@ -63,12 +67,18 @@ struct Membership {
 impl Membership {
     /// Hands the client over to a catch-up thread, after a control frame found its socket full.
     fn hand_over(&self, cut: CutFrame) {
-        self.hand_over_at(cut, None, None);
+        self.hand_over_at(cut, None, None, None);
     }
 
     /// Hands the client over to a catch-up thread: it lacks the rest of a frame, the rest of the
     /// history, and the messages from `next_id` on.
-    fn hand_over_at(&self, cut: CutFrame, history: Option<HistoryFrame>, next_id: Option<u64>) {
+    fn hand_over_at(
+        &self,
+        cut: CutFrame,
+        history: Option<HistoryFrame>,
+        each: Option<HistoryEnd>,
+        next_id: Option<u64>,
+    ) {
         self.services.catch_up.take(Behind {
             client: self.client,
             outbox: self.outbox.clone(),
@@ -77,6 +87,7 @@ impl Membership {
             file: TextFile::from(&self.file),
             cut,
             history: history.map(Box::new),
+            each: each.map(Box::new),
             next_id,
         });
     }
@@ -102,8 +113,12 @@ pub fn serve(
     permit: Arc<Permit>,
 ) -> io::Result<()> {
     let connection = Connection::new(outbox.clone(), received, services.limits)?;
-    let JoinRequest { resume, name } = request;
-    let membership = join(services, outbox, response, resume, permit.clone())?;
+    let JoinRequest { mut resume, since, form, name } = request;
+    if let Some(ts) = since {
+        let since = services.hub.since(ts).map_err(|HubGone| hub_is_gone())?;
+        resume.since = Some(since.first_id()?);
+    }
+    let membership = join(services, outbox, response, resume, form, permit.clone())?;
     chat(connection, &membership, name.as_deref(), &mut Speech::new(&permit));
     Ok(())
 }
@@ -114,14 +129,21 @@ fn join(
     outbox: Arc<Outbox>,
     response: Vec<u8>,
     resume: Resume,
+    form: HistoryForm,
     permit: Arc<Permit>,
 ) -> io::Result<Membership> {
-    let gone = |HubGone| io::Error::other("the hub is gone");
     let Joined { client, snapshot } =
-        services.hub.join(outbox.clone(), resume, permit).map_err(gone)?;
+        services.hub.join(outbox.clone(), resume, permit).map_err(|HubGone| hub_is_gone())?;
     let file = snapshot.stretch.file().file().clone();
     let next_id = Some(snapshot.stretch.last_id + 1);
     let membership = Membership { services, outbox, file, client };
+    if form == HistoryForm::Each {
+        let end = HistoryEnd::of(&snapshot);
+        let next_id = Some(end.first_id);
+        let sent = membership.outbox.send_now(&response)?;
+        membership.hand_over_at(CutFrame::of(&response, sent), None, Some(end), next_id);
+        return Ok(membership);
+    }
     let mut history = HistoryFrame::new(snapshot)?;
     let head = response.len();
     // The response and a short history go out in one packet, as a rule.
@@ -130,15 +152,19 @@ fn join(
     let sent = membership.outbox.send_now(&bytes)?;
     history.advance(sent.saturating_sub(head));
     if sent < head {
-        membership.hand_over_at(CutFrame::of(&bytes[..head], sent), Some(history), next_id);
+        membership.hand_over_at(CutFrame::of(&bytes[..head], sent), Some(history), None, next_id);
     } else if !history.is_done() {
-        membership.hand_over_at(CutFrame::default(), Some(history), next_id);
+        membership.hand_over_at(CutFrame::default(), Some(history), None, next_id);
     } else if !matches!(membership.services.hub.next_step(client, next_id), Ok(NextStep::Live)) {
         // There are messages already that came after the history. The catch-up thread asks for
         // them.
-        membership.hand_over_at(CutFrame::default(), None, next_id);
+        membership.hand_over_at(CutFrame::default(), None, None, next_id);
     }
     Ok(membership)
+}
+
+fn hub_is_gone() -> io::Error {
+    io::Error::other("the hub is gone")
 }
 
 /// Whether a client may speak, and as whom.

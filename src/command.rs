@@ -15,10 +15,11 @@ use crossbeam_channel::{
 
 use crate::{
     access::{self, Permit},
-    history::{Resume, Snapshot, Stretch, Times, Window},
+    history::{Resume, Snapshot, Stretch, Window},
     metrics::Status,
     operations::{Operation, Standing},
     outbox::Outbox,
+    stamps::{Since, Stamps},
     wire::ErrorAnswer,
 };
 
@@ -56,6 +57,22 @@ pub enum Command {
         follow: Option<Sender<()>>,
         /// Gets the answer.
         reply: Sender<View>,
+    },
+    /// A thread asks where the messages since a time begin.
+    Since {
+        /// The time, in Unix milliseconds.
+        ts: u64,
+        /// Gets the answer.
+        reply: Sender<Since>,
+    },
+    /// A catch-up thread sends a client the history message by message, and asks for the next ones.
+    History {
+        /// The id of the first one.
+        next_id: u64,
+        /// The id where the history ends.
+        last_id: u64,
+        /// Gets the answer.
+        reply: Sender<(Stretch, Stamps)>,
     },
     /// A request asks for the state of the server.
     Status(Sender<Status>),
@@ -151,8 +168,8 @@ pub struct Stored {
 pub struct View {
     /// The lines that were asked for, as far as they exist.
     pub stretch: Stretch,
-    /// When their messages were accepted, as far as that is known.
-    pub times: Times,
+    /// When their messages were accepted, and from whom, as far as that is known.
+    pub stamps: Stamps,
     /// The epoch of the file.
     pub epoch: Arc<str>,
     /// The id of the last line of the file, whether or not it is in the stretch.
@@ -173,8 +190,8 @@ pub struct Joined {
 /// What a catch-up thread does next with a client.
 #[derive(Debug)]
 pub enum NextStep {
-    /// Send the messages of this stretch, with their times, and ask again.
-    Stretch(Stretch, Times),
+    /// Send the messages of this stretch, with their stamps, and ask again.
+    Stretch(Stretch, Stamps),
     /// Send the control frames that wait, and ask again.
     ControlFrames,
     /// Nothing: the client lacks no message, and the hub sends to it from now on.
@@ -302,6 +319,22 @@ impl HubHandle {
     /// When the hub is gone.
     pub fn look(&self, window: Window, follow: Option<Sender<()>>) -> Result<View, HubGone> {
         self.ask(|reply| Command::Look { window, follow, reply })
+    }
+
+    /// Asks where the messages since a time in Unix milliseconds begin.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn since(&self, ts: u64) -> Result<Since, HubGone> {
+        self.ask(|reply| Command::Since { ts, reply })
+    }
+
+    /// Asks for the next messages of a history; see [`Command::History`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn history(&self, next_id: u64, last_id: u64) -> Result<(Stretch, Stamps), HubGone> {
+        self.ask(|reply| Command::History { next_id, last_id, reply })
     }
 
     /// Asks for the state of the server; `None` when there is no answer within `timeout`, or with a

@@ -14,7 +14,7 @@ use std::{
 
 use clap::{
     Parser, Subcommand, ValueEnum,
-    builder::{PathBufValueParser, TypedValueParser},
+    builder::{BoolishValueParser, PathBufValueParser, TypedValueParser},
 };
 use ipnet::IpNet;
 use log::LevelFilter;
@@ -93,6 +93,15 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub fsync: Fsync,
+
+    /// Keep no times and senders of messages beside the file, in messages.txt.stamps
+    #[arg(
+        long,
+        env = "TXTCORD_NO_STAMPS",
+        hide_env = true,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub no_stamps: bool,
 
     /// Longest message a client may send
     #[arg(

@@ -14,10 +14,8 @@ use crate::{
 
 mod load;
 mod stretch;
-mod times;
 
 pub use stretch::{LocatedMessage, MessageText, Messages, Stretch};
-pub use times::Times;
 
 /// The distance in the file between two lines whose offsets are remembered, in bytes. So much of
 /// the file is searched to find a line, and each offset takes 16 bytes of memory: about two
@@ -184,7 +182,10 @@ pub struct Window {
     pub after: Option<u64>,
     /// Only messages before this id.
     pub before: Option<u64>,
-    /// At most so many of these messages: with `after` the first ones, otherwise the last.
+    /// Only messages from this id on, which is the first one since some time.
+    pub since: Option<u64>,
+    /// At most so many of these messages: with `after` or `since` the first ones, otherwise the
+    /// last.
     pub limit: Option<u64>,
 }
 
@@ -195,6 +196,8 @@ pub struct Resume {
     pub after: Option<u64>,
     /// The epoch that `after` belongs to; `None` for whatever the file has.
     pub epoch: Option<String>,
+    /// Only messages from this id on, which is the first one since some time.
+    pub since: Option<u64>,
     /// At most so many of these messages: the last ones.
     pub limit: Option<u64>,
 }
@@ -340,11 +343,12 @@ impl History {
     }
 
     /// The history that a client is sent when it connects, and whether it continues what the client
-    /// has. It continues only if it has every message that the client missed. If `limit` allows
-    /// fewer, the client starts over with the last messages.
+    /// has. It continues only if it has every message that the client missed. If `limit` or `since`
+    /// allows fewer, the client starts over with the last messages.
     pub fn snapshot(&self, resume: &Resume, epoch: &Arc<str>) -> Snapshot {
         let last_id = self.last_id();
         let limited = resume.limit.map_or(1, |limit| self.first_of_last(limit, last_id + 1));
+        let limited = limited.max(resume.since.unwrap_or(1).min(last_id + 1));
         let known = resume.epoch.as_ref().is_none_or(|asked| **asked == **epoch);
         let (first_id, resumed) = match resume.after {
             None => (limited, None),
@@ -359,7 +363,8 @@ impl History {
     /// The lines that a request asks for, as far as they exist.
     pub fn window(&self, window: &Window) -> Stretch {
         let before = window.before.unwrap_or(u64::MAX).min(self.last_id() + 1).max(1);
-        match (window.after, window.limit) {
+        let before_since = window.since.map(|id| id.saturating_sub(1));
+        match (window.after.max(before_since), window.limit) {
             (None, None) => self.lines(1, before - 1),
             (None, Some(limit)) => self.lines(self.first_of_last(limit, before), before - 1),
             (Some(after), limit) => {
@@ -410,6 +415,12 @@ impl History {
             Some(mark) if mark.id > first_id => self.lines(first_id, mark.id - 1),
             _ => self.lines(first_id, self.last_id()),
         }
+    }
+
+    /// The same, but no line after `last_id`.
+    pub fn stretch_up_to(&self, first_id: u64, last_id: u64) -> Stretch {
+        let stretch = self.stretch(first_id);
+        if stretch.last_id <= last_id { stretch } else { self.lines(first_id, last_id) }
     }
 
     /// The id where the last `count` messages before the line `before` begin.

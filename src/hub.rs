@@ -12,40 +12,38 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::RecvTimeoutError;
 use log::warn;
 
 use crate::{
-    access::Permit,
     catch_up::{Behind, CatchUp},
-    command::{
-        ClientId, Command, Commands, Joined, NextStep, Post, QUEUE, Speaker, Stored, View,
-        WeakHubHandle,
-    },
-    fanout::{Fanout, FellBehind, Missing},
-    history::{History, Resume, Times, Window},
+    command::{Command, Commands, Post, QUEUE, Speaker, WeakHubHandle},
+    fanout::{Fanout, FellBehind},
+    history::History,
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
-    outbox::Outbox,
+    stamps::{NewStamps, Recent},
     summary::{Figures, Summary},
     tally::Tally,
     wire::ErrorAnswer,
 };
 
+mod answers;
 mod commit;
 mod ending;
 mod followers;
 mod keys;
 mod operating;
 mod placing;
+mod stamping;
 
 pub use ending::Role;
-use ending::STOPPING;
 use followers::Followers;
 use keys::Keys;
+use stamping::time_of_last;
 
 /// A batch takes no more posts when it has this many bytes of lines. A longer write would delay the
 /// first messages in it, and a start must write a whole batch again (`journal::REWRITE_BYTES`).
@@ -62,15 +60,15 @@ const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 /// second.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How far the lock file has come when it must be written whatever it says.
-const NEVER_NOTED: u64 = u64::MAX;
-
 /// The hub: the file, its history, the clients, and all that is decided about them.
 pub struct Hub {
     journal: Journal,
     history: History,
     line_limit: usize,
-    times: Times,
+    /// The stamps of the latest messages, where the journal keeps none.
+    recent: Recent,
+    /// Stamps that are about to be written. It is empty between two writes.
+    new_stamps: NewStamps,
     fanout: Fanout,
     /// The threads that take over clients that fall behind.
     catch_up: CatchUp,
@@ -92,8 +90,8 @@ pub struct Hub {
     last_ts: u64,
     /// When the last message was accepted, if that was in this run.
     said_at: Option<u64>,
-    /// How far the lock file says that the numbering has come.
-    noted: u64,
+    /// How far the lock file says that the numbering has come; `None` when it must be told anew.
+    noted: Option<u64>,
     holes: Tally,
     /// Messages that were deleted and must be erased before anybody is shown that.
     deleted: Vec<u64>,
@@ -101,6 +99,8 @@ pub struct Hub {
     refused: Tally,
     /// Whether the log says that the lock file cannot be written.
     has_warned_of_note: bool,
+    /// Whether the log says that the stamps file cannot be put back into its place.
+    has_warned_of_stamps: bool,
 }
 
 impl Hub {
@@ -116,14 +116,17 @@ impl Hub {
         handle: WeakHubHandle,
         summary: Arc<Summary>,
     ) -> Hub {
+        let last_ts = journal.latest_time();
+        let said_at = time_of_last(&journal, &history);
         let mut hub = Hub {
             shown_end: history.end(),
-            noted: history.end(),
+            noted: Some(history.end()),
             fanout: Fanout::new(history.last_id() + 1),
             journal,
             history,
             line_limit,
-            times: Times::default(),
+            recent: Recent::default(),
+            new_stamps: NewStamps::default(),
             catch_up,
             handle,
             followers: Followers::new(),
@@ -133,12 +136,13 @@ impl Hub {
             published: Figures::default(),
             stopping: false,
             is_away: false,
-            last_ts: 0,
-            said_at: None,
+            last_ts,
+            said_at,
             holes: Tally::default(),
             deleted: Vec::new(),
             refused: Tally::default(),
             has_warned_of_note: false,
+            has_warned_of_stamps: false,
         };
         hub.publish();
         hub
@@ -216,7 +220,7 @@ impl Hub {
             && !self.journal.is_sync_due_later()
             && !self.holes.is_pending()
             && !self.refused.is_pending()
-            && self.noted == self.history.end();
+            && self.noted == Some(self.history.end());
         if !is_idle {
             return commands.recv_deadline(next_tick);
         }
@@ -270,6 +274,10 @@ impl Hub {
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::CheckRights => self.check_rights(),
                 Command::Survey => self.commit(Vec::new())?,
+                Command::Since { ts, reply } => self.since(ts, &reply),
+                Command::History { next_id, last_id, reply } => {
+                    self.next_of_history(next_id, last_id, &reply);
+                }
                 Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
                 Command::Status(reply) => {
                     // A caller that has stopped waiting needs no answer.
@@ -304,6 +312,7 @@ impl Hub {
         }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
+        self.look_after_stamps()?;
         self.note_numbering();
         if self.fanout.is_due_for_dismissals() {
             self.check_rights();
@@ -315,7 +324,7 @@ impl Hub {
     /// Notes in the lock file how far the numbering has come. Without that note, the next start may
     /// begin a new epoch, so that clients are sent whole histories. No message depends on it.
     fn note_numbering(&mut self) {
-        if self.noted == self.history.end() {
+        if self.noted == Some(self.history.end()) {
             return;
         }
         match self.journal.note_numbering(&self.history) {
@@ -326,14 +335,14 @@ impl Hub {
             Err(_) => {}
             Ok(()) => {
                 self.has_warned_of_note = false;
-                self.noted = self.history.end();
+                self.noted = Some(self.history.end());
             }
         }
     }
 
     /// The same, though the file has not grown: bytes that the note depends on have changed.
     fn note_numbering_anew(&mut self) {
-        self.noted = NEVER_NOTED;
+        self.noted = None;
         self.note_numbering();
     }
 
@@ -357,51 +366,11 @@ impl Hub {
         }
     }
 
-    fn join(
-        &mut self,
-        outbox: Arc<Outbox>,
-        permit: Arc<Permit>,
-        resume: &Resume,
-        reply: &Sender<Joined>,
-    ) {
-        let client = self.fanout.join(outbox, permit.clone(), self.history.last_id() + 1);
-        if self.stopping {
-            self.fanout.close(client, STOPPING.0, STOPPING.1);
-        } else if !permit.may_read() {
-            // The rules changed after its request was looked at, and the hub may have looked at the
-            // other clients before this one came.
-            self.fanout.dismiss(client, Instant::now());
-        }
-        self.metrics.joined();
-        self.publish();
-        let snapshot = self.history.snapshot(resume, self.journal.epoch());
-        // A client that has stopped waiting is about to leave.
-        let _ = reply.send(Joined { client, snapshot });
-    }
-
     /// Dismisses the clients that may not read the channel any more; followers find out for
     /// themselves.
     fn check_rights(&mut self) {
         self.fanout.dismiss_those_who_may_not_read(Instant::now());
         self.followers.wake();
-    }
-
-    fn next_step(&mut self, client: ClientId, next_id: Option<u64>, reply: &Sender<NextStep>) {
-        let Some(missing) = self.fanout.make_live(client, next_id) else { return };
-        let next = match missing {
-            Missing::Messages(next_id) => {
-                let stretch = self.history.stretch(next_id);
-                let times = self.times.within(&stretch);
-                NextStep::Stretch(stretch, times)
-            }
-            Missing::ControlFrames => NextStep::ControlFrames,
-            Missing::Nothing(sent) => {
-                self.metrics.delivered(sent);
-                NextStep::Live
-            }
-        };
-        // A client that has stopped waiting is about to leave.
-        let _ = reply.send(next);
     }
 
     /// Hands clients that fell behind over to the catch-up threads.
@@ -411,25 +380,17 @@ impl Hub {
             let Some(hub) = self.handle.upgrade() else { return };
             // No line is erased between the cut and here, so this is the file of which it was cut.
             let file = self.history.file().clone();
-            self.catch_up.take(Behind { client, outbox, hub, file, cut, history: None, next_id });
+            self.catch_up.take(Behind {
+                client,
+                outbox,
+                hub,
+                file,
+                cut,
+                history: None,
+                each: None,
+                next_id,
+            });
         }
-    }
-
-    fn look(&mut self, window: &Window, follow: Option<Sender<()>>, reply: &Sender<View>) {
-        // A server that stops drops the follower at once, which ends its stream.
-        if let Some(follower) = follow.filter(|_| !self.stopping) {
-            self.followers.add(follower);
-        }
-        let stretch = self.history.window(window);
-        let view = View {
-            times: self.times.within(&stretch),
-            stretch,
-            epoch: self.journal.epoch().clone(),
-            last_id: self.history.last_id(),
-            end: self.history.end(),
-        };
-        // A caller that has stopped waiting needs no answer.
-        let _ = reply.send(view);
     }
 
     fn status(&self) -> Status {
@@ -499,14 +460,6 @@ impl Hub {
                 }
             }
         }
-    }
-
-    /// The time of acceptance for messages that are applied now, in Unix milliseconds. It never
-    /// goes back.
-    fn acceptance_time(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-        self.last_ts = self.last_ts.max(now as u64);
-        self.last_ts
     }
 }
 

@@ -7,11 +7,14 @@
 //! that was deleted. After a failed sync
 //! it is unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover
 //! from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its
-//! numbering, `erasing.rs` erases.
+//! numbering, `stamps.rs` writes the stamps beside it, `stamping.rs` makes both files one, and
+//! `erasing.rs` erases.
 
 mod epoch;
 mod erasing;
 mod recovery;
+mod stamping;
+mod stamps;
 pub(crate) mod system;
 
 use std::{
@@ -25,10 +28,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use log::{error, info};
+use log::{error, info, warn};
 
 pub use self::recovery::{OpenError, REWRITE_BYTES, create};
-use self::{epoch::Epoch, system::System};
+use self::{epoch::Epoch, stamping::is_full, stamps::StampFile, system::System};
 use crate::{config::Fsync, history::History};
 
 /// A full disk is tried again after this long: soon enough for people, and seldom enough that a
@@ -101,6 +104,7 @@ pub struct Journal {
     system: Box<dyn System>,
     identity: (u64, u64),
     epoch: Epoch,
+    stamps: Option<StampFile>,
     fsync: Fsync,
     /// The committed end, as the hub gave it last.
     committed_end: u64,
@@ -157,6 +161,11 @@ impl Journal {
             // It is empty, and ours.
             let _ = fs::remove_file(&away);
             return Err(error);
+        }
+        if let Some(stamps) = &self.stamps
+            && let Err(error) = stamps.rename_with(&away)
+        {
+            warn!("{} could not be put away along with it: {error}", stamps.path().display());
         }
         sync_folder_of(&self.path)?;
         Ok(away)
@@ -230,17 +239,17 @@ impl Journal {
         let claimed = match self.write(lines) {
             Ok(count) => count,
             Err(error) => {
-                return Err(match error.raw_os_error() {
-                    Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => self.note_disk_full(&error),
-                    _ => error.into(),
+                return Err(match is_full(&error) {
+                    true => self.note_disk_full(&error),
+                    false => error.into(),
                 });
             }
         };
         if claimed == lines.len()
             && let Some(start) = self.find_written(lines)?
         {
-            if self.shortage.take().is_some() {
-                info!("{}: messages can be stored again", self.path.display());
+            if self.stamps.is_none() {
+                self.note_room();
             }
             return Ok(start);
         }
@@ -342,6 +351,13 @@ impl Journal {
         self.sync_per_policy().map(drop)
     }
 
+    /// Notes that the disk has room again, now that lines and their stamps were written.
+    fn note_room(&mut self) {
+        if self.shortage.take().is_some() {
+            info!("{}: messages can be stored again", self.path.display());
+        }
+    }
+
     fn note_disk_full(&mut self, why: &dyn fmt::Display) -> AppendError {
         let now = self.system.now();
         let mut log_at = self.shortage.as_ref().map_or(now, |shortage| shortage.log_at);
@@ -387,7 +403,7 @@ impl Journal {
 
     /// Whether something was written that a later sync will bring to the disk.
     pub fn is_sync_due_later(&self) -> bool {
-        self.unsynced_since.is_some()
+        self.unsynced_since.is_some() || self.has_unsynced_stamps()
     }
 
     /// Syncs all that was written, by this server or by other programs; returns how long that took.

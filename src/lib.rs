@@ -7,12 +7,12 @@
 //! as a `Post`, through the bounded queue of `command`. The hub takes all commands that wait as one
 //! batch and *proposes* the posts to the journal, which appends them to the text file with one
 //! write (`hub::commit`). The file decides where each line stands, since other programs append to
-//! it, too (`hub::placing`). The hub *applies* the lines: `history` gives each line its id, `wire`
-//! makes of each message one frame for all clients. The journal syncs as `--fsync` says, and only
-//! then are the frames sent. `fanout` goes round the live clients, the speakers first, and `outbox`
-//! sends each client all that it lacks without waiting. A client whose socket is full falls behind,
-//! and `catch_up` sends it what it lacks from the file. When it lacks nothing any more, the hub
-//! makes it live again.
+//! it, too (`hub::placing`). The journal then writes the stamps of the lines (`hub::stamping`). The
+//! hub *applies* the lines: `history` gives each line its id, `wire` makes of each message one frame
+//! for all clients. The journal syncs as `--fsync` says, and only then are the frames sent. `fanout`
+//! goes round the live clients, the speakers first, and `outbox` sends each client all that it lacks
+//! without waiting. A client whose socket is full falls behind, and `catch_up` sends it what it lacks
+//! from the file. When it lacks nothing any more, the hub makes it live again.
 //!
 //! Each channel of the chat has a text file and a hub of its own, and shares nothing with another but
 //! counters. `channels` finds a channel by its name, and opens, watches and ends them.
@@ -28,9 +28,11 @@
 //! | foreign | written to the text file by another program, not by this server |
 //! | id | the number of a message's line, from 1 |
 //! | epoch | the name of a file's numbering; it changes when the file is another |
+//! | stamp | the time and the sender of a line, as `messages.txt.stamps` has them |
 //! | journal, history | the writing of the text file; the reading of it |
 //! | committed end | the length of the file up to which all lines are decided and may be read |
-//! | lock file | `messages.txt.lock`: it holds the lock and the epoch |
+//! | lock file | `messages.txt.lock`: it holds the lock and the record |
+//! | record, note | the epoch and how far the numbering has come; how far the stamps have come |
 //! | hub | the thread that owns the journal, the history and the list of clients |
 //! | channel | a text file and its hub; `messages` is the default one |
 //! | command, batch | what the hub is asked; the commands that it takes at once |
@@ -47,6 +49,7 @@
 //! | caller, resource | who sent a request; what its path names |
 //! | sender | who said a message, as far as that is verified: a name or a pseudonym |
 //! | right, permit | what a caller may do with a channel; those of a client in its channel |
+//! | dismiss | to send a client a close frame because it may not read the channel any more |
 //! | follower | a request that streams messages as they come |
 //! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone is always one of the chat |
@@ -78,7 +81,8 @@
 //!    changed: the line of a message that was deleted, and of its edits, is overwritten by as many
 //!    bytes that say nothing, after the operation that deleted it is on disk. So no offset and no id
 //!    changes, and who began to read before sees the line as it was.
-//! 7. Whatever clients do costs a bounded number of threads and a bounded amount of memory.
+//! 7. A stamp is never shown for another line than its own.
+//! 8. Whatever clients do costs a bounded number of threads and a bounded amount of memory.
 //!
 //! Modules stand in reading order, from the door inwards; each imports only from those below it.
 
@@ -102,6 +106,7 @@ pub mod journal;
 pub mod wire;
 pub mod history;
 pub mod operations;
+pub mod stamps;
 pub mod lines;
 pub mod message;
 pub mod summary;

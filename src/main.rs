@@ -79,7 +79,7 @@ fn main() -> ExitCode {
             error!("{error}");
             return ExitCode::from(match error {
                 StartError::Access(..) => EXIT_ACCESS,
-                StartError::File(OpenError::Unusable(..)) => EXIT_UNUSABLE,
+                StartError::File(OpenError::Unusable(..) | OpenError::Stamps(..)) => EXIT_UNUSABLE,
                 StartError::File(OpenError::InUse(..)) => EXIT_IN_USE,
                 StartError::File(OpenError::Failed(..)) => EXIT_STORAGE,
                 StartError::AddressInUse(..) => EXIT_ADDRESS_IN_USE,

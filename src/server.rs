@@ -52,8 +52,8 @@ const STACK: usize = 128 << 10;
 /// more are dropped without a word.
 const EXTRA_CONNECTIONS: usize = 64;
 
-/// How many descriptors are kept free of clients and channels: for the default channel's file and its
-/// lock, the log, the listener, the folder while it is looked at, and two for each catch-up thread.
+/// How many descriptors are kept free of clients and channels: for the default channel's three files,
+/// the log, the listener, the folder while it is looked at, and two for each catch-up thread.
 const OTHER_FILES: u64 = 24;
 
 /// How many threads are kept free of clients and channels: for main, accept, signals, the default
@@ -154,6 +154,10 @@ impl Server {
         let (max_clients, max_channels) = room(config);
         let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
             .map_err(StartError::File)?;
+        let journal = match config.no_stamps {
+            true => journal,
+            false => journal.with_stamps(&history).map_err(StartError::File)?,
+        };
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Seek, Write},
     net::Ipv4Addr,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process,
     sync::{
@@ -254,6 +255,7 @@ struct Plan {
     mishaps: VecDeque<Mishap>,
     position: Option<u64>,
     foreign: Vec<(usize, Vec<u8>)>,
+    stamp_room: Option<usize>,
 }
 
 impl FaultySystem {
@@ -265,12 +267,18 @@ impl FaultySystem {
             mishaps: VecDeque::new(),
             position: None,
             foreign: Vec::new(),
+            stamp_room: None,
         })))
     }
 
     /// Plans what happens to the next write for which nothing is planned.
     pub(crate) fn plan(&self, mishap: Mishap) {
         self.lock().mishaps.push_back(mishap);
+    }
+
+    /// Leaves room for so many bytes of stamps; without a number, for all.
+    pub(crate) fn limit_stamps(&self, room: Option<usize>) {
+        self.lock().stamp_room = room;
     }
 
     /// Forgets what is planned and has not happened.
@@ -324,6 +332,17 @@ impl System for FaultySystem {
             plan.append(&mishap.after);
         }
         Ok(mishap.claims.unwrap_or(written))
+    }
+
+    fn write_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut plan = self.lock();
+        let Some(room) = &mut plan.stamp_room else { return file.write_at(bytes, offset) };
+        if *room == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let written = file.write_at(&bytes[..bytes.len().min(*room)], offset)?;
+        *room -= written;
+        Ok(written)
     }
 
     fn position(&mut self, mut file: &File) -> io::Result<u64> {

@@ -6,11 +6,11 @@ use tungstenite::{Error, error::ProtocolError, handshake::server};
 
 use crate::{
     client::JoinRequest,
-    history::Resume,
     http::{
         HttpRefusal,
         query::{parameters, speaker},
     },
+    wire::HistoryForm,
 };
 
 /// The response that accepts an upgrade, and what the client asks for.
@@ -52,16 +52,25 @@ fn not_an_upgrade(error: &Error) -> HttpRefusal {
 
 /// The query parameters of `/ws`. Unknown ones are ignored.
 fn join_request(query: &str) -> Result<JoinRequest, HttpRefusal> {
-    let mut join = JoinRequest { resume: Resume::default(), name: speaker(query)? };
+    let mut join = JoinRequest { name: speaker(query)?, ..JoinRequest::default() };
     for parameter in parameters(query) {
         match &*parameter.name {
             "after" => join.resume.after = Some(parameter.number()?),
             "limit" => join.resume.limit = Some(parameter.number()?),
+            "since" => join.since = Some(parameter.time()?),
+            "history" => join.form = history_form(&parameter.text()?)?,
             "epoch" => join.resume.epoch = Some(parameter.text()?),
             _ => {}
         }
     }
     Ok(join)
+}
+
+fn history_form(text: &str) -> Result<HistoryForm, HttpRefusal> {
+    match text {
+        "each" => Ok(HistoryForm::Each),
+        _ => Err(HttpRefusal::bad("history= is each; without it the history is one frame")),
+    }
 }
 
 #[cfg(test)]

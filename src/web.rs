@@ -124,7 +124,7 @@ pub enum Then {
     PeerGone,
 }
 
-/// The peer is gone, or takes nothing.
+/// The peer is gone, or takes nothing, or may not be sent any more.
 #[derive(Debug)]
 struct PeerGone;
 
@@ -171,6 +171,10 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// The caller may not read the channel.
+#[derive(Debug)]
+struct NotAReader;
+
 /// The channel that a request is about.
 struct Channel {
     name: Name,
@@ -184,6 +188,12 @@ impl Channel {
         follow: Option<crossbeam_channel::Sender<()>>,
     ) -> Result<View, Stop> {
         self.hub.look(window, follow).map_err(|HubGone| self.gone().into())
+    }
+
+    /// The id where the messages since a time in Unix milliseconds begin.
+    fn since(&self, ts: u64) -> Result<u64, Stop> {
+        let since = self.hub.since(ts).map_err(|HubGone| self.gone())?;
+        Ok(since.first_id()?)
     }
 
     /// What is said when its hub is gone.
@@ -218,6 +228,7 @@ impl Web<'_> {
             received,
             is_last: !keeps_alive(request),
             caller: None,
+            reading: None,
             began: false,
             has_body: false,
         };
@@ -262,6 +273,8 @@ struct Exchange<'a> {
     is_last: bool,
     /// Who asks, if that may be.
     caller: Option<Caller>,
+    /// The channel whose history is being sent, and the generation of the rules that allowed it.
+    reading: Option<(Name, u64)>,
     /// Whether some of the answer is out.
     began: bool,
     /// Whether the body, if any, has been read.
@@ -285,19 +298,28 @@ impl Exchange<'_> {
         }
         match resource {
             Resource::Page(file) => self.page(file),
-            Resource::Messages(name) if is_read => self.messages(&self.readable(name)?),
+            Resource::Messages(name) if is_read => {
+                let channel = self.readable(name)?;
+                self.messages(&channel)
+            }
             Resource::Messages(name) if is_post => {
                 self.check(Right::Post, &name)?;
                 self.post(&self.channel(name)?)
             }
             Resource::Messages(name) if method == Method::PUT => self.make(&name),
             Resource::Messages(name) => self.put_away(&name),
-            Resource::Message(name, id) if is_read => self.message(&self.readable(name)?, id),
+            Resource::Message(name, id) if is_read => {
+                let channel = self.readable(name)?;
+                self.message(&channel, id)
+            }
             Resource::Message(name, id) if method == Method::PATCH => self.edit(name, id),
             Resource::Message(name, id) => self.delete(name, id),
             Resource::Reaction(name, id, key) => self.react(name, id, &key),
             Resource::Pin(name, id) => self.pin(name, id),
-            Resource::TextFile(name) => self.file(&self.readable(name)?),
+            Resource::TextFile(name) => {
+                let channel = self.readable(name)?;
+                self.file(&channel)
+            }
             Resource::Several(names) => self.several(&names),
             Resource::Channels => self.channels(),
             Resource::Me => self.me(),
@@ -330,10 +352,33 @@ impl Exchange<'_> {
     }
 
     /// The channel of a name, if the caller may read it. Else it is not there for the caller.
-    fn readable(&self, name: Name) -> Result<Channel, Stop> {
-        match self.caller().may(Right::Read, &name) {
-            true => self.channel(name),
-            false => Err(NoChannel::Missing.refusal(&name).into()),
+    fn readable(&mut self, name: Name) -> Result<Channel, Stop> {
+        self.begin_reading(&name).map_err(|NotAReader| NoChannel::Missing.refusal(&name))?;
+        self.channel(name)
+    }
+
+    /// Notes that the history of a channel is to be sent, for [`Exchange::go_on_reading`].
+    fn begin_reading(&mut self, name: &Name) -> Result<(), NotAReader> {
+        // It is taken first: rules that change from here on are found by the next look.
+        let generation = self.caller().access().generation();
+        if !self.caller().may(Right::Read, name) {
+            return Err(NotAReader);
+        }
+        self.reading = Some((name.clone(), generation));
+        Ok(())
+    }
+
+    /// Checks, while a history is being sent, that the caller may still read it. It may be long, and
+    /// the rules may change meanwhile.
+    ///
+    /// # Errors
+    /// When it may not. The connection must be ended then, since the rest of the answer is missing.
+    fn go_on_reading(&self) -> Result<(), PeerGone> {
+        let Some((name, generation)) = &self.reading else { return Ok(()) };
+        let is_as_before = *generation == self.caller().access().generation();
+        match is_as_before || self.caller().may(Right::Read, name) {
+            true => Ok(()),
+            false => Err(PeerGone),
         }
     }
 
@@ -395,7 +440,7 @@ impl Exchange<'_> {
         headers.push((header::VARY, "Origin, Accept".to_owned()));
         if let Some(origin) = self.caller.as_ref().and_then(|caller| caller.page.as_ref()) {
             headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
-            let exposed = "ETag, Location, Txtcord-Epoch";
+            let exposed = "ETag, Location, Retry-After, Txtcord-Epoch";
             headers.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.to_owned()));
         }
         if self.is_last {
@@ -418,6 +463,7 @@ impl Exchange<'_> {
             if block.is_empty() {
                 return Ok(());
             }
+            self.go_on_reading()?;
             let sent = self.web.outbox.send_now(&block).map_err(|_| Stop::PeerGone)?;
             source.advance(sent);
             if sent < block.len() {

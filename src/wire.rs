@@ -15,14 +15,17 @@ use tungstenite::protocol::frame::{
 };
 
 use crate::{
-    history::{LocatedMessage, MessageText, Messages, Snapshot, Stretch, Times},
+    history::{LocatedMessage, MessageText, Messages, Snapshot, Stretch},
     message::{self, push_json_string},
     operations::Refusal,
+    stamps::{Stamp, StampReader, Stamps},
 };
 
 mod cut_frame;
+mod history_end;
 
 pub use cut_frame::CutFrame;
+pub use history_end::{HistoryEnd, HistoryForm};
 
 const NEW_MESSAGE: &[u8] = br#"{"type":"new_message","data":"#;
 const ID: &[u8] = br#","id":"#;
@@ -185,17 +188,16 @@ impl Frames {
 #[derive(Debug)]
 pub struct LiveFrames {
     messages: Messages,
-    times: Times,
+    stamps: StampReader,
 }
 
 impl LiveFrames {
-    /// Prepares the frames of a stretch. `times` has the times of its messages, as far as they are
-    /// known.
+    /// Prepares the frames of a stretch, with the stamps of its messages.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn new(stretch: Stretch, times: Times) -> io::Result<LiveFrames> {
-        Ok(LiveFrames { messages: stretch.messages()?, times })
+    pub fn new(stretch: Stretch, stamps: Stamps) -> io::Result<LiveFrames> {
+        Ok(LiveFrames { messages: stretch.messages()?, stamps: stamps.read() })
     }
 
     /// Replaces `frames` by the next ones: as many whole frames as it takes for `least` bytes,
@@ -208,7 +210,8 @@ impl LiveFrames {
         while frames.bytes().len() < least
             && let Some(LocatedMessage { id, offset, data }) = self.messages.next()?
         {
-            frames.push(data, offset, id, self.times.of(id), None);
+            let Stamp { ts, from } = self.stamps.of(id);
+            frames.push(data, offset, id, ts, from);
         }
         Ok(())
     }

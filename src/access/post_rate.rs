@@ -20,8 +20,8 @@ use crate::config::Config;
 /// The callers are divided among so many tables, so that two of them seldom wait for one another.
 const TABLES: usize = 16;
 
-/// The most callers in one table: with all tables full, they take some 10 MB. The callers that do not
-/// fit share one allowance.
+/// The most callers in one table: with all tables full, they take some 10 MB. The strangers that do
+/// not fit share one allowance. A caller with a token always fits.
 const TABLE_SIZE: usize = 8192;
 
 /// A full table is looked through this often at the most, so that a flood of callers does not make
@@ -34,9 +34,11 @@ const BURST_TIME: Duration = Duration::from_secs(10);
 /// Whose messages are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// A name or a pseudonym.
-    Person(Arc<str>),
-    /// Everybody else at an address.
+    /// Those of a name, which has a token. There are no more names than the access file has had.
+    Name(Arc<str>),
+    /// Those of a pseudonym.
+    Pseudonym(Arc<str>),
+    /// Those of everybody else at an address.
     Address(IpAddr),
 }
 
@@ -138,7 +140,8 @@ impl PostRate {
         let table = self.hasher.hash_one(&subject) as usize % TABLES;
         let mut table = self.tables[table].lock().unwrap_or_else(PoisonError::into_inner);
         let known = table.dues.get(&subject).copied();
-        if known.is_none() && !table.has_room(now) {
+        let is_stranger = !matches!(subject, Subject::Name(_));
+        if known.is_none() && is_stranger && !table.has_room(now) {
             drop(table);
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
             *others = Some(self.advance(now, *others, messages)?);

@@ -1,7 +1,8 @@
 //! How far one client that is behind has come, and its next step.
 //!
 //! A step sends what the socket takes at once, in this order: the rest of a cut frame, the rest of
-//! the history frame, control frames that wait, and the messages that the hub names. What the
+//! the history frame, control frames that wait, and the messages that the hub names: first those of
+//! a history that is sent message by message, with its end, then those that came after it. What the
 //! socket did not take of a frame is kept as a cut frame, and begins the next step.
 
 use std::{io, sync::Arc, time::Instant};
@@ -10,7 +11,7 @@ use log::error;
 
 use super::{Behind, stalled_close};
 use crate::{
-    command::NextStep,
+    command::{HubGone, NextStep},
     history::BLOCK,
     metrics::Metrics,
     outbox::{Last, Outbox},
@@ -123,14 +124,15 @@ impl Cursor {
                 None => return Ok(step.progress()),
             }
             match &mut unsent {
-                None => match self.behind.hub.next_step(self.behind.client, self.behind.next_id) {
+                None if self.end_history() => {}
+                None => match self.ask() {
                     Ok(NextStep::Live) => return Ok(Progress::Done),
                     Ok(NextStep::ControlFrames) => {}
-                    Ok(NextStep::Stretch(stretch, times)) => {
+                    Ok(NextStep::Stretch(stretch, stamps)) => {
                         let next_id = stretch.last_id + 1;
                         // Nothing of an earlier stretch is left to be sent, so it need not be kept.
                         self.behind.file = stretch.file().clone();
-                        let frames = LiveFrames::new(stretch, times).inspect_err(unreadable)?;
+                        let frames = LiveFrames::new(stretch, stamps).inspect_err(unreadable)?;
                         unsent = Some((frames, next_id));
                     }
                     // A close frame from the hub may wait: it is sent on the next lap of this loop.
@@ -152,6 +154,28 @@ impl Cursor {
             }
         }
         Ok(Progress::Some)
+    }
+
+    /// After the last message of a history that is sent message by message, makes its end the next
+    /// frame; false when there is none to be sent now.
+    fn end_history(&mut self) -> bool {
+        let Behind { each, next_id, cut, .. } = &mut self.behind;
+        let Some(end) = each.take_if(|end| next_id.is_none_or(|id| id > end.last_id)) else {
+            return false;
+        };
+        *cut = CutFrame::of(&end.frame(), 0);
+        true
+    }
+
+    /// Asks the hub what comes next.
+    fn ask(&self) -> Result<NextStep, HubGone> {
+        let Behind { client, hub, each, next_id, .. } = &self.behind;
+        match (each, next_id) {
+            (Some(end), Some(next_id)) => hub
+                .history(*next_id, end.last_id)
+                .map(|(stretch, stamps)| NextStep::Stretch(stretch, stamps)),
+            _ => hub.next_step(*client, *next_id),
+        }
     }
 
     /// Sends the rest of a cut frame and of the history frame; false when the socket is full or the
@@ -212,7 +236,10 @@ impl Cursor {
             next_id
         };
         self.behind.next_id = Some(next_id);
-        buffers.metrics.delivered(frames.len() as u64 - frames.count_from(next_id));
+        // A history is not what was said and delivered meanwhile.
+        if self.behind.each.is_none() {
+            buffers.metrics.delivered(frames.len() as u64 - frames.count_from(next_id));
+        }
         Ok(is_all)
     }
 

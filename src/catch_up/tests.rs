@@ -19,8 +19,12 @@ use crate::{
     outbox::{ControlOutcome, Offered},
     summary::Summary,
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, permit, tries},
-    wire::{ErrorAnswer, Frames},
+    wire::{ErrorAnswer, Frames, HistoryForm},
 };
+
+fn form() -> impl Strategy<Value = HistoryForm> {
+    prop::sample::select(vec![HistoryForm::OneFrame, HistoryForm::Each])
+}
 
 /// What may happen in a chat.
 #[derive(Clone, Debug)]
@@ -29,6 +33,7 @@ enum Event {
         send_buffer: usize,
         after: Option<u64>,
         limit: Option<u64>,
+        form: HistoryForm,
     },
     Post {
         sizes: Vec<usize>,
@@ -75,8 +80,9 @@ fn event() -> impl Strategy<Value = Event> {
     let after = prop::option::weighted(0.4, 0..12u64);
     let limit = prop::option::weighted(0.3, 0..9u64);
     prop_oneof![
-        3 => (prop::sample::select(vec![4096usize, 16_384, 300_000]), after, limit)
-            .prop_map(|(send_buffer, after, limit)| Event::Join { send_buffer, after, limit }),
+        3 => (prop::sample::select(vec![4096usize, 16_384, 300_000]), after, limit, form()).prop_map(
+            |(send_buffer, after, limit, form)| Event::Join { send_buffer, after, limit, form }
+        ),
         8 => prop::collection::vec(size, 1..6).prop_map(|sizes| Event::Post { sizes }),
         2 => prop::sample::select(vec!["{\"cron\":1}\n", "junk\n", "\n", "{\"cr", "on\":2}\n", " 7 \r\n"])
             .prop_map(|bytes| Event::Foreign { bytes }),
@@ -105,8 +111,9 @@ struct Party {
     outbox: Arc<Outbox>,
     peer: Peer,
     cursor: Option<Cursor>,
-    /// The lines that its history frame is to hold.
+    /// The lines that its history is to hold.
     history: (u64, u64),
+    form: HistoryForm,
     /// The control frames it was sent, in order.
     controls: Vec<Vec<u8>>,
     left: bool,
@@ -142,6 +149,7 @@ impl Chat {
         dir.write(text);
         let (journal, history) =
             Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("a file of our own");
+        let journal = journal.with_stamps(&history).expect("a file of our own");
         let (handle, commands) = queue();
         let (jobs, todo) = bounded::<Job>(0);
         let (finished, done) = bounded(0);
@@ -178,8 +186,8 @@ impl Chat {
             Event::Settle { who } => self.settle(who..who + 1),
             Event::Start { who } => self.go_on(who, ALL),
             Event::Step { who } => self.go_on(who, 1),
-            Event::Join { send_buffer, after, limit } if self.parties.len() < 4 => {
-                self.join(send_buffer, after, limit);
+            Event::Join { send_buffer, after, limit, form } if self.parties.len() < 4 => {
+                self.join(send_buffer, after, limit, form);
             }
             Event::Serve { turns } => {
                 (0..turns).for_each(|_| self.hub.deliver(|| true));
@@ -207,7 +215,8 @@ impl Chat {
                 }
                 let client = self.parties.first().map(|party| party.client);
                 if let Some(client) = client {
-                    self.handle.post(client, None, lines).expect("there is a hub");
+                    let sender = self.said.is_multiple_of(2).then(|| "Ann \"é\"~k3v9".into());
+                    self.handle.post(client, sender, lines).expect("there is a hub");
                 }
             }
             Event::Foreign { bytes } => self.dir.append(bytes),
@@ -247,24 +256,38 @@ impl Chat {
         }
     }
 
-    fn join(&mut self, send_buffer: usize, after: Option<u64>, limit: Option<u64>) {
+    fn join(
+        &mut self,
+        send_buffer: usize,
+        after: Option<u64>,
+        limit: Option<u64>,
+        form: HistoryForm,
+    ) {
         let (socket, peer) = pair(send_buffer);
         let outbox = Arc::new(Outbox::new(socket));
         let (reply, answer) = bounded(1);
-        let resume = Resume { after, epoch: None, limit };
+        let resume = Resume { after, limit, ..Resume::default() };
         let join = Command::Join { outbox: outbox.clone(), resume, permit: permit(), reply };
         self.hub.step(iter::once(join)).expect("the file is fine");
         let Joined { client, snapshot } = answer.recv().expect("an answer");
         let history = (snapshot.stretch.first_id, snapshot.stretch.last_id);
-        let frame = HistoryFrame::new(snapshot).expect("the file can be read");
-        let cursor = Cursor::new(Behind {
+        let mut behind = Behind {
             cut: CutFrame::of(b"HTTP/1.1 101 \r\n\r\n", 0),
-            history: Some(Box::new(frame)),
-            next_id: Some(history.1 + 1),
             ..self.behind(client, outbox.clone())
-        });
-        let (cursor, controls) = (Some(cursor), Vec::new());
-        self.parties.push(Party { client, outbox, peer, cursor, history, controls, left: false });
+        };
+        match form {
+            HistoryForm::OneFrame => {
+                let frame = HistoryFrame::new(snapshot).expect("the file can be read");
+                behind.history = Some(Box::new(frame));
+                behind.next_id = Some(history.1 + 1);
+            }
+            HistoryForm::Each => {
+                behind.each = Some(Box::new(HistoryEnd::of(&snapshot)));
+                behind.next_id = Some(history.0);
+            }
+        }
+        let (cursor, controls, left) = (Some(Cursor::new(behind)), Vec::new(), false);
+        self.parties.push(Party { client, outbox, peer, cursor, history, form, controls, left });
     }
 
     fn behind(&self, client: ClientId, outbox: Arc<Outbox>) -> Behind {
@@ -276,6 +299,7 @@ impl Chat {
             file: TextFile::new(Arc::new(file)),
             cut: CutFrame::default(),
             history: None,
+            each: None,
             next_id: None,
         }
     }
@@ -349,36 +373,54 @@ impl Chat {
     }
 }
 
-/// Checks all bytes that a client was sent; returns the times of messages that it was told.
-fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<u64, u64> {
+/// Checks all bytes that a client was sent; returns what it was told of each message beside the
+/// message itself.
+fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<u64, String> {
     let bytes = party.peer.bytes.strip_prefix(b"HTTP/1.1 101 \r\n\r\n").expect("the handshake");
     let (mut frames, rest) = frames_in(bytes);
     assert_eq!(rest, 0, "all that leaves is part of a whole frame");
 
-    let history: Value = serde_json::from_slice(&frames.remove(0).payload).expect("JSON");
     let (first_id, last_id) = party.history;
-    assert_eq!((&history["first_id"], &history["last_id"]), (&first_id.into(), &last_id.into()));
-    let held = messages.range(first_id..=last_id.max(first_id)).filter(|(id, _)| **id <= last_id);
-    let held = held.map(|(_, text)| serde_json::from_slice(text).expect("JSON"));
-    assert_eq!(history["data"], Value::Array(held.collect()));
+    let ids = (&first_id.into(), &last_id.into());
+    if party.form == HistoryForm::OneFrame {
+        let history: Value = serde_json::from_slice(&frames.remove(0).payload).expect("JSON");
+        assert_eq!((&history["first_id"], &history["last_id"]), ids);
+        let held = messages.range(first_id..=last_id.max(first_id));
+        let held = held.filter(|(id, _)| **id <= last_id);
+        let held = held.map(|(_, text)| serde_json::from_slice(text).expect("JSON"));
+        assert_eq!(history["data"], Value::Array(held.collect()));
+    }
 
     if end == End::Stop && !party.left {
         let close = frames.pop().expect("a close frame");
         assert_eq!((close.first, &close.payload[..2]), (CLOSE, &1012_u16.to_be_bytes()[..]));
         assert!(party.outbox.is_closed());
     }
-    let (answers, live): (Vec<Seen>, Vec<Seen>) =
+    let (answers, mut live): (Vec<Seen>, Vec<Seen>) =
         frames.into_iter().partition(|frame| frame.payload.starts_with(b"{\"type\":\"error\""));
     let answers: Vec<_> = answers.iter().map(|frame| frame_of(TEXT, &frame.payload)).collect();
-    let mut times = HashMap::new();
-    let mut expected = messages.range(last_id + 1..);
+    let mut told = HashMap::new();
+    let mut first_live = last_id + 1;
+    if party.form == HistoryForm::Each {
+        first_live = first_id;
+        let is_end = |frame: &Seen| frame.payload.starts_with(b"{\"type\":\"history_end\"");
+        if let Some(at) = live.iter().position(is_end) {
+            let history: Value = serde_json::from_slice(&live.remove(at).payload).expect("JSON");
+            assert_eq!((&history["first_id"], &history["last_id"]), ids);
+            let held = messages.range(first_id..).filter(|(id, _)| **id <= last_id).count();
+            assert_eq!(at, held, "the end comes after the last message of the history");
+        } else {
+            assert!(end == End::Stop || party.left, "the history has an end");
+        }
+    }
+    let mut expected = messages.range(first_live..);
     for frame in &live {
         let (id, data) = expected.next().expect("a message of the file");
         let head = [br#"{"type":"new_message","data":"#, &data[..]].concat();
         let tail = frame.payload.strip_prefix(&head[..]).expect("each message once, in order");
         let tail = std::str::from_utf8(tail).expect("ASCII");
-        let ts = tail.strip_prefix(&format!(r#","id":{id},"ts":"#)).expect(tail);
-        times.insert(*id, ts.strip_suffix('}').expect(tail).parse().expect(tail));
+        let stamp = tail.strip_prefix(&format!(r#","id":{id}"#)).expect(tail);
+        told.insert(*id, stamp.strip_suffix('}').expect(tail).to_owned());
     }
     if end == End::Quiet && !party.left {
         assert_eq!(expected.next(), None, "no client misses a message");
@@ -387,7 +429,15 @@ fn check(party: &Party, messages: &BTreeMap<u64, Vec<u8>>, end: End) -> HashMap<
     } else {
         assert!(party.controls.starts_with(&answers));
     }
-    times
+    told
+}
+
+/// The time that a client was told of a message, if it was.
+fn time_in(stamp: &str) -> Option<u64> {
+    let ts = stamp.strip_prefix(r#","ts":"#)?;
+    let (ts, from) = ts.split_once(',').unwrap_or((ts, ""));
+    assert!(from.is_empty() || from == r#""from":"Ann \"é\"~k3v9""#, "{stamp}");
+    Some(ts.parse().expect(stamp))
 }
 
 proptest! {
@@ -404,10 +454,11 @@ proptest! {
         ],
         events in prop::collection::vec((event(), prop::collection::vec(event(), 0..3)), 10..60),
         end in prop_oneof![3 => Just(End::Quiet), 1 => Just(End::Stop)],
+        form in form(),
     ) {
         let lines = first.iter().map(|size| format!("\"{}\"\n", "y".repeat(*size)));
         let mut chat = Chat::new(&lines.collect::<Vec<_>>().join("\n"));
-        chat.happens(Event::Join { send_buffer: 4096, after: None, limit: None });
+        chat.happens(Event::Join { send_buffer: 4096, after: None, limit: None, form });
         for (event, meanwhile) in events {
             chat.meanwhile = meanwhile;
             chat.happens(event);
@@ -427,15 +478,15 @@ proptest! {
         chat.parties.iter_mut().for_each(|party| party.peer.read(usize::MAX));
 
         let messages = chat.messages();
-        let mut times = HashMap::new();
+        let mut told = BTreeMap::new();
         for party in &chat.parties {
-            for (id, ts) in check(party, &messages, end) {
-                prop_assert_eq!(*times.entry(id).or_insert(ts), ts, "all are told the same time");
+            for (id, stamp) in check(party, &messages, end) {
+                let first = told.entry(id).or_insert_with(|| stamp.clone());
+                prop_assert_eq!(&*first, &stamp, "all are told the same");
             }
         }
-        let mut by_id: Vec<_> = times.into_iter().collect();
-        by_id.sort_unstable();
-        prop_assert!(by_id.is_sorted_by_key(|(_, ts)| *ts), "time never goes back");
+        let times: Vec<_> = told.values().filter_map(|stamp| time_in(stamp)).collect();
+        prop_assert!(times.is_sorted(), "time never goes back");
     }
 }
 
@@ -485,7 +536,7 @@ fn a_client_that_stalls_between_frames_is_told_to_come_back() {
 #[test]
 fn a_client_that_leaves_while_it_catches_up_is_forgotten() {
     let mut chat = Chat::new("1\n");
-    chat.join(4096, None, None);
+    chat.join(4096, None, None, HistoryForm::OneFrame);
     let party = &mut chat.parties[0];
     let (_, nobody) = pair(4096);
     party.peer = nobody;

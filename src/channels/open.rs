@@ -89,7 +89,12 @@ impl Room {
     pub(super) fn open(self: &Arc<Room>, name: &Name) {
         let mut attempt = Attempt { room: self, name, why: "opening it failed, by a bug".into() };
         let config = &self.config;
-        match Journal::open_in_folder(&self.path(name), config.fsync, config.max_message) {
+        let opened = Journal::open_in_folder(&self.path(name), config.fsync, config.max_message)
+            .and_then(|(journal, history)| match config.no_stamps {
+                true => Ok((journal, history)),
+                false => Ok((journal.with_stamps(&history)?, history)),
+            });
+        match opened {
             Ok((journal, history)) => {
                 let (room, of) = (Arc::downgrade(self), name.clone());
                 let ended = move |done| {
@@ -289,6 +294,10 @@ fn reason(error: &OpenError) -> String {
     match error {
         OpenError::InUse(_) => "its file is in use by another server".into(),
         OpenError::Unusable(_, why) if why.raw_os_error().is_none() => format!("its file {why}"),
+        OpenError::Stamps(_, why) if why.raw_os_error().is_none() => {
+            format!("its stamps file {why}")
+        }
+        OpenError::Stamps(_, why) => format!("its stamps file cannot be opened ({})", why.kind()),
         OpenError::Unusable(_, why) | OpenError::Failed(_, why) => {
             format!("its file cannot be opened ({})", why.kind())
         }

@@ -43,14 +43,14 @@ impl House {
         self.channels.list().iter().map(|listed| listed.name.to_string()).collect()
     }
 
-    /// What lies in the folder, but for lock files.
+    /// What lies in the folder, but for lock files and stamps.
     fn lies_in_folder(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir.path().join("channels")) else {
             return Vec::new();
         };
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<_> = names.map(|name| name.into_string().expect("UTF-8")).collect();
-        names.retain(|name| !name.ends_with(".lock"));
+        names.retain(|name| !name.ends_with(".lock") && !name.ends_with(".stamps"));
         names.sort();
         names
     }

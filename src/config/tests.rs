@@ -27,6 +27,7 @@ fn the_defaults_are_what_the_readme_promises() {
     assert_eq!(config.ping_interval, Duration::from_secs(20));
     assert_eq!(config.stall_timeout, Duration::from_secs(10));
     assert_eq!(config.history_limit, None);
+    assert!(!config.no_stamps);
     assert!(config.allow_origins.is_empty());
     assert_eq!(config.log_level, LevelFilter::Info);
     assert_eq!(config.log_file, None);

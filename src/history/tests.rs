@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     message,
+    stamps::{Recent, Stamps},
     testing::{TEXT, frame_of, frames_in, tries},
     wire::{Frames, HistoryFrame, LiveFrames},
 };
@@ -314,12 +315,12 @@ proptest! {
             let limit = Some(limit.index(ids) as u64);
             let epoch = [None, Some(EPOCH), Some("another"), None][with as usize];
             let epoch = epoch.map(str::to_owned);
-            check_snapshot(&history, &model, &Resume { after, epoch: epoch.clone(), limit: None });
-            check_snapshot(&history, &model, &Resume { after, epoch: epoch.clone(), limit });
-            check_snapshot(&history, &model, &Resume { after: None, epoch, limit });
+            check_snapshot(&history, &model, &Resume { after, epoch: epoch.clone(), ..Resume::default() });
+            check_snapshot(&history, &model, &Resume { after, epoch: epoch.clone(), limit, since: None });
+            check_snapshot(&history, &model, &Resume { epoch, limit, ..Resume::default() });
         }
         let most = Some(u64::MAX);
-        check_snapshot(&history, &model, &Resume { after: most, epoch: None, limit: most });
+        check_snapshot(&history, &model, &Resume { after: most, limit: most, ..Resume::default() });
     }
 
     #[test]
@@ -330,7 +331,7 @@ proptest! {
     ) {
         let history = model.load();
         for (after, before, limit) in asked {
-            let stretch = history.window(&Window { after, before, limit });
+            let stretch = history.window(&Window { after, before, limit, since: None });
             let (first_id, last_id) = (stretch.first_id, stretch.last_id);
             prop_assert!(first_id >= 1 && last_id <= model.last_id() && first_id <= last_id + 1);
             let end = before.map_or(model.last_id(), |before| before.saturating_sub(1));
@@ -362,12 +363,12 @@ proptest! {
         let first_id = from.index(model.lines.len() + 1) as u64 + 1;
         let last_id = model.last_id();
         // The first messages have no time, and then a few share one.
-        let mut times = Times::default();
+        let mut recent = Recent::default();
         for id in model.messages(4, last_id) {
-            times.push(id, 1_000 + id / step);
+            recent.push(id, 1_000 + id / step, None);
         }
         let stretch = history.lines(first_id, last_id);
-        let mut live = LiveFrames::new(stretch.clone(), times.within(&stretch)).unwrap();
+        let mut live = LiveFrames::new(stretch, Stamps::Remembered(recent)).unwrap();
         let mut sent = Vec::new();
         let mut frames = Frames::default();
         loop {

@@ -3,6 +3,8 @@
 //! A value is bytes until somebody asks for a text or a number. What is not UTF-8 is refused, since
 //! a replacement character in its place would be words that nobody sent.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use percent_encoding::percent_decode_str;
 
 use super::HttpRefusal;
@@ -35,12 +37,74 @@ impl Parameter {
         self.value
     }
 
+    /// The value as a time, in Unix milliseconds: so long ago (`10m`), in RFC 3339, or in Unix
+    /// seconds.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn time(self) -> Result<u64, HttpRefusal> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let text = std::str::from_utf8(&self.value).unwrap_or_default();
+        time(text, now).ok_or_else(|| {
+            let name = &self.name;
+            HttpRefusal::bad(format!(
+                "{name}= needs a time, such as {name}=10m for ten minutes ago, \
+                 {name}=2026-11-23T14:02:15Z, or Unix seconds"
+            ))
+        })
+    }
+
     /// The value as a whole number.
     ///
     /// # Errors
     /// When it is none.
     pub fn number(self) -> Result<u64, HttpRefusal> {
         number(&self.name, &self.value)
+    }
+}
+
+/// The last second of the year 9999, in Unix seconds. What is later was most likely meant as
+/// milliseconds.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A time in Unix milliseconds, when it is `now` since the Unix epoch.
+fn time(text: &str, now: Duration) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds: u64 = text.parse().ok()?;
+        return (seconds <= LAST_SECOND).then_some(seconds * 1000);
+    }
+    let at = match humantime::parse_duration(text) {
+        Ok(ago) => now.saturating_sub(ago),
+        Err(_) => rfc3339(text)?,
+    };
+    u64::try_from(at.as_millis()).ok()
+}
+
+/// A time in RFC 3339, with any offset, since the Unix epoch.
+fn rfc3339(text: &str) -> Option<Duration> {
+    let is_utc = text.ends_with(['Z', 'z']);
+    let (local, offset) = if is_utc {
+        text.split_at_checked(text.len() - 1)?
+    } else {
+        text.split_at_checked(text.len().checked_sub("+01:00".len())?)?
+    };
+    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let time = time.duration_since(UNIX_EPOCH).ok()?;
+    if is_utc {
+        return Some(time);
+    }
+    let (sign, offset) = offset.split_at_checked(1)?;
+    let (hours, minutes) = offset.split_once(':')?;
+    let number = |digits: &str, below: u64| -> Option<u64> {
+        let is_number = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|number| is_number && *number < below)
+    };
+    let offset_by = Duration::from_secs(number(hours, 24)? * 3600 + number(minutes, 60)? * 60);
+    match sign {
+        // A plus sign in a query means a space.
+        "+" | " " => time.checked_sub(offset_by),
+        "-" => time.checked_add(offset_by),
+        _ => None,
     }
 }
 

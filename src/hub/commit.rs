@@ -11,11 +11,12 @@ use std::iter;
 use log::warn;
 
 use super::{
-    BATCH_BYTES, Hub, Post, Speaker, Stored, TICK, count_lines,
+    BATCH_BYTES, Hub, Post, Speaker, TICK, count_lines,
     operating::posted_operations,
     placing::{Glued, Placed, place},
 };
 use crate::{
+    command::Stored,
     history::{BLOCK, BOM},
     journal::{AppendError, Fatal, REWRITE_BYTES, SYNC_EVERY},
     lines::{Line, Lines},
@@ -78,12 +79,14 @@ impl Hub {
             self.apply_foreign(start)?;
             match place(start - self.history.end(), lines) {
                 Ok(placed) => {
-                    let first_id = self.apply_placed(placed, posts, start)?;
-                    assert_eq!(
-                        self.history.end(),
-                        start + lines.len() as u64,
-                        "all lines are applied"
-                    );
+                    let end = start + lines.len() as u64;
+                    let ts = self.acceptance_time();
+                    if !self.stamp_posts(posts, (lines.len() - len) as u64, ts)? {
+                        self.journal.retract(start..end)?;
+                        return Ok(None);
+                    }
+                    let first_id = self.apply_placed(placed, posts, start, ts)?;
+                    assert_eq!(self.history.end(), end, "all lines are applied");
                     return Ok(Some(first_id));
                 }
                 Err(Glued) => {
@@ -101,8 +104,8 @@ impl Hub {
         placed: impl Iterator<Item = Placed<'a>>,
         posts: &[Post],
         start: u64,
+        ts: u64,
     ) -> Result<u64, Fatal> {
-        let ts = self.acceptance_time();
         let mut senders = posts
             .iter()
             .flat_map(|post| iter::repeat_n(post.sender.as_deref(), count_lines(&post.lines)));
@@ -111,7 +114,7 @@ impl Hub {
         let mut first_id = None;
         for line in placed {
             match line {
-                Placed::Foreign => self.apply_foreign(start + 1)?,
+                Placed::Foreign => self.apply_foreign_at(start + 1, ts)?,
                 Placed::Blank => {
                     self.apply(1, None, ts, None);
                 }
@@ -134,11 +137,16 @@ impl Hub {
 
     /// Applies the whole foreign lines from the committed end up to `until`.
     fn apply_foreign(&mut self, until: u64) -> Result<(), Fatal> {
-        let from = self.history.end();
-        if from >= until {
+        if self.history.end() >= until {
             return Ok(());
         }
         let ts = self.acceptance_time();
+        self.apply_foreign_at(until, ts)?;
+        self.stamp_foreign(ts)
+    }
+
+    fn apply_foreign_at(&mut self, until: u64, ts: u64) -> Result<(), Fatal> {
+        let from = self.history.end();
         let mut lines = Lines::new(self.journal.file(), from, until, BLOCK, self.line_limit);
         while let Some(line) = lines.next().map_err(Fatal::Storage)? {
             let (len, message) = match line {
@@ -160,6 +168,7 @@ impl Hub {
                 warn!("line {id}, appended by another program, holds no message; skipped");
             }
             if self.fanout.bytes() >= BATCH_BYTES {
+                self.stamp_foreign(ts)?;
                 self.show()?;
                 self.deliver(|| false);
             }
@@ -184,7 +193,9 @@ impl Hub {
         let Some((message, lead)) = message else { return self.history.push_hole(len) };
         let offset = self.history.end() + lead;
         let id = self.history.push_line(len);
-        self.times.push(id, ts);
+        if !self.journal.has_stamps() {
+            self.recent.push(id, ts, from);
+        }
         self.said_at = Some(ts);
         self.fanout.push(message, offset, id, ts, from);
         id

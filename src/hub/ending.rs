@@ -103,9 +103,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Syncs all that was written, and notes how far the numbering has come.
+    /// Syncs all that was written, and notes how far the numbering and the stamps have come.
     pub(super) fn sync_and_note(&mut self) -> Result<(), Fatal> {
         self.journal.sync()?;
+        self.journal.end_stamps()?;
+        self.noted = None;
         self.note_numbering();
         Ok(())
     }

@@ -1,14 +1,15 @@
-use std::iter;
+use std::{collections::BTreeMap, iter};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
 
 use super::*;
 use crate::{
-    command::{HubHandle, queue},
+    access::Permit,
+    command::{ClientId, HubHandle, Joined, NextStep, Stored, queue},
     config::Fsync,
-    history::Snapshot,
-    outbox::ControlOutcome,
+    history::{Resume, Snapshot, Window},
+    outbox::{ControlOutcome, Outbox},
     testing::{
         CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair, permit,
         permit_by,
@@ -47,7 +48,7 @@ impl House {
         let (catch_up, fell_behind) = CatchUp::by_hand();
         let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
         let hub = Hub::new(
-            journal.with_system(system.clone()),
+            journal.with_system(system.clone()).with_stamps(&history).expect("a file"),
             history,
             LIMIT,
             Arc::default(),
@@ -123,6 +124,16 @@ impl House {
         self.hub.deliver(|| false);
     }
 
+    /// The time and the sender of each message, as they are served.
+    pub(super) fn stamps(&self) -> BTreeMap<u64, (Option<u64>, Option<String>)> {
+        let mut stamps = self.hub.journal.stamps_from(1).expect("there are stamps").read();
+        let mut known = |(id, _)| {
+            let stamp = stamps.of(id);
+            (id, (stamp.ts, stamp.from.map(str::to_owned)))
+        };
+        messages_of(&self.hub.history).into_iter().map(&mut known).collect()
+    }
+
     /// The history that a server would find if it started on the file now.
     pub(super) fn reload(&self) -> History {
         let file = std::fs::File::open(self.dir.file()).expect("a file");
@@ -151,6 +162,7 @@ fn heard(frame: &Seen) -> ((u64, String), u64) {
     let (data, rest) = rest.rsplit_once(r#","id":"#).expect(text);
     let (id, ts) = rest.split_once(r#","ts":"#).expect(text);
     let ts = ts.strip_suffix('}').expect(text);
+    let ts = ts.split_once(r#","from":"#).map_or(ts, |(ts, _)| ts);
     ((id.parse().expect(text), data.to_owned()), ts.parse().expect(text))
 }
 
@@ -314,11 +326,11 @@ fn a_client_that_joins_has_every_message_in_the_history_or_live_and_none_twice()
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
     assert_eq!(bob.hears(), []);
-    let NextStep::Stretch(stretch, times) = house.catch_up(&bob) else {
+    let NextStep::Stretch(stretch, stamps) = house.catch_up(&bob) else {
         panic!("message 2 is missing")
     };
     assert_eq!((stretch.first_id, stretch.last_id), (2, 3));
-    assert!(times.of(2).is_some());
+    assert!(stamps.read().of(2).ts.is_some());
     assert!(matches!(house.catch_up_from(&bob, Some(4)), NextStep::Live));
     house.say(&ann, "4\n");
     assert_eq!(bob.hears(), texts(&[(4, "4")]));

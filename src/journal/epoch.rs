@@ -3,7 +3,8 @@
 //! The lock file holds the lock and one line of text, the *record*: the epoch, how far the
 //! numbering has come, and a hash of the last bytes that were numbered. A start that finds all of
 //! this true of the text file keeps the epoch. Any other start begins a new one, since the same ids
-//! may mean other messages.
+//! may mean other messages. The record also has the note of the stamps file, which belongs to this
+//! epoch alone (`stamps.rs`).
 
 use std::{
     fmt,
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use super::stamps::Note;
 use crate::history::History;
 
 /// How many bytes at the end of the file are hashed: a page, which is read at once and tells two
@@ -21,8 +23,8 @@ use crate::history::History;
 pub(super) const TAIL: u64 = 4096;
 
 /// The most bytes of the lock file that are read. A record that the server wrote has fewer than
-/// 150.
-const RECORD_LIMIT: u64 = 1024;
+/// 1,000.
+const RECORD_LIMIT: u64 = 4096;
 
 /// The epoch of an open file, and its lock file.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) struct Epoch {
     noted: String,
     /// The length of the text file that the record tells of.
     noted_bytes: u64,
+    /// What is noted of the stamps file. It stays while the server runs without stamps.
+    stamps: Option<Note>,
 }
 
 impl Epoch {
@@ -46,21 +50,21 @@ impl Epoch {
         file: &File,
         history: &History,
     ) -> io::Result<Epoch> {
-        let (name, noted, noted_bytes) = match record {
+        let (name, noted, noted_bytes, stamps) = match record {
             // A file that is as a server left it needs no new record, and its epoch was brought to the
             // disk when it began: a thousand channels start so much sooner.
             Some(record) if record.is_true_of(file, history)? => {
                 let (noted, bytes) = (record.to_string(), record.bytes);
-                (record.epoch.into(), noted, bytes)
+                (record.epoch.into(), noted, bytes, record.stamps)
             }
             // std seeds its hash maps with random numbers of the operating system. A crate for one
             // such number would be too much.
             _ => {
                 let number = RandomState::new().build_hasher().finish();
-                (format!("{number:016x}").into(), String::new(), 0)
+                (format!("{number:016x}").into(), String::new(), 0, None)
             }
         };
-        let mut epoch = Epoch { name, lock_file, noted, noted_bytes };
+        let mut epoch = Epoch { name, lock_file, noted, noted_bytes, stamps };
         if epoch.note(file, history)? {
             epoch.lock_file.sync_data()?;
         }
@@ -73,7 +77,13 @@ impl Epoch {
 
     /// Writes into the lock file how far the numbering has come; false when it says so already.
     pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<bool> {
-        self.write(&Record::of(&self.name, file, history.last_id(), history.end())?)
+        self.write(&Record::of(
+            &self.name,
+            file,
+            history.last_id(),
+            history.end(),
+            self.stamps.clone(),
+        )?)
     }
 
     /// Prepares for changes between `offset`, where the line `id` begins, and `end`. If the record
@@ -88,7 +98,7 @@ impl Epoch {
         if offset >= self.noted_bytes || end <= self.noted_bytes.saturating_sub(TAIL) {
             return Ok(());
         }
-        self.write(&Record::of(&self.name, file, id - 1, offset)?)?;
+        self.write(&Record::of(&self.name, file, id - 1, offset, self.stamps.clone())?)?;
         self.lock_file.sync_data()
     }
 
@@ -102,6 +112,21 @@ impl Epoch {
         self.noted = line;
         self.noted_bytes = record.bytes;
         Ok(true)
+    }
+
+    /// What is noted of the stamps file; `None` when this epoch has none yet.
+    pub(super) fn stamps(&self) -> Option<&Note> {
+        self.stamps.as_ref()
+    }
+
+    /// Takes the note of the stamps file that is to be in the next record.
+    pub(super) fn set_stamps(&mut self, note: Note) {
+        self.stamps = Some(note);
+    }
+
+    /// Brings the record to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.lock_file.sync_data()
     }
 
     /// Leaves nothing in the lock file that another start could go on from.
@@ -119,12 +144,17 @@ pub(super) struct Record {
     lines: u64,
     bytes: u64,
     tail: u64,
+    stamps: Option<Note>,
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record { epoch, lines, bytes, tail } = self;
-        writeln!(out, "epoch {epoch} lines {lines} bytes {bytes} tail {tail:016x}")
+        let Record { epoch, lines, bytes, tail, stamps } = self;
+        write!(out, "epoch {epoch} lines {lines} bytes {bytes} tail {tail:016x}")?;
+        if let Some(note) = stamps {
+            write!(out, " stamps {note}")?;
+        }
+        writeln!(out)
     }
 }
 
@@ -142,16 +172,29 @@ impl Record {
         self.bytes
     }
 
-    /// The record of the first `lines` lines of the file, which have so many bytes.
-    fn of(epoch: &str, file: &File, lines: u64, bytes: u64) -> io::Result<Record> {
+    /// The record of the first `lines` lines of the file, which have so many bytes, and of their stamps.
+    fn of(
+        epoch: &str,
+        file: &File,
+        lines: u64,
+        bytes: u64,
+        stamps: Option<Note>,
+    ) -> io::Result<Record> {
         let tail = tail_hash(file, bytes)?;
-        Ok(Record { epoch: epoch.to_owned(), lines, bytes, tail })
+        Ok(Record { epoch: epoch.to_owned(), lines, bytes, tail, stamps })
     }
 
     fn parse(text: &str) -> Option<Record> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        let ["epoch", epoch, "lines", lines, "bytes", bytes, "tail", tail] = words[..] else {
+        let ["epoch", epoch, "lines", lines, "bytes", bytes, "tail", tail, ref rest @ ..] =
+            words[..]
+        else {
             return None;
+        };
+        let stamps = match rest {
+            [] => None,
+            ["stamps", note @ ..] => Some(Note::parse(note)?),
+            _ => return None,
         };
         // The epoch is sent to clients as it is, within a JSON string.
         if !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
@@ -162,6 +205,7 @@ impl Record {
             lines: lines.parse().ok()?,
             bytes: bytes.parse().ok()?,
             tail: u64::from_str_radix(tail, 16).ok()?,
+            stamps,
         })
     }
 
@@ -173,15 +217,19 @@ impl Record {
     }
 }
 
-/// The hash of the last bytes before `end`: FNV-1a (Fowler, Noll, Vo), which tells files apart and
-/// keeps no secret.
-fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
+/// The hash of the last bytes before `end`.
+pub(super) fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
     let from = end.saturating_sub(TAIL);
     let mut tail = vec![0; (end - from) as usize];
     file.read_exact_at(&mut tail, from)?;
-    Ok(tail.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+    Ok(hash(&tail))
+}
+
+/// FNV-1a (Fowler, Noll, Vo), which tells files apart and keeps no secret.
+pub(super) fn hash<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    }))
+    })
 }
 
 #[cfg(test)]

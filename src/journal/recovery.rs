@@ -41,6 +41,8 @@ const BLOCK: usize = 64 << 10;
 pub enum OpenError {
     /// The server cannot use it: it is a directory or a device, or permission is missing.
     Unusable(PathBuf, io::Error),
+    /// The server cannot use its stamps file, which is at this path.
+    Stamps(PathBuf, io::Error),
     /// Another server uses it.
     InUse(PathBuf),
     /// Reading, writing or syncing it failed.
@@ -53,6 +55,11 @@ impl fmt::Display for OpenError {
             OpenError::Unusable(path, why) => {
                 write!(out, "{}: {why}; name a text file with --file", path.display())
             }
+            OpenError::Stamps(path, why) => write!(
+                out,
+                "{}: {why}; move it away, or start without times and senders that last: --no-stamps",
+                path.display()
+            ),
             OpenError::InUse(path) => write!(
                 out,
                 "{} is in use by another server (it holds {}); stop that one or choose another \
@@ -138,6 +145,7 @@ impl Journal {
             system: Box::new(system::Real),
             identity,
             epoch,
+            stamps: None,
             fsync,
             committed_end: end,
             shortage: None,

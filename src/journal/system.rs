@@ -19,6 +19,12 @@ pub(crate) trait System: fmt::Debug + Send {
         (&*file).write(bytes)
     }
 
+    /// Writes stamps at an offset of the stamps file with one call; returns how many bytes the call
+    /// says it took.
+    fn write_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
     /// The position of the file's descriptor: the offset after the last byte written through it.
     fn position(&mut self, file: &File) -> io::Result<u64> {
         (&*file).stream_position()

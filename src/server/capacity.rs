@@ -53,8 +53,8 @@ const TCP_MEMORY: u64 = 1 << 30;
 /// bound for TCP memory is too low there, which does no harm.
 const PAGE: u64 = 4096;
 
-/// How many open files a channel has: the text file and the lock file.
-const FILES_OF_CHANNEL: u64 = 2;
+/// How many open files a channel has: the text file, the lock file and the stamps file.
+const FILES_OF_CHANNEL: u64 = 3;
 
 /// Where a limit is short, one part in so many of it is kept for channels; the rest is for clients.
 const CHANNELS_SHARE: u64 = 20;

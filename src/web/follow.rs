@@ -23,6 +23,10 @@ impl Exchange<'_> {
         woken: &Receiver<()>,
     ) -> Result<(), Stop> {
         let rest = query.rest();
+        // From here on the hub wakes it when the rules change; they may have changed before.
+        if !self.caller().may(Right::Read, &channel.name) {
+            return Ok(());
+        }
         let mut next = if after < last_id { Ok(()) } else { woken.recv_timeout(self.idle()) };
         loop {
             if !self.caller().may(Right::Read, &channel.name) {
@@ -33,7 +37,7 @@ impl Exchange<'_> {
                     let window = Window { after: Some(after), ..Window::default() };
                     let Ok(view) = channel.hub.look(window, None) else { return Ok(()) };
                     after = view.stretch.last_id;
-                    self.write_stretch(body, &rest, view.stretch, &view.times)?;
+                    self.write_stretch(body, &rest, view.stretch, view.stamps)?;
                 }
                 Err(RecvTimeoutError::Timeout) if self.peer_left() => return Err(Stop::PeerGone),
                 Err(RecvTimeoutError::Timeout) => body.show_life(self)?,

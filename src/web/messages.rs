@@ -8,13 +8,15 @@ use memchr::memmem::Finder;
 use super::{Channel, Exchange, Headers, JSON, PIECE, PeerGone, Stop, response_epoch};
 use crate::{
     command::View,
-    history::{LocatedMessage, Snapshot, Stretch, Times, Window},
+    history::{LocatedMessage, Snapshot, Stretch, Window},
     http::{
         HttpRefusal,
         query::{number, parameters},
     },
+    message::push_json_string,
     name::Name,
     outbox::More,
+    stamps::{Stamp, Stamps},
     wire::{HistoryFrame, push_number},
 };
 
@@ -48,6 +50,8 @@ impl Form {
 pub(super) struct Query {
     pub(super) window: Window,
     pub(super) epoch: Option<String>,
+    /// Only messages from this time on, in Unix milliseconds.
+    pub(super) since: Option<u64>,
     text: Option<String>,
     pub(super) follow: bool,
 }
@@ -60,6 +64,7 @@ impl Query {
                 "after" => parsed.window.after = Some(parameter.number()?),
                 "before" => parsed.window.before = Some(parameter.number()?),
                 "limit" => parsed.window.limit = Some(parameter.number()?),
+                "since" => parsed.since = Some(parameter.time()?),
                 "epoch" => parsed.epoch = Some(parameter.text()?),
                 "q" => parsed.text = Some(parameter.text()?).filter(|text| !text.is_empty()),
                 "follow" => match &*parameter.text()? {
@@ -105,6 +110,9 @@ impl Exchange<'_> {
             let sentence = "follow=1 goes with NDJSON or events, and without before=";
             return Err(HttpRefusal::bad(sentence).into());
         }
+        if let Some(ts) = query.since {
+            query.window.since = Some(channel.since(ts)?);
+        }
         let (wake, woken) = bounded(1);
         let mut view = channel.look(query.window(), query.follow.then_some(wake))?;
         let is_other = query.epoch.as_ref().is_some_and(|epoch| **epoch != *view.epoch)
@@ -126,12 +134,12 @@ impl Exchange<'_> {
         };
         let after = id.checked_sub(1).ok_or_else(missing)?;
         let before = Some(id.saturating_add(1));
-        let View { stretch, times, epoch, .. } =
-            channel.look(Window { after: Some(after), before, limit: None }, None)?;
+        let window = Window { after: Some(after), before, ..Window::default() };
+        let View { stretch, stamps, epoch, .. } = channel.look(window, None)?;
         let mut line = Vec::new();
         match stretch.messages()?.next()? {
             Some(found) if found.id == id => {
-                push_line(&mut line, None, id, times.of(id), found.data);
+                push_line(&mut line, None, id, stamps.read().of(id), found.data);
             }
             _ => return Err(missing().into()),
         }
@@ -198,7 +206,7 @@ impl Exchange<'_> {
             return Ok(body.finish(self)?);
         }
         let (after, last_id) = (view.stretch.last_id, view.last_id);
-        self.write_stretch(&mut body, query, view.stretch, &view.times)?;
+        self.write_stretch(&mut body, query, view.stretch, view.stamps)?;
         if query.follow {
             self.follow(channel, &mut body, query, after, last_id, woken)?;
         }
@@ -242,15 +250,16 @@ impl Exchange<'_> {
         body: &mut Chunks,
         query: &Query,
         stretch: Stretch,
-        times: &Times,
+        stamps: Stamps,
     ) -> Result<(), Stop> {
+        let mut stamps = stamps.read();
         for_found(query, &stretch, |id, data| {
             if body.form == Form::Events {
                 body.bytes.extend_from_slice(b"id: ");
                 push_number(id, &mut body.bytes);
                 body.bytes.push(b'\n');
             }
-            body.push(|out| push_line(out, None, id, times.of(id), data));
+            body.push(|out| push_line(out, None, id, stamps.of(id), data));
             body.flush_full(self)
         })?;
         Ok(body.flush(self)?)
@@ -317,7 +326,7 @@ pub(super) fn push_line(
     out: &mut Vec<u8>,
     channel: Option<&Name>,
     id: u64,
-    ts: Option<u64>,
+    stamp: Stamp<'_>,
     data: &[u8],
 ) {
     match channel {
@@ -329,9 +338,13 @@ pub(super) fn push_line(
         None => out.extend_from_slice(br#"{"id":"#),
     }
     push_number(id, out);
-    if let Some(ts) = ts {
+    if let Some(ts) = stamp.ts {
         out.extend_from_slice(br#","ts":"#);
         push_number(ts, out);
+    }
+    if let Some(from) = stamp.from {
+        out.extend_from_slice(br#","from":"#);
+        push_json_string(from, out);
     }
     out.extend_from_slice(br#","data":"#);
     out.extend_from_slice(data);
@@ -375,6 +388,7 @@ impl Chunks {
         if self.bytes.len() < PIECE {
             return Ok(());
         }
+        exchange.go_on_reading()?;
         self.send(exchange, More::Follows)
     }
 

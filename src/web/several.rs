@@ -7,9 +7,10 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use http::{StatusCode, header};
+use log::error;
 
 use super::{
-    Exchange, Stop,
+    Exchange, NotAReader, Stop,
     messages::{Chunks, Form, Query, for_found, push_line},
 };
 use crate::{
@@ -185,7 +186,7 @@ impl Stream<'_> {
     fn take_up(&mut self, name: Name, open: Open, place: Option<u64>) -> Option<View> {
         let window = match place {
             Some(after) => Window { after: Some(after), ..Window::default() },
-            None => self.query.window(),
+            None => Window { since: self.since(&open), ..self.query.window() },
         };
         // Where it cannot be looked at, it ended just now; it is taken up when it is there again.
         let Ok(mut view) = open.hub.look(window, self.wake.clone()) else {
@@ -200,6 +201,13 @@ impl Stream<'_> {
         let (epoch, after) = (view.epoch.to_string(), view.stretch.first_id - 1);
         self.feeds.push(Feed { name, open: Some(open), epoch, after });
         Some(view)
+    }
+
+    /// The id where the messages since the time that the query names begin in a channel.
+    fn since(&self, open: &Open) -> Option<u64> {
+        let since = open.hub.since(self.query.since?).ok()?;
+        // All of them are better than none where the stamps cannot be read.
+        since.first_id().inspect_err(|error| error!("reading the stamps failed: {error}")).ok()
     }
 
     /// Reads on in the channels that have more.
@@ -268,14 +276,19 @@ impl Stream<'_> {
         query: &Query,
     ) -> Result<(), Stop> {
         let last_id = view.stretch.last_id;
+        let mut stamps = view.stamps.read();
         let feeds = &mut self.feeds;
+        if let Err(NotAReader) = exchange.begin_reading(&feeds[at].name) {
+            // The loop that follows the channels leaves it out, or ends the stream.
+            return if self.query.follow { Ok(()) } else { Err(Stop::PeerGone) };
+        }
         for_found(query, &view.stretch, |id, data| {
             feeds[at].after = id;
             if body.form == Form::Events {
                 push_places(feeds, &mut body.bytes);
             }
             let name = &feeds[at].name;
-            body.push(|out| push_line(out, Some(name), id, view.times.of(id), data));
+            body.push(|out| push_line(out, Some(name), id, stamps.of(id), data));
             body.flush_full(exchange)
         })?;
         feeds[at].after = last_id;

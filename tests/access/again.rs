@@ -61,8 +61,9 @@ fn who_lost_the_right_to_read_is_closed_and_who_lost_the_right_to_post_is_told()
     bob_elsewhere.says("5");
     server.join_at("/dev/ws?token=bar").says("6");
     ann.hears("6");
-    let new = list.json();
-    assert_eq!((&new["channel"], &new["new"]), (&"dev".into(), &true.into()), "{new}");
+    // Lines about the other channel may come before.
+    let new = std::iter::repeat_with(|| list.json()).find(|line| line["channel"] == "dev");
+    assert_eq!(new.expect("a line")["new"], true);
 }
 
 #[test]
@@ -107,11 +108,11 @@ fn rules_change_under_load_and_nothing_is_lost_or_doubled() {
 }
 
 /// More bytes than the buffers between a server and its peer hold.
-const LONG: usize = 64 << 20;
+const LONG: usize = 16 << 20;
 
 /// A history of so many bytes.
 fn long_history() -> String {
-    format!("\"{}\"\n", "x".repeat(1 << 20)).repeat(LONG >> 20)
+    format!("\"{}\"\n", "x".repeat(1021)).repeat(LONG / 1024)
 }
 
 /// Asks for something long, and reads no more than its beginning.
@@ -146,6 +147,38 @@ fn a_client_that_may_not_read_any_more_is_not_sent_the_rest_of_its_history() {
     until("it is let go", || server.gets("/metrics").contains("txtcord_clients 0\n"));
     let rest = count_rest(stream);
     assert!(rest < LONG / 4, "{rest} bytes more came");
+}
+
+#[test]
+fn a_caller_that_may_not_read_any_more_is_not_sent_the_rest_of_an_answer() {
+    let server = with_rules("* - messages read\n").file(long_history()).start();
+    let paths = [
+        "/messages",
+        "/messages?follow=1",
+        "/messages,messages",
+        "/*?follow=1",
+        "/messages.txt",
+        "/messages?q=x",
+    ];
+    let mut requests: Vec<_> = paths.map(|path| ask(&format!("GET {path}"), &[])).into();
+    let array = ["Accept: application/json"];
+    requests.extend(["/messages", "/messages?q=x"].map(|path| ask(&format!("GET {path}"), &array)));
+    let streams: Vec<_> = requests.iter().map(|request| begin(&server, request)).collect();
+    reads_again(&server, "* - messages post\n", "was read again");
+    for (request, stream) in requests.iter().zip(streams) {
+        let rest = count_rest(stream);
+        let request = String::from_utf8_lossy(request);
+        assert!(rest < LONG / 4, "{rest} bytes more came of {request}");
+    }
+}
+
+#[test]
+fn an_answer_goes_on_when_the_rules_change_and_the_caller_may_still_read() {
+    let server = with_rules("* - messages read\n").file(long_history()).start();
+    let stream = begin(&server, &ask("GET /messages.txt", &["Connection: close"]));
+    reads_again(&server, "* - * read,post\n", "was read again");
+    let rest = count_rest(stream);
+    assert!(rest > LONG - 4096, "{rest} bytes came");
 }
 
 #[test]

@@ -151,7 +151,10 @@ fn a_channel_that_is_put_away_closes_its_clients_and_keeps_its_file() {
     server.has("GET /dev?token=foo", &[]).refuses(404, &["dev"]);
     let folder = std::fs::read_dir(server.dir.join("channels")).expect("the folder");
     let names: Vec<_> = folder.map(|entry| entry.expect("an entry").file_name()).collect();
-    let away = |name: &&std::ffi::OsString| name.to_string_lossy().starts_with("dev.txt.removed-");
+    let away = |name: &&std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("dev.txt.removed-") && !name.ends_with(".stamps")
+    };
     let away = names.iter().find(away).expect("it is put away");
     let text = std::fs::read_to_string(server.dir.join("channels").join(away));
     assert_eq!(text.expect("it is there"), "1\n");

@@ -121,7 +121,7 @@ fn a_page_that_may_gets_what_it_asks_for_and_the_words_its_browser_needs() {
     assert_eq!(answer.header("Access-Control-Allow-Origin"), Some("https://good.example"));
     let answer = server.asks("GET /messages.txt", &[field]);
     let exposed = answer.header("Access-Control-Expose-Headers").unwrap_or_default();
-    for name in ["ETag", "Location", "Txtcord-Epoch"] {
+    for name in ["ETag", "Location", "Retry-After", "Txtcord-Epoch"] {
         assert!(exposed.split(", ").any(|one| one.eq_ignore_ascii_case(name)), "{exposed}");
     }
     // A page without leave to read needs no leave to be asked for by hand.

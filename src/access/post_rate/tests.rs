@@ -61,7 +61,7 @@ fn the_time_to_wait_is_rounded_up() {
 fn what_is_kept_is_bounded_whoever_comes_and_callers_that_are_known_keep_their_allowance() {
     let rate = rate(&["--post-rate", "1/s", "--post-burst", "2"]);
     let begun = Instant::now();
-    let ann = || Subject::Person("ann".into());
+    let ann = || Subject::Pseudonym("~ra5k4rs4tily".into());
     rate.take_at(begun, ann(), 1).expect("it is the first");
     let count = || rate.tables.iter().map(|table| table.lock().unwrap().dues.len()).sum::<usize>();
     let refused = (0..1_000_000).filter(|&n| rate.take_at(begun, at(n), 1).is_err()).count();
@@ -69,6 +69,11 @@ fn what_is_kept_is_bounded_whoever_comes_and_callers_that_are_known_keep_their_a
     assert!(refused > 800_000, "those that do not fit share one allowance: {refused}");
     rate.take_at(begun, ann(), 1).expect("it has one left");
     rate.take_at(begun, ann(), 1).expect_err("it has none left");
+    // Who has a token is always counted apart from strangers.
+    let root = || Subject::Name("root".into());
+    rate.take_at(begun, at(5_000_000), 1).expect_err("the strangers have used up what they share");
+    rate.take_at(begun, root(), 2).expect("it has a burst of its own");
+    rate.take_at(begun, root(), 1).expect_err("it has none left");
     // All of these may post again, so they are forgotten for those who come.
     let later = begun + Duration::from_secs(3);
     (0..100_000).for_each(|n| rate.take_at(later, at(n + 2_000_000), 1).expect("there is room"));

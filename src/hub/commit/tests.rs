@@ -1,23 +1,27 @@
-use std::{iter, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, bounded};
 use proptest::prelude::*;
 
 use crate::{
+    command::{Command, Post, Speaker, Stored},
     history::History,
-    hub::{
-        Command, Post, Speaker, Stored,
-        tests::{House, messages_of, texts},
-    },
+    hub::tests::{House, messages_of, texts},
     testing::{Mishap, tries},
     wire::ErrorAnswer,
 };
 
 /// A post of whole lines, and the queue to which its answer comes.
 fn post(lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
+    post_of(None, lines)
+}
+
+/// The same from a verified sender.
+fn post_of(sender: Option<&str>, lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
-    (Command::Post(Post { by, sender: None, operations: None, lines: lines.into() }), answer)
+    let sender = sender.map(Arc::from);
+    (Command::Post(Post { by, sender, operations: None, lines: lines.into() }), answer)
 }
 
 /// Another program appends `before` between the hub's look at the file and its write, and `after`
@@ -120,12 +124,19 @@ struct Step {
     /// How many messages each post has, and which of three speakers says them.
     posts: Vec<(usize, usize)>,
     mishaps: Vec<Mishap>,
+    /// There is room for so many bytes of stamps; without a number, for all.
+    stamp_room: Option<usize>,
 }
+
+/// The verified senders of the three speakers.
+const SENDERS: [Option<&str>; 3] = [None, Some("ann"), Some("bob~k3v9q2m7x4ab")];
 
 fn step() -> impl Strategy<Value = Step> {
     let posts = prop::collection::vec((1..4usize, 0..3usize), 0..4);
-    (foreign(), posts, prop::collection::vec(mishap(), 2))
-        .prop_map(|(foreign, posts, mishaps)| Step { foreign, posts, mishaps })
+    let room = prop::option::weighted(0.2, 0..300usize);
+    (foreign(), posts, prop::collection::vec(mishap(), 2), room).prop_map(
+        |(foreign, posts, mishaps, stamp_room)| Step { foreign, posts, mishaps, stamp_room },
+    )
 }
 
 proptest! {
@@ -142,7 +153,8 @@ proptest! {
         let mut said = 0;
         let mut stored = Vec::new();
         let mut refused = Vec::new();
-        for Step { foreign, posts, mishaps } in steps {
+        for Step { foreign, posts, mishaps, stamp_room } in steps {
+            house.system.limit_stamps(stamp_room);
             house.system.append(foreign);
             mishaps.into_iter().for_each(|mishap| house.system.plan(mishap));
             // Longer than the server waits before it tries a full disk again.
@@ -152,7 +164,7 @@ proptest! {
                 let texts: Vec<_> =
                     (said..said + count).map(|n| format!(r#"{{"by":{speaker},"n":{n}}}"#)).collect();
                 said += count;
-                let (post, answer) = post(&(texts.join("\n") + "\n"));
+                let (post, answer) = post_of(SENDERS[speaker], &(texts.join("\n") + "\n"));
                 answers.push((texts, speaker, answer));
                 post
             }).collect();
@@ -167,6 +179,7 @@ proptest! {
                 }
             }
             house.system.forget_plan();
+            house.system.limit_stamps(None);
         }
         house.system.append("\n");
         house.tick();
@@ -199,5 +212,16 @@ proptest! {
             prop_assert!(found.eq(said), "{:?} of {} messages", stands, speaker);
         }
         prop_assert!(stands.iter().all(|(_, text)| !refused.contains(text)));
+        // Each message has its own stamp, and no other message has a sender.
+        prop_assert_eq!(house.hub.journal.stamped_lines(), Some(fresh.last_id()));
+        let mut senders = house.stamps();
+        for (_, speaker, ids) in &stored {
+            for id in ids.first_id..=ids.last_id {
+                let (ts, from) = senders.remove(&id).expect("the message stands in the file");
+                prop_assert!(ts.is_some(), "message {} has no time", id);
+                prop_assert_eq!(from.as_deref(), SENDERS[*speaker]);
+            }
+        }
+        prop_assert!(senders.values().all(|(_, from)| from.is_none()), "{:?}", senders);
     }
 }

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use tungstenite::protocol::frame::FrameHeader;
 use txtcord::{
     config::Fsync,
-    history::{BLOCK, History, Resume, Times},
+    history::{BLOCK, History, Resume},
     journal::Journal,
+    stamps::Stamps,
     wire::{Frames, HistoryFrame, LiveFrames},
 };
 
@@ -197,7 +198,7 @@ impl Model<'_> {
             }
         }
 
-        let resume = Resume { after, limit, epoch: Some(epoch.to_string()) };
+        let resume = Resume { after, limit, epoch: Some(epoch.to_string()), since: None };
         let mut frame = HistoryFrame::new(history.snapshot(&resume, epoch)).expect("it is there");
         let mut bytes = Vec::new();
         while !frame.is_done() {
@@ -247,7 +248,7 @@ impl Model<'_> {
             assert_eq!(stretch.first_id, next_id);
             assert!(stretch.last_id >= next_id, "a stretch that gets nowhere");
             next_id = stretch.last_id + 1;
-            let mut live = LiveFrames::new(stretch, Times::default()).expect("it is there");
+            let mut live = LiveFrames::new(stretch, Stamps::default()).expect("it is there");
             let mut frames = Frames::default();
             while {
                 live.fill(&mut frames, BLOCK).expect("it is there");

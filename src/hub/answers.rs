@@ -1,0 +1,112 @@
+//! What the hub answers to clients that join or are behind, and to requests that read.
+//!
+//! The hub reads no file for it: it names stretches and stamps, and the threads that ask read them.
+
+use std::{sync::Arc, time::Instant};
+
+use crossbeam_channel::Sender;
+
+use super::{Hub, ending::STOPPING};
+use crate::{
+    access::Permit,
+    command::{ClientId, Joined, NextStep, View},
+    fanout::Missing,
+    history::{Resume, Stretch, Window},
+    outbox::Outbox,
+    stamps::{Since, Stamps},
+};
+
+impl Hub {
+    pub(super) fn join(
+        &mut self,
+        outbox: Arc<Outbox>,
+        permit: Arc<Permit>,
+        resume: &Resume,
+        reply: &Sender<Joined>,
+    ) {
+        let client = self.fanout.join(outbox, permit.clone(), self.history.last_id() + 1);
+        if self.stopping {
+            self.fanout.close(client, STOPPING.0, STOPPING.1);
+        } else if !permit.may_read() {
+            // The rules changed after its request was looked at, and the hub may have looked at the
+            // other clients before this one came.
+            self.fanout.dismiss(client, Instant::now());
+        }
+        self.metrics.joined();
+        self.publish();
+        let snapshot = self.history.snapshot(resume, self.journal.epoch());
+        // A client that has stopped waiting is about to leave.
+        let _ = reply.send(Joined { client, snapshot });
+    }
+
+    pub(super) fn next_step(
+        &mut self,
+        client: ClientId,
+        next_id: Option<u64>,
+        reply: &Sender<NextStep>,
+    ) {
+        let Some(missing) = self.fanout.make_live(client, next_id) else { return };
+        let next = match missing {
+            Missing::Messages(next_id) => {
+                let stretch = self.history.stretch(next_id);
+                let stamps = self.stamps_of(&stretch);
+                NextStep::Stretch(stretch, stamps)
+            }
+            Missing::ControlFrames => NextStep::ControlFrames,
+            Missing::Nothing(sent) => {
+                self.metrics.delivered(sent);
+                NextStep::Live
+            }
+        };
+        // A client that has stopped waiting is about to leave.
+        let _ = reply.send(next);
+    }
+
+    /// Names the next messages of a history that is sent message by message.
+    pub(super) fn next_of_history(
+        &mut self,
+        next_id: u64,
+        last_id: u64,
+        reply: &Sender<(Stretch, Stamps)>,
+    ) {
+        let stretch = self.history.stretch_up_to(next_id, last_id);
+        // A client that has stopped waiting is about to leave.
+        let _ = reply.send((stretch.clone(), self.stamps_of(&stretch)));
+    }
+
+    pub(super) fn look(
+        &mut self,
+        window: &Window,
+        follow: Option<Sender<()>>,
+        reply: &Sender<View>,
+    ) {
+        // A server that stops drops the follower at once, which ends its stream.
+        if let Some(follower) = follow.filter(|_| !self.stopping) {
+            self.followers.add(follower);
+        }
+        let stretch = self.history.window(window);
+        let view = View {
+            stamps: self.stamps_of(&stretch),
+            stretch,
+            epoch: self.journal.epoch().clone(),
+            last_id: self.history.last_id(),
+            end: self.history.end(),
+        };
+        // A caller that has stopped waiting needs no answer.
+        let _ = reply.send(view);
+    }
+
+    pub(super) fn since(&self, ts: u64, reply: &Sender<Since>) {
+        let since = self.journal.since(ts);
+        let since = since.unwrap_or_else(|| self.recent.since(ts, self.history.last_id() + 1));
+        // A caller that has stopped waiting needs no answer.
+        let _ = reply.send(since);
+    }
+
+    /// The stamps of the messages in a stretch.
+    fn stamps_of(&self, stretch: &Stretch) -> Stamps {
+        let (first_id, last_id) = (stretch.first_id, stretch.last_id);
+        let stored = self.journal.stamps_from(first_id);
+        stored.unwrap_or_else(|| Stamps::Remembered(self.recent.within(first_id, last_id)))
+    }
+}

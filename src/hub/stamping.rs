@@ -1,0 +1,96 @@
+//! How each line gets its stamp: the time of acceptance and the verified sender.
+//!
+//! The stamps of posts are written before the posts are applied, since a post whose stamps find no
+//! room is taken back. Foreign lines are in the file whatever happens, so their stamps are written
+//! after they were applied, and are left out when they find no room. In both cases no message is
+//! shown before its stamp was written.
+
+use log::warn;
+
+use super::{Hub, Post, count_lines};
+use crate::{
+    history::{History, Window},
+    journal::{AppendError, Fatal, Journal},
+    stamps,
+};
+
+/// How many stamps of foreign lines are written at a time: other programs may append any number of
+/// lines at once.
+const AT_ONCE: u64 = 4096;
+
+impl Hub {
+    /// The time of acceptance for messages that are applied now, in Unix milliseconds. It never
+    /// goes back, not even over a restart.
+    pub(super) fn acceptance_time(&mut self) -> u64 {
+        self.last_ts = stamps::acceptance_time(self.last_ts);
+        self.last_ts
+    }
+
+    /// Writes the stamps of posts that were just appended; false when they find no room, and nothing
+    /// of them was written. `others` is how many lines stand before the posts and are not theirs.
+    pub(super) fn stamp_posts(
+        &mut self,
+        posts: &[Post],
+        others: u64,
+        ts: u64,
+    ) -> Result<bool, Fatal> {
+        if !self.journal.has_stamps() {
+            return Ok(true);
+        }
+        self.new_stamps.push(others, ts, None);
+        for post in posts {
+            let lines = count_lines(&post.lines) as u64;
+            self.new_stamps.push(lines, ts, post.sender.as_deref());
+        }
+        self.write_stamps()
+    }
+
+    /// Writes the stamps of the foreign lines that were applied since the last stamps were written.
+    pub(super) fn stamp_foreign(&mut self, ts: u64) -> Result<(), Fatal> {
+        let Some(stamped) = self.journal.stamped_lines() else { return Ok(()) };
+        // The stamp of a foreign line that one of our writes ended is already there.
+        let mut left = self.history.last_id().saturating_sub(stamped);
+        while left > 0 {
+            let lines = left.min(AT_ONCE);
+            self.new_stamps.push(lines, ts, None);
+            if !self.write_stamps()? {
+                self.journal.leave_unstamped(left);
+                return Ok(());
+            }
+            left -= lines;
+        }
+        Ok(())
+    }
+
+    fn write_stamps(&mut self) -> Result<bool, Fatal> {
+        let written = self.journal.stamp(&self.new_stamps);
+        self.new_stamps.clear();
+        match written {
+            Ok(()) => Ok(true),
+            Err(AppendError::DiskFull) => Ok(false),
+            Err(AppendError::Fatal(fatal)) => Err(fatal),
+        }
+    }
+
+    /// Sees to it that the stamps file is in its place and on the disk.
+    pub(super) fn look_after_stamps(&mut self) -> Result<(), Fatal> {
+        match self.journal.survey_stamps() {
+            Err(error) if !self.has_warned_of_stamps => {
+                warn!(
+                    "{}.stamps is not in its place, and cannot be written again: {error}",
+                    self.journal.path().display()
+                );
+                self.has_warned_of_stamps = true;
+            }
+            result => self.has_warned_of_stamps &= result.is_err(),
+        }
+        self.journal.sync_stamps_when_due(&self.history)
+    }
+}
+
+/// When the last message was accepted, in Unix milliseconds, if that is known.
+pub(super) fn time_of_last(journal: &Journal, history: &History) -> Option<u64> {
+    let stretch = history.window(&Window { limit: Some(1), ..Window::default() });
+    let id = Some(stretch.first_id).filter(|_| !stretch.is_empty())?;
+    journal.stamps_from(id)?.read().of(id).ts
+}

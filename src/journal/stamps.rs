@@ -1,0 +1,472 @@
+//! The stamps file beside the text file, as the journal writes it; `crate::stamps` reads it.
+//!
+//! Its line N describes line N of the text file, so it must be known for which text each line was
+//! written. The record in the lock file says so (`epoch.rs`): beside how far the text has come, it
+//! has a [`Note`] of how far the stamps have come, with hashes of their end and of some lines. It
+//! belongs to the epoch. When somebody edited or cut the file, its lines are believed up to the last
+//! one that is known to be in its place. Stamps after the noted ones are believed only when the
+//! server was killed: on the same boot of the machine, in the same files, they were written after
+//! their lines, and no line was lost. After a power cut they are not believed. So a stamp may be
+//! missing, but it is never taken for another line's.
+//!
+//! The hub writes stamps after their lines and before anybody is shown these. A message whose stamp
+//! finds no room is refused. The lines that other programs append stay, and have no stamp then.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use log::{info, warn};
+
+use super::{
+    create_beside,
+    epoch::{hash, tail_hash},
+    identity, path_beside, sync_folder_of,
+    system::System,
+};
+use crate::{
+    lines::read_at,
+    stamps::{Index, NOTHING, Stamp, StampPart, Stamps},
+};
+
+/// How many bytes are copied or written at a time: enough that the calls cost little.
+const BLOCK: usize = 64 << 10;
+
+/// What the lock file says of the stamps file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Note {
+    lines: u64,
+    bytes: u64,
+    /// The hash of the last bytes.
+    tail: u64,
+    /// The hashes of the lines at [`checkpoints`].
+    checks: Vec<u32>,
+    /// The run that may have written more than this.
+    run: Run,
+}
+
+/// Names what must still be the same for stamps after the noted ones to be believed: the boot of
+/// the machine and both files. It is `-` after an orderly stop, when there are no such stamps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run(String);
+
+impl Default for Run {
+    fn default() -> Run {
+        Run("-".to_owned())
+    }
+}
+
+impl Run {
+    /// The run of a server on the two files with these identities. Without a name of the boot it is
+    /// the same as no other.
+    fn of(boot: Option<&str>, (dev, text): (u64, u64), (_, stamps): (u64, u64)) -> Run {
+        boot.map_or_else(Run::default, |boot| Run(format!("{boot}/{dev}/{text}/{stamps}")))
+    }
+
+    /// Whether stamps that this run wrote are believed in another one.
+    fn is_believed_by(&self, now: &Run) -> bool {
+        *self != Run::default() && self == now
+    }
+}
+
+/// The name of the machine's boot; `None` when the system does not say it in one word.
+pub(super) fn boot() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let name = name.trim();
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (!name.is_empty() && name.bytes().all(is_word)).then(|| name.to_owned())
+}
+
+/// The lines of which a note has hashes: the last one, and those that stand 1, 2, 4, 8 and so on
+/// before it. However many lines somebody cuts off, at most as many more are not believed.
+fn checkpoints(lines: u64) -> impl Iterator<Item = u64> {
+    let before = (0..u64::BITS).map(|power| 1 << power).take_while(move |back| *back < lines);
+    (lines > 0).then_some(0).into_iter().chain(before).map(move |back| lines - back)
+}
+
+/// The hash of a line; 0 when it has no time, and so could be any other line.
+fn check_of(file: &Arc<File>, index: &Index, id: u64) -> io::Result<u32> {
+    let mut stamps = Stamps::InFile(StampPart::new(file, index, id)).read();
+    let Stamp { ts: Some(ts), from } = stamps.of(id) else { return Ok(0) };
+    let bytes = ts.to_le_bytes();
+    let hash = hash(bytes.iter().chain(from.unwrap_or_default().as_bytes()));
+    Ok((hash ^ (hash >> 32)) as u32 | 1)
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Note { lines, bytes, tail, checks, run: Run(run) } = self;
+        write!(out, "{lines} {bytes} {tail:016x} {run}")?;
+        checks.iter().try_for_each(|check| write!(out, " {check:x}"))
+    }
+}
+
+impl Note {
+    pub(super) fn parse(words: &[&str]) -> Option<Note> {
+        let [lines, bytes, tail, run, checks @ ..] = words else { return None };
+        let check = |word: &&str| u32::from_str_radix(word, 16).ok();
+        Some(Note {
+            lines: lines.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+            tail: u64::from_str_radix(tail, 16).ok()?,
+            checks: checks.iter().map(check).collect::<Option<_>>()?,
+            run: Run((*run).to_owned()),
+        })
+    }
+
+    fn of(file: &Arc<File>, index: &Index, run: Run) -> io::Result<Note> {
+        let (lines, bytes) = (index.lines(), index.end());
+        let checks = checkpoints(lines).map(|id| check_of(file, index, id));
+        let checks = checks.collect::<io::Result<_>>()?;
+        Ok(Note { lines, bytes, tail: tail_hash(file, bytes)?, checks, run })
+    }
+
+    /// How many lines of a file, which has `len` bytes, are those that were noted.
+    fn believed(&self, file: &Arc<File>, len: u64) -> io::Result<Believed> {
+        let mut index = Index::default();
+        if self.bytes <= len && tail_hash(file, self.bytes)? == self.tail {
+            index.read_on(file, self.bytes, self.lines)?;
+            if (index.lines(), index.end()) == (self.lines, self.bytes) {
+                return Ok(Believed::All);
+            }
+            index = Index::default();
+        }
+        // Somebody edited it, or cut it, or put another file there.
+        index.read_on(file, len, self.lines)?;
+        for (id, check) in checkpoints(self.lines).zip(&self.checks) {
+            if id <= index.lines() && *check != 0 && check_of(file, &index, id)? == *check {
+                let mut stamps = Stamps::InFile(StampPart::new(file, &index, id + 1)).read();
+                // Lines that say nothing say nothing wrong.
+                let says_nothing = |id: &u64| stamps.of(*id) == Stamp::default();
+                let more = (id + 1..=index.lines()).take_while(says_nothing).count() as u64;
+                return Ok(Believed::Some(id + more));
+            }
+        }
+        Ok(Believed::None)
+    }
+}
+
+/// Which lines of a stamps file are those that were noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Believed {
+    All,
+    /// So many of the first ones.
+    Some(u64),
+    None,
+}
+
+/// The stamps file, open for writing.
+#[derive(Debug)]
+pub(super) struct StampFile {
+    /// The path of the text file.
+    text: PathBuf,
+    path: PathBuf,
+    file: Arc<File>,
+    index: Index,
+    /// How many lines of the text come after the last one that has a stamp.
+    missing: u64,
+    boot: Option<String>,
+    text_identity: (u64, u64),
+    /// The time of the oldest write that has not been synced.
+    pub(super) unsynced_since: Option<Instant>,
+}
+
+impl StampFile {
+    /// Opens or creates the file, and makes it fit a text of so many lines. `note` is what the lock
+    /// file says of it; `None` when the text has begun a new epoch.
+    ///
+    /// # Errors
+    /// When there is something else in the file's place, or it cannot be read or written. What stood
+    /// in it is still there then, perhaps under another name.
+    pub(super) fn open(
+        text: &Path,
+        text_identity: (u64, u64),
+        lines: u64,
+        note: Option<&Note>,
+        boot: Option<&str>,
+    ) -> io::Result<StampFile> {
+        let path = path_beside(text, "stamps");
+        let mut stamps = StampFile {
+            text: text.to_owned(),
+            file: Arc::new(open_or_create(&path)?),
+            path,
+            index: Index::default(),
+            missing: 0,
+            boot: boot.map(str::to_owned),
+            text_identity,
+            unsynced_since: None,
+        };
+        let len = stamps.file.metadata()?.len();
+        let believed = match note {
+            Some(note) => note.believed(&stamps.file, len)?,
+            None => Believed::None,
+        };
+        match (believed, note) {
+            (Believed::All, Some(note)) => {
+                let goes_on = note.run.is_believed_by(&stamps.run()?);
+                stamps.read_believed(len, if goes_on { lines } else { note.lines.min(lines) })?;
+            }
+            (Believed::Some(believed), _) => stamps.read_believed(len, believed.min(lines))?,
+            _ if len == 0 => {}
+            _ => stamps.begin_anew()?,
+        }
+        stamps.missing = lines - stamps.index.lines();
+        Ok(stamps)
+    }
+
+    /// Takes in the stamps of the first `most` lines, and cuts off the others.
+    fn read_believed(&mut self, len: u64, most: u64) -> io::Result<()> {
+        self.index.read_on(&self.file, len, most)?;
+        let surplus = len - self.index.end();
+        if surplus == 0 {
+            return Ok(());
+        }
+        let words = "describe no line of the text that is known";
+        match self.save_from(self.index.end(), len) {
+            Ok(saved) => warn!(
+                "{}: the last {surplus} bytes {words}; the server moved them to {}",
+                self.path.display(),
+                saved.display()
+            ),
+            Err(error) => warn!(
+                "{}: the last {surplus} bytes {words}; the server cut them off, and could not \
+                 save them: {error}",
+                self.path.display()
+            ),
+        }
+        self.file.set_len(self.index.end())
+    }
+
+    fn save_from(&self, start: u64, end: u64) -> io::Result<PathBuf> {
+        let (saved, mut copy) = create_beside(&self.text, "stamps.torn")?;
+        copy_part(&self.file, start, end, &mut copy)?;
+        copy.sync_all()?;
+        Ok(saved)
+    }
+
+    /// Sets aside a file that describes another text, and begins a new one.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let old = self.set_aside()?;
+        warn!(
+            "{} was not written for this text; the server moved it to {}",
+            self.path.display(),
+            old.display()
+        );
+        self.file = Arc::new(open_or_create(&self.path)?);
+        self.index = Index::default();
+        Ok(())
+    }
+
+    fn set_aside(&self) -> io::Result<PathBuf> {
+        // An empty file takes the name, so that no other file can have it.
+        let (old, _) = create_beside(&self.text, "stamps.old")?;
+        fs::rename(&self.path, &old)?;
+        Ok(old)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// How many lines of the text there are.
+    pub(super) fn text_lines(&self) -> u64 {
+        self.index.lines() + self.missing
+    }
+
+    /// Counts lines of the text that get no stamp.
+    pub(super) fn leave_out(&mut self, lines: u64) {
+        self.missing += lines;
+    }
+
+    /// Appends whole stamps. The lines before that have none are filled up.
+    ///
+    /// # Errors
+    /// When they could not all be written; then none of them is in the file.
+    pub(super) fn append(&mut self, stamps: &[u8], system: &mut dyn System) -> io::Result<()> {
+        if self.file.metadata()?.len() < self.index.end() {
+            self.restore()?;
+        }
+        self.fill_up(system)?;
+        self.write(stamps, system)
+    }
+
+    /// Writes `- -` for all lines that have no stamp.
+    pub(super) fn fill_up(&mut self, system: &mut dyn System) -> io::Result<()> {
+        const AT_ONCE: u64 = (BLOCK / NOTHING.len()) as u64;
+        while self.missing > 0 {
+            let lines = self.missing.min(AT_ONCE);
+            self.write(&NOTHING.repeat(lines as usize), system)?;
+            self.missing -= lines;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, stamps: &[u8], system: &mut dyn System) -> io::Result<()> {
+        let start = self.index.end();
+        let mut rest = stamps;
+        while !rest.is_empty() {
+            let at = start + (stamps.len() - rest.len()) as u64;
+            let error = match system.write_at(&self.file, rest, at) {
+                Ok(0) => io::Error::from_raw_os_error(libc::ENOSPC),
+                Ok(count) => {
+                    rest = &rest[count.min(rest.len())..];
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            self.file.set_len(start)?;
+            return Err(error);
+        }
+        self.index.take_in(stamps);
+        if !stamps.is_empty() {
+            self.unsynced_since.get_or_insert(system.now());
+        }
+        Ok(())
+    }
+
+    /// Brings the file to the disk; returns the note of it. `ends` says whether the run ends with
+    /// this.
+    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Note> {
+        if self.unsynced_since.take().is_some() {
+            self.file.sync_data()?;
+        }
+        self.note(ends)
+    }
+
+    /// The note of the file as it is.
+    pub(super) fn note(&self, ends: RunEnds) -> io::Result<Note> {
+        let run = match ends {
+            RunEnds::Now => Run::default(),
+            RunEnds::Later => self.run()?,
+        };
+        Note::of(&self.file, &self.index, run)
+    }
+
+    fn run(&self) -> io::Result<Run> {
+        let stamps = identity(&self.file.metadata()?);
+        Ok(Run::of(self.boot.as_deref(), self.text_identity, stamps))
+    }
+
+    /// Looks whether another program removed, replaced or cut the file, and writes it again then.
+    ///
+    /// # Errors
+    /// When it cannot be written again.
+    pub(super) fn survey(&mut self) -> io::Result<()> {
+        let ours = identity(&self.file.metadata()?);
+        let what = match fs::symlink_metadata(&self.path) {
+            Ok(found) if identity(&found) != ours => {
+                let old = self.set_aside()?;
+                format!("replaced, and the other file is now {}", old.display())
+            }
+            Ok(found) if found.len() >= self.index.end() => return Ok(()),
+            Ok(_) => "cut".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "removed".to_owned(),
+            Err(error) => return Err(error),
+        };
+        self.restore()?;
+        warn!("{} was {what}; the server wrote it again", self.path.display());
+        Ok(())
+    }
+
+    /// Writes all stamps that the open file still has to a new file of the same name. Whoever reads
+    /// the old one at this moment goes on reading the same bytes.
+    fn restore(&mut self) -> io::Result<()> {
+        let (new, copy) = create_beside(&self.text, "stamps.new")?;
+        let restored = self.restore_as(&new, copy);
+        if restored.is_err() {
+            // It is incomplete, and ours.
+            let _ = fs::remove_file(&new);
+        }
+        restored
+    }
+
+    fn restore_as(&mut self, new: &Path, mut copy: File) -> io::Result<()> {
+        let left = self.file.metadata()?.len().min(self.index.end());
+        copy_part(&self.file, 0, left, &mut copy)?;
+        drop(copy);
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(new)?);
+        let mut index = Index::default();
+        index.read_on(&file, left, u64::MAX)?;
+        if !index.is_beginning_of(&self.index) {
+            // Somebody wrote into it, so that nobody knows which line a stamp belongs to.
+            index = Index::default();
+        }
+        file.set_len(index.end())?;
+        file.sync_all()?;
+        fs::rename(new, &self.path)?;
+        sync_folder_of(&self.path)?;
+        self.missing = self.text_lines() - index.lines();
+        (self.file, self.index) = (file, index);
+        Ok(())
+    }
+
+    /// Gives the file the name that belongs to a new name of the text file.
+    pub(super) fn rename_with(&self, text: &Path) -> io::Result<()> {
+        let path = path_beside(text, "stamps");
+        fs::rename(&self.path, &path)?;
+        info!("{} is now {}", self.path.display(), path.display());
+        Ok(())
+    }
+}
+
+/// Whether a run may write more stamps than it notes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunEnds {
+    Now,
+    Later,
+}
+
+/// Opens the file, or creates it. No link is followed, so that the server writes nowhere else.
+fn open_or_create(path: &Path) -> io::Result<File> {
+    let open = |create| {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        OpenOptions::new().read(true).write(true).create_new(create).custom_flags(flags).open(path)
+    };
+    let file = match open(false) {
+        Ok(file) => file,
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => {
+                let file = open(true)?;
+                sync_folder_of(path)?;
+                file
+            }
+            Some(libc::ELOOP) => return Err(io::Error::other("is a symbolic link")),
+            Some(libc::EISDIR) => return Err(io::Error::other("is a directory")),
+            _ => return Err(error),
+        },
+    };
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("is not a regular file")),
+    }
+}
+
+fn copy_part(file: &File, start: u64, end: u64, copy: &mut File) -> io::Result<()> {
+    let mut block = vec![0; BLOCK.min((end - start) as usize)];
+    let mut from = start;
+    while from < end {
+        let want = block.len().min((end - from) as usize);
+        let got = read_at(file, &mut block[..want], from)?;
+        copy.write_all(&block[..got])?;
+        from += got as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

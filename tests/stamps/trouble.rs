@@ -1,0 +1,133 @@
+//! Files that are removed, disks that are full, and things in the way.
+
+use std::{fs, thread, time::Duration};
+
+use crate::{house::*, support::*};
+
+/// All messages have their own stamps, and the stamps file has one line for each line.
+#[track_caller]
+fn check(server: &Server) {
+    let told = server.told("/messages");
+    let stamps = server.stamps();
+    assert_eq!(stamps.len(), server.lines().len());
+    for told in told {
+        let stamp = &stamps[told.id as usize - 1];
+        assert!(told.is_stamped(stamp), "{told:?} beside {stamp}");
+    }
+}
+
+#[test]
+fn stamps_that_are_removed_while_the_server_runs_come_back() {
+    let server = Server::on(SEED);
+    server.posts(ANN, "8");
+    let before = server.stamps();
+    fs::remove_file(server.stamps_path()).expect("the stamps file");
+    server.posts("", "9");
+    until("the stamps are there again", || server.stamps_path().exists());
+    let after = server.stamps();
+    assert_eq!(after[..8], before);
+    assert_eq!(after.len(), 9);
+    check(&server);
+    assert!(server.log().contains("messages.txt.stamps was removed"), "{}", server.log());
+    check(&server.restart());
+}
+
+#[test]
+fn a_full_disk_refuses_a_message_whose_stamp_has_no_room() {
+    // Blocks of 512 or 1024 bytes. The stamps of such short messages fill them first.
+    let server = Setup::new().after("ulimit -f 16").start();
+    let mut ann = server.join_at(&format!("/ws?{ANN}"));
+    let mut stored = 0;
+    loop {
+        ann.say(&stored.to_string());
+        match ann.next() {
+            Frame::Message(heard) => {
+                stored += 1;
+                assert_eq!(heard.id, stored);
+            }
+            Frame::Answer(answer) => {
+                assert_eq!(answer.code, "storage_full");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((100..1_000).contains(&stored), "{stored} messages fit");
+    assert_eq!(server.lines().len() as u64, stored, "nothing of what was refused is there");
+    check(&server);
+    // It stays, and answers.
+    for _ in 0..3 {
+        ann.say("0");
+        ann.is_told("storage_full");
+    }
+    // Lines of other programs are taken in all the same. They have no stamp.
+    server.dir.append("\"cron\"\n");
+    assert_eq!(ann.hears(r#""cron""#).id, stored + 1);
+    let last = |server: &Server| server.told("/messages").pop().expect("a message");
+    assert_eq!((last(&server).ts, last(&server).from), (None, None));
+    let words = server.log();
+    assert!(words.lines().count() < 10, "too many words about one shortage:\n{words}");
+    drop(ann);
+    // With room again, each line has its line.
+    let dir = server.stop().dir;
+    let server = Setup::at("127.0.0.1:0", dir).start();
+    server.posts("", "1");
+    check(&server);
+}
+
+#[test]
+fn room_for_stamps_is_found_again_without_a_restart() {
+    let name = "room_for_stamps_is_found_again_without_a_restart";
+    let server = Server::on(SEED);
+    let mut ann = server.join();
+    let path = server.stamps_path();
+    let path = path.to_str().expect("a UTF-8 path");
+    let Some(meddling) = meddle_with(&server, name, "pwrite64:error=ENOSPC", path) else { return };
+    for _ in 0..3 {
+        ann.say("8");
+        ann.is_told("storage_full");
+        // The server tries at most once a second, and nothing says when the second is over.
+        thread::sleep(Duration::from_millis(600));
+    }
+    assert_eq!(server.dir.read(), SEED.as_bytes(), "text and stamp are one promise");
+    drop(meddling);
+    until("the server has tried again", || {
+        ann.say("8");
+        matches!(ann.next(), Frame::Message(heard) if heard.id == 8)
+    });
+    let words = server.log();
+    assert!(
+        words.lines().filter(|line| line.contains("no room for stamps")).count() == 1,
+        "{words}"
+    );
+    check(&server);
+}
+
+#[test]
+fn what_stands_in_the_place_of_the_stamps_ends_the_start_with_the_way_out() {
+    let setup = Setup::new().file(SEED);
+    let path = setup.dir.join("messages.txt.stamps");
+    fs::create_dir(&path).expect("a folder");
+    setup.ends().with(66, &["messages.txt.stamps", "is a directory", "--no-stamps"]);
+    assert_eq!(setup.dir.read(), SEED.as_bytes());
+    setup.clone().flags(&["--no-stamps"]).start().join().says("8");
+    fs::remove_dir(&path).expect("the folder");
+    std::os::unix::fs::symlink("/dev/full", &path).expect("a link");
+    setup.ends().with(66, &["messages.txt.stamps", "is a symbolic link", "--no-stamps"]);
+}
+
+#[test]
+fn stamps_of_another_text_are_set_aside_and_said_so() {
+    let server = Server::on(SEED);
+    server.posts(ANN, "8");
+    let stamps = server.stamps();
+    let setup = server.stop();
+    setup.dir.write("1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    let server = setup.start();
+    assert_eq!(server.stamps(), ["- -"; 9]);
+    let old = server.dir.beside().into_iter().find(|(name, _)| name.contains(".stamps.old-"));
+    let (name, old) = old.expect("they are still there");
+    assert_eq!(String::from_utf8(old).expect("UTF-8").lines().collect::<Vec<_>>(), stamps);
+    assert!(server.log().contains(&name), "{}", server.log());
+    check(&server);
+}
