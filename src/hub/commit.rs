@@ -41,7 +41,7 @@ impl Hub {
         posts.retain(|post| !self.answer_if_known(post));
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
-        let posts = self.decide(posts)?;
+        let posts = self.decide(posts);
         if posts.is_empty() {
             return self.show();
         }

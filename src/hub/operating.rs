@@ -4,7 +4,7 @@
 //! all of them are taken out again, since only the file decides where a line stands. A channel
 //! without operations does nothing here.
 
-use std::{io, iter};
+use std::iter;
 
 use log::warn;
 
@@ -19,23 +19,11 @@ use crate::{
 impl Hub {
     /// Takes out of posts what is refused of their operations, and answers that. If one operation of
     /// a request is refused, all of the request is.
-    pub(super) fn decide(&mut self, posts: Vec<Post>) -> Result<Vec<Post>, Fatal> {
+    pub(super) fn decide(&mut self, posts: Vec<Post>) -> Vec<Post> {
         if posts.iter().all(|post| post.operations.is_none()) {
-            return Ok(posts);
+            return posts;
         }
         let mut applied = Vec::new();
-        let decided = self.decide_with(posts, &mut applied);
-        for applied in applied.into_iter().rev() {
-            self.history.operations_mut().undo(applied);
-        }
-        decided.map_err(Fatal::Storage)
-    }
-
-    fn decide_with(
-        &mut self,
-        posts: Vec<Post>,
-        applied: &mut Vec<Applied>,
-    ) -> io::Result<Vec<Post>> {
         let mut accepted = Vec::with_capacity(posts.len());
         for mut post in posts {
             let Some(operations) = post.operations.take() else {
@@ -45,7 +33,7 @@ impl Hub {
             let before = applied.len();
             let mut refused = Vec::new();
             for (line, operation) in &operations.list {
-                match self.decide_one(operation, &operations, post.sender.as_deref())? {
+                match self.decide_one(operation, &operations, post.sender.as_deref()) {
                     Ok(done) => applied.push(done),
                     Err(why) => refused.push((*line, why)),
                 }
@@ -73,7 +61,10 @@ impl Hub {
                 }
             }
         }
-        Ok(accepted)
+        for applied in applied.into_iter().rev() {
+            self.history.operations_mut().undo(applied);
+        }
+        accepted
     }
 
     /// Decides about one operation, and takes it into the index for those after it.
@@ -82,24 +73,25 @@ impl Hub {
         operation: &Operation,
         operations: &PostedOperations,
         sender: Option<&str>,
-    ) -> io::Result<Result<Applied, Refusal>> {
+    ) -> Result<Applied, Refusal> {
         let asker = Asker { sender, standing: operations.standing };
         let author = match operation.action.needs_author() {
-            true => self.sender_of(operation.target)?,
+            true => self.sender_of(operation.target),
             false => None,
         };
         let target = self.history.target(operation.target, author.as_deref());
-        if let Err(why) = decide(operation, asker, target, self.history.operations()) {
-            return Ok(Err(why));
-        }
+        decide(operation, asker, target, self.history.operations())?;
         // No line has this id, and what is applied here is undone.
         let by = sender.map(Person::of);
-        Ok(Ok(self.history.operations_mut().apply(operation, u64::MAX, by)))
+        Ok(self.history.operations_mut().apply(operation, u64::MAX, by))
     }
 
     /// The verified sender of a message, if one is known.
-    fn sender_of(&self, _id: u64) -> io::Result<Option<String>> {
-        Ok(None)
+    fn sender_of(&self, id: u64) -> Option<String> {
+        match self.journal.stamps_from(id) {
+            Some(stamps) => stamps.read().of(id).from.map(str::to_owned),
+            None => self.recent.of(id).from.map(str::to_owned),
+        }
     }
 
     /// Applies an operation that was accepted and now stands on the line `id`.

@@ -34,8 +34,8 @@ pub(super) struct Epoch {
     lock_file: File,
     /// The record as it stands in the lock file.
     noted: String,
-    /// The length of the text file that the record tells of.
-    noted_bytes: u64,
+    /// How many lines and bytes of the text file the record tells of.
+    noted_part: (u64, u64),
     /// What is noted of the stamps file. It stays while the server runs without stamps.
     stamps: Option<Note>,
 }
@@ -50,21 +50,21 @@ impl Epoch {
         file: &File,
         history: &History,
     ) -> io::Result<Epoch> {
-        let (name, noted, noted_bytes, stamps) = match record {
+        let (name, noted, noted_part, stamps) = match record {
             // A file that is as a server left it needs no new record, and its epoch was brought to the
             // disk when it began: a thousand channels start so much sooner.
             Some(record) if record.is_true_of(file, history)? => {
-                let (noted, bytes) = (record.to_string(), record.bytes);
-                (record.epoch.into(), noted, bytes, record.stamps)
+                let (noted, part) = (record.to_string(), (record.lines, record.bytes));
+                (record.epoch.into(), noted, part, record.stamps)
             }
             // std seeds its hash maps with random numbers of the operating system. A crate for one
             // such number would be too much.
             _ => {
                 let number = RandomState::new().build_hasher().finish();
-                (format!("{number:016x}").into(), String::new(), 0, None)
+                (format!("{number:016x}").into(), String::new(), (0, 0), None)
             }
         };
-        let mut epoch = Epoch { name, lock_file, noted, noted_bytes, stamps };
+        let mut epoch = Epoch { name, lock_file, noted, noted_part, stamps };
         if epoch.note(file, history)? {
             epoch.lock_file.sync_data()?;
         }
@@ -87,7 +87,8 @@ impl Epoch {
     }
 
     /// Prepares for changes between `offset`, where the line `id` begins, and `end`. If the record
-    /// depends on bytes there, it tells of the lines before `id` alone afterwards, and that is on disk.
+    /// depends on bytes there, it tells of the lines before `id` alone afterwards. The record is on
+    /// disk afterwards, with what it says of the stamps now.
     pub(super) fn note_before(
         &mut self,
         id: u64,
@@ -95,11 +96,14 @@ impl Epoch {
         end: u64,
         file: &File,
     ) -> io::Result<()> {
-        if offset >= self.noted_bytes || end <= self.noted_bytes.saturating_sub(TAIL) {
-            return Ok(());
+        let (mut lines, mut bytes) = self.noted_part;
+        if offset < bytes && bytes.saturating_sub(TAIL) < end {
+            (lines, bytes) = (id - 1, offset);
         }
-        self.write(&Record::of(&self.name, file, id - 1, offset, self.stamps.clone())?)?;
-        self.lock_file.sync_data()
+        if self.write(&Record::of(&self.name, file, lines, bytes, self.stamps.clone())?)? {
+            self.sync()?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, record: &Record) -> io::Result<bool> {
@@ -110,7 +114,7 @@ impl Epoch {
         self.lock_file.write_all_at(line.as_bytes(), 0)?;
         self.lock_file.set_len(line.len() as u64)?;
         self.noted = line;
-        self.noted_bytes = record.bytes;
+        self.noted_part = (record.lines, record.bytes);
         Ok(true)
     }
 
@@ -133,7 +137,7 @@ impl Epoch {
     pub(super) fn forget(&mut self) -> io::Result<()> {
         self.lock_file.set_len(0)?;
         self.noted.clear();
-        self.noted_bytes = 0;
+        self.noted_part = (0, 0);
         self.lock_file.sync_data()
     }
 }

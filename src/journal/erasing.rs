@@ -1,8 +1,9 @@
 //! Erases the lines of deleted messages: the one change before the committed end.
 //!
 //! The operation that deleted a message is on disk first. Then the ids of the lines go to a file
-//! beside, which is on disk, too; then the lines are overwritten by as many bytes that say nothing;
-//! then that is on disk, the file beside is removed, and the client is answered.
+//! beside, which is on disk, too; then the senders are erased in the stamps; then the lines are
+//! overwritten by as many bytes that say nothing; then that is on disk, the file beside is removed,
+//! and the client is answered. So a line that is erased has no sender any more.
 //!
 //! A start does what a crash left undone. Before the overwriting began, the operation tells of the
 //! message, and the edits tell of themselves. A power cut in the middle may leave a line half old and
@@ -16,8 +17,11 @@ use std::{
 
 use log::{info, warn};
 
-use super::{Fatal, Journal, open_in_place, path_beside};
-use crate::history::{ErasedLine, History};
+use super::{Fatal, Journal, OpenError, open_in_place, path_beside};
+use crate::{
+    history::{ErasedLine, History},
+    stamps::StampReader,
+};
 
 /// The ending of the file that names the lines which are being erased.
 const ENDING: &str = "erasing";
@@ -44,6 +48,7 @@ impl Journal {
         }
         let beside = path_beside(&self.path, ENDING);
         self.system.write_beside(&beside, ids.as_bytes()).map_err(Fatal::Storage)?;
+        self.erase_senders(lines().map(|line| line.id))?;
         // The lock file tells of the last bytes that were numbered. If these are about to change, it
         // tells of the lines before instead, until all is done: so a crash keeps the epoch.
         let last = lines().map(end).max().unwrap_or(0);
@@ -63,8 +68,25 @@ impl Journal {
         Ok(())
     }
 
+    /// Takes in the operations of a file that was just opened, with its stamps if it has them, and
+    /// erases what a crash left of deleted messages.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn with_operations(
+        mut self,
+        mut history: History,
+    ) -> Result<(Journal, History), OpenError> {
+        let mut senders = Senders { journal: &self, reader: None };
+        let left = history.replay_operations(|id| senders.of(id));
+        match self.erase_again(&left, &mut history) {
+            Ok(()) => Ok((self, history)),
+            Err(why) => Err(OpenError::Failed(self.path, why)),
+        }
+    }
+
     /// Erases what a crash left of deleted messages: `left` are those that are still there.
-    pub(super) fn erase_again(&mut self, left: &[u64], history: &mut History) -> io::Result<()> {
+    fn erase_again(&mut self, left: &[u64], history: &mut History) -> io::Result<()> {
         let mut lines = Vec::new();
         for &id in left {
             // A line may have been deleted by several operations that people wrote by hand.
@@ -114,6 +136,28 @@ impl Journal {
         }
         // A file that a crash cut short is of an erasure that had not begun.
         words.map_while(|word| word.parse().ok()).filter(|&id| id > 0).collect()
+    }
+}
+
+/// Looks up senders, in the order of their lines.
+struct Senders<'a> {
+    journal: &'a Journal,
+    /// The line that was looked up last, and the stamps after it.
+    reader: Option<(u64, StampReader)>,
+}
+
+/// To read over so many stamps costs less than to begin again nearer to the next one.
+const READ_OVER: u64 = 256;
+
+impl Senders<'_> {
+    fn of(&mut self, id: u64) -> Option<String> {
+        let is_near = |(last, _): &mut (u64, StampReader)| id - *last <= READ_OVER;
+        let reader = match self.reader.take_if(is_near) {
+            Some((_, reader)) => reader,
+            None => self.journal.stamps_from(id)?.read(),
+        };
+        let (_, reader) = self.reader.insert((id, reader));
+        reader.of(id).from.map(str::to_owned)
     }
 }
 

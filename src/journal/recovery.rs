@@ -132,14 +132,13 @@ impl Journal {
             let perhaps = perhaps_unsynced(synced, end, line_limit(max_message));
             bring_to_disk(path, &file, perhaps).map_err(failed)?;
         }
-        let mut history =
-            History::load(file.clone(), end, line_limit(max_message)).map_err(failed)?;
+        let history = History::load(file.clone(), end, line_limit(max_message)).map_err(failed)?;
         if let Some((holes, first_id)) = history.holes() {
             warn!("line {first_id} holds no message and is skipped; {holes} such lines in all");
         }
         let epoch = Epoch::open(lock_file, record, &file, &history).map_err(failed)?;
         let identity = identity(&file.metadata().map_err(failed)?);
-        let mut journal = Journal {
+        let journal = Journal {
             path: path.to_owned(),
             file,
             system: Box::new(system::Real),
@@ -151,8 +150,6 @@ impl Journal {
             shortage: None,
             unsynced_since: None,
         };
-        let left = history.replay_operations(|_| None);
-        journal.erase_again(&left, &mut history).map_err(failed)?;
         Ok((journal, history))
     }
 }

@@ -300,7 +300,9 @@ fn after_power_cut(before: &[u8], events: &[Event], left: &[u8]) -> Vec<u8> {
 }
 
 fn open(dir: &Dir) -> (Journal, History) {
-    Journal::open(&dir.file(), Fsync::Always, 1 << 20).expect("the file can be served")
+    let (journal, history) =
+        Journal::open(&dir.file(), Fsync::Always, 1 << 20).expect("the file can be served");
+    journal.with_operations(history).expect("the file can be written")
 }
 
 const SECRET: &str = "[\"secret one\"]\n";
@@ -326,6 +328,7 @@ fn deleting(fsync: Fsync) -> (Vec<u8>, Vec<Event>) {
         Recorder { lock_path: house.dir.path().join("messages.txt.lock"), events: Arc::default() };
     let lock = fs::read(&recorder.lock_path).expect("the lock file");
     recorder.push(Event::LockFileIs(lock));
+    let (journal, history) = journal.with_operations(history).expect("the file can be written");
     house.hub.journal = journal.with_system(recorder.clone());
     house.hub.history = history;
     house.ask_to(OPERATOR, "[\"five\"]\n{\"$op\":\"delete\",\"id\":1}\n").expect("it is accepted");
@@ -358,7 +361,7 @@ proptest! {
         }
         let (_, history) = open(&dir);
         let text = String::from_utf8(dir.read()).expect("UTF-8");
-        let is_deleted = text.contains("\"delete\"");
+        let is_deleted = text.contains("\n{\"$op\":\"delete\",\"id\":1}\n");
         prop_assert_eq!(is_deleted, !text.contains("secret"), "{}", text);
         prop_assert_eq!(text.starts_with(SECRET), !is_deleted, "{}", text);
         prop_assert_eq!(history.is_message(1), !is_deleted);
@@ -408,4 +411,70 @@ fn readers_that_began_before_see_what_was_deleted_and_those_after_it_do_not() {
     let ids: Vec<u64> = read(after).into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [1, 3, 4]);
     assert_eq!(house.hub.history.messages(), 3);
+}
+
+/// The stamps file, without the times.
+fn senders(house: &House) -> Vec<String> {
+    let stamps = fs::read_to_string(house.dir.path().join("messages.txt.stamps"));
+    let stamps = stamps.expect("the stamps");
+    stamps.lines().map(|line| line[line.find(' ').expect("a stamp")..].to_owned()).collect()
+}
+
+#[test]
+fn the_sender_of_a_message_may_edit_and_delete_it_and_its_stamp_keeps_the_time_alone() {
+    let mut house = House::new("[\"old\"]\n");
+    let ann = (Some("ann~k3v9q2m7x4ab"), Standing::Open);
+    let renamed = (Some("zoe~k3v9q2m7x4ab"), Standing::Open);
+    let bob = (Some("bob"), Standing::Member);
+    let ok = |id| Ok(Stored { first_id: id, last_id: id });
+    let not_the_sender = REFUSED(Refusal::Forbidden(Forbidden::NotTheSender));
+    assert_eq!(house.ask_to(ann, "[\"secret\"]\n"), ok(2));
+    assert_eq!(house.ask_to(bob, "{\"$op\":\"edit\",\"id\":2,\"data\":1}\n"), not_the_sender);
+    assert_eq!(house.ask_to(bob, "{\"$op\":\"delete\",\"id\":2}\n"), not_the_sender);
+    assert_eq!(house.ask_to(ann, "{\"$op\":\"delete\",\"id\":1}\n"), not_the_sender, "by nobody");
+    assert_eq!(house.ask_to(renamed, "{\"$op\":\"edit\",\"id\":2,\"data\":\"secret\"}\n"), ok(3));
+    assert_eq!(house.ask_to(bob, "{\"$op\":\"react\",\"id\":2,\"key\":\"+1\"}\n"), ok(4));
+    let before = fs::read(house.dir.path().join("messages.txt.stamps")).expect("the stamps");
+    assert_eq!(house.ask_to(renamed, "{\"$op\":\"delete\",\"id\":2}\n"), ok(5));
+    assert!(!house.text().contains("secret"));
+    let after = fs::read(house.dir.path().join("messages.txt.stamps")).expect("the stamps");
+    assert_eq!(before[..24], after[..24]);
+    let erased = format!(" -{}", " ".repeat("ann~k3v9q2m7x4ab".len() - 1));
+    assert_eq!(senders(&house), [" -", &erased, &erased, " bob", " zoe~k3v9q2m7x4ab"]);
+    // The next start believes all stamps, and finds whose reaction is whose.
+    let epoch = house.hub.journal.epoch().clone();
+    let House { dir, hub, .. } = house;
+    drop(hub);
+    let (journal, history) = Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("a file");
+    assert_eq!(*journal.epoch(), epoch);
+    let journal = journal.with_stamps(&history).expect("the stamps");
+    let stamps = journal.stamps_from(1).expect("there are stamps").read();
+    let mut stamps = stamps;
+    let of: Vec<_> = (1..=5).map(|id| stamps.of(id).from.map(str::to_owned)).collect();
+    assert_eq!(of, [None, None, None, Some("bob".into()), Some("zoe~k3v9q2m7x4ab".into())]);
+    assert!(dir.beside("stamps.old").is_empty() && dir.beside("stamps.torn").is_empty());
+}
+
+#[test]
+fn reactions_are_those_of_their_senders_after_a_start_too() {
+    let mut house = House::new("[\"one\"]\n");
+    let react = |key: &str| format!("{{\"$op\":\"react\",\"id\":1,\"key\":\"{key}\"}}\n");
+    let unreact = "{\"$op\":\"unreact\",\"id\":1,\"key\":\"a\"}\n";
+    let ann = (Some("ann"), Standing::Member);
+    let bob = (Some("bob"), Standing::Member);
+    for (who, lines) in
+        [(ann, react("a")), (bob, react("a")), (bob, unreact.into()), (bob, react("b"))]
+    {
+        house.ask_to(who, &lines).expect("it is accepted");
+    }
+    // A reaction of nobody, by hand, means nothing.
+    house.dir.append(react("c"));
+    house.tick();
+    assert_eq!(house.hub.history.operations().reactions(1), [2, 5]);
+    let House { dir, hub, .. } = house;
+    drop(hub);
+    let (journal, history) = Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("a file");
+    let journal = journal.with_stamps(&history).expect("the stamps");
+    let (_, history) = journal.with_operations(history).expect("the file can be written");
+    assert_eq!(history.operations().reactions(1), [2, 5]);
 }

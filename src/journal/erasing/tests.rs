@@ -8,7 +8,10 @@ use crate::{
 };
 
 fn open(dir: &Dir) -> (Journal, History) {
-    Journal::open(&dir.file(), Fsync::Always, 1 << 20).expect("the file can be served")
+    let (journal, history) =
+        Journal::open(&dir.file(), Fsync::Always, 1 << 20).expect("the file can be served");
+    let journal = journal.with_stamps(&history).expect("the stamps can be kept");
+    journal.with_operations(history).expect("the file can be written")
 }
 
 #[test]
