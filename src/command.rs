@@ -58,6 +58,13 @@ pub enum Command {
         /// Gets the answer.
         reply: Sender<View>,
     },
+    /// A request asks for the present state of messages.
+    States {
+        /// Which messages.
+        of: StatesOf,
+        /// Gets the answer.
+        reply: Sender<States>,
+    },
     /// A thread asks where the messages since a time begin.
     Since {
         /// The time, in Unix milliseconds.
@@ -176,6 +183,50 @@ pub struct View {
     pub last_id: u64,
     /// The committed end of the file, in bytes.
     pub end: u64,
+    /// How many messages were deleted.
+    pub deleted: u64,
+}
+
+/// Of which messages the present state is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatesOf {
+    /// The one with this id.
+    Message(u64),
+    /// All that are pinned.
+    Pinned,
+}
+
+/// The present state of messages.
+#[derive(Debug)]
+pub struct States {
+    /// The epoch of the file.
+    pub epoch: Arc<str>,
+    /// The messages that are there, in the order of the file.
+    pub messages: Vec<MessageState>,
+    /// Whether the message that was asked for was deleted.
+    pub is_deleted: bool,
+}
+
+/// What operations have made of a message: where everything about it stands.
+#[derive(Debug)]
+pub struct MessageState {
+    /// The message itself.
+    pub message: StampedLine,
+    /// The last edit, if there is one.
+    pub edit: Option<StampedLine>,
+    /// The reactions, in the order of the file: a line for each key and person.
+    pub reactions: Vec<StampedLine>,
+    /// Whether it is pinned.
+    pub is_pinned: bool,
+}
+
+/// One line, to be read by the thread that holds it.
+#[derive(Debug)]
+pub struct StampedLine {
+    /// The line.
+    pub stretch: Stretch,
+    /// Its stamp.
+    pub stamps: Stamps,
 }
 
 /// The answer to a join.
@@ -319,6 +370,14 @@ impl HubHandle {
     /// When the hub is gone.
     pub fn look(&self, window: Window, follow: Option<Sender<()>>) -> Result<View, HubGone> {
         self.ask(|reply| Command::Look { window, follow, reply })
+    }
+
+    /// Asks for the present state of messages; see [`Command::States`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn states(&self, of: StatesOf) -> Result<States, HubGone> {
+        self.ask(|reply| Command::States { of, reply })
     }
 
     /// Asks where the messages since a time in Unix milliseconds begin.

@@ -274,6 +274,7 @@ impl Hub {
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::CheckRights => self.check_rights(),
                 Command::Survey => self.commit(Vec::new())?,
+                Command::States { of, reply } => self.states(of, &reply),
                 Command::Since { ts, reply } => self.since(ts, &reply),
                 Command::History { next_id, last_id, reply } => {
                     self.next_of_history(next_id, last_id, &reply);

@@ -36,6 +36,7 @@ mod messages;
 mod operating;
 mod follow;
 mod several;
+mod states;
 mod channels;
 mod posting;
 mod download;

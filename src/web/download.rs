@@ -12,7 +12,12 @@ impl Exchange<'_> {
     /// Sends the file as far as it is committed, so that a copy ends in a whole line.
     pub(super) fn file(&mut self, channel: &Channel) -> Result<(), Stop> {
         let view = channel.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
-        let tag = format!("\"{}-{}\"", view.epoch, view.end);
+        let mut tag = format!("\"{}-{}", view.epoch, view.end);
+        if view.deleted > 0 {
+            // The file is no longer, but other bytes stand in it.
+            tag = format!("{tag}-{}", view.deleted);
+        }
+        tag.push('"');
         let mut headers = vec![
             (header::ETAG, tag.clone()),
             (header::ACCEPT_RANGES, "bytes".to_owned()),
