@@ -17,7 +17,7 @@ use std::{
 
 use http::{Request, StatusCode, header};
 
-use crate::{config::Config, http::HttpRefusal, name::Name, route::Resource};
+use crate::{config::Config, http::HttpRefusal, name::Name, operations::Standing, route::Resource};
 
 mod address;
 mod identity;
@@ -197,6 +197,15 @@ impl Caller {
         self.check(right, channel)
     }
 
+    /// What it may do with operations in a channel, as the rules are now.
+    pub fn standing(&self, channel: &Name) -> Standing {
+        match (self.may(Right::Admin, channel), self.has_rules()) {
+            (true, _) => Standing::Admin,
+            (false, true) => Standing::Member,
+            (false, false) => Standing::Open,
+        }
+    }
+
     /// Counts messages that the caller wants to post.
     ///
     /// # Errors
@@ -283,6 +292,11 @@ impl Permit {
     /// As with [`Caller::check`].
     pub fn check_post(&self) -> Result<(), Forbidden> {
         self.caller.check(Right::Post, &self.channel)
+    }
+
+    /// What the client may do with operations, as the rules are now.
+    pub fn standing(&self) -> Standing {
+        self.caller.standing(&self.channel)
     }
 
     /// Counts one message that the client wants to post.

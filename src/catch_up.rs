@@ -8,7 +8,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, Mutex, PoisonError},
@@ -27,6 +26,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
     command::{ClientId, HubHandle},
+    lines::TextFile,
     metrics::Metrics,
     outbox::Outbox,
     tally::Tally,
@@ -64,8 +64,8 @@ pub struct Behind {
     pub outbox: Arc<Outbox>,
     /// The hub to ask for more.
     pub hub: HubHandle,
-    /// The text file, to read from.
-    pub file: Arc<File>,
+    /// The text file as it was when the frame was cut.
+    pub file: TextFile,
     /// The rest of the frame of which the socket took a part; it is sent first.
     pub cut: CutFrame,
     /// The rest of the history frame, for a client that joins; it is sent next.

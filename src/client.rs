@@ -9,12 +9,13 @@ use std::{fs::File, io, sync::Arc};
 use crate::{
     access::{Permit, Sender},
     catch_up::{Behind, CatchUp},
-    command::{ClientId, HubGone, HubHandle, Joined, NextStep},
+    command::{ClientId, HubGone, HubHandle, Joined, NextStep, PostedOperations},
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
-    lines::BESIDE_TEXT,
+    lines::{BESIDE_TEXT, TextFile},
     message::{self, AROUND_WORDS},
     metrics::{LeaveReason, Metrics},
+    operations::{Operation, Recognised, is_operation, recognise},
     outbox::Outbox,
     websocket::{Connection, Limits, Over, Received, Wait},
     wire::{CutFrame, ErrorAnswer, HistoryEnd, HistoryForm, HistoryFrame},
@@ -82,7 +83,8 @@ impl Membership {
             client: self.client,
             outbox: self.outbox.clone(),
             hub: self.services.hub.clone(),
-            file: self.file.clone(),
+            // No message was cut: what is to be sent from the file comes with its own view of it.
+            file: TextFile::from(&self.file),
             cut,
             history: history.map(Box::new),
             each: each.map(Box::new),
@@ -132,7 +134,7 @@ fn join(
 ) -> io::Result<Membership> {
     let Joined { client, snapshot } =
         services.hub.join(outbox.clone(), resume, permit).map_err(|HubGone| hub_is_gone())?;
-    let file = snapshot.stretch.file().clone();
+    let file = snapshot.stretch.file().file().clone();
     let next_id = Some(snapshot.stretch.last_id + 1);
     let membership = Membership { services, outbox, file, client };
     if form == HistoryForm::Each {
@@ -201,16 +203,72 @@ impl Speech<'_> {
 
     /// Checks that the next message may be said.
     fn check(&mut self) -> Result<(), Unsaid> {
+        self.check_right()?;
+        self.permit.count_post().map_err(|too_fast| {
+            let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
+            Unsaid::Refused(answer.frame(&too_fast.to_string()))
+        })
+    }
+
+    /// Checks that the client may speak at all.
+    fn check_right(&mut self) -> Result<(), Unsaid> {
         let generation = self.permit.access().generation();
         if generation != self.generation {
             self.generation = generation;
             self.verdict = Speech::verdict_on(self.permit);
         }
-        self.verdict.clone()?;
-        self.permit.count_post().map_err(|too_fast| {
-            let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
-            Unsaid::Refused(answer.frame(&too_fast.to_string()))
-        })
+        self.verdict.clone()
+    }
+}
+
+/// What a client said since its last post.
+#[derive(Default)]
+struct Draft {
+    lines: Vec<u8>,
+    count: usize,
+    operations: Vec<(usize, Operation)>,
+}
+
+impl Draft {
+    /// Takes in a text; `name` is that of a person who types.
+    ///
+    /// # Errors
+    /// When it is no message. The frame is the answer.
+    fn push(&mut self, name: Option<&str>, text: &str) -> Result<(), Vec<u8>> {
+        let start = self.lines.len();
+        match name {
+            Some(name) => message::push_line_as(name, text, &mut self.lines),
+            None => message::push_line(text, &mut self.lines)
+                .map_err(|error| ErrorAnswer::NotJson.frame(&error.to_string()))?,
+        }
+        let message = message::trim(&self.lines[start..]);
+        if is_operation(message) {
+            match recognise(message) {
+                Ok(Recognised::Operation(operation)) => {
+                    self.operations.push((self.count, operation));
+                }
+                Ok(Recognised::Typing) => {
+                    self.lines.truncate(start);
+                    return Ok(());
+                }
+                Err(why) => {
+                    self.lines.truncate(start);
+                    return Err(ErrorAnswer::BadOperation.frame(&why.to_string()));
+                }
+            }
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The lines, and the operations among them. The draft is empty afterwards.
+    fn take(&mut self, permit: &Permit) -> (Vec<u8>, Option<Box<PostedOperations>>) {
+        let Draft { lines, operations, .. } = std::mem::take(self);
+        let operations = match operations.is_empty() {
+            true => None,
+            false => PostedOperations::of(permit.standing(), operations),
+        };
+        (lines, operations)
     }
 }
 
@@ -222,32 +280,30 @@ fn chat(
     name: Option<&str>,
     speech: &mut Speech<'_>,
 ) {
-    let mut lines = Vec::new();
+    let mut draft = Draft::default();
     loop {
-        let wait = if lines.is_empty() { Wait::ForPeer } else { Wait::Not };
+        let wait = if draft.lines.is_empty() { Wait::ForPeer } else { Wait::Not };
         let mut received = connection.read(wait);
         if let Received::Text(text) = &received {
             match speech.check() {
-                Ok(()) => match name {
-                    Some(name) => message::push_line_as(name, text, &mut lines),
-                    None => {
-                        if let Err(error) = message::push_line(text, &mut lines) {
-                            connection.send(&ErrorAnswer::NotJson.frame(&error.to_string()));
-                        }
+                Ok(()) => {
+                    if let Err(answer) = draft.push(name, text) {
+                        connection.send(&answer);
                     }
-                },
+                }
                 Err(Unsaid::Refused(answer)) => connection.send(&answer),
                 // The hub sends it a close frame, too, and does not wait for it to speak.
                 Err(Unsaid::NotAReader) => received = Received::Over(Over::NotAReader),
             }
-            if matches!(received, Received::Text(_)) && lines.len() < POST_BYTES {
+            if matches!(received, Received::Text(_)) && draft.lines.len() < POST_BYTES {
                 continue;
             }
         }
-        if !lines.is_empty() {
-            let lines = std::mem::take(&mut lines);
+        if !draft.lines.is_empty() {
+            let (lines, operations) = draft.take(speech.permit);
             let sender = speech.sender.clone();
-            if membership.services.hub.post(membership.client, sender, lines).is_err() {
+            let hub = &membership.services.hub;
+            if hub.post_operations(membership.client, sender, lines, operations).is_err() {
                 return;
             }
         }

@@ -17,6 +17,7 @@ use crate::{
     access::{self, Permit},
     history::{Resume, Snapshot, Stretch, Window},
     metrics::Status,
+    operations::{Operation, Standing},
     outbox::Outbox,
     stamps::{Since, Stamps},
     wire::ErrorAnswer,
@@ -56,6 +57,13 @@ pub enum Command {
         follow: Option<Sender<()>>,
         /// Gets the answer.
         reply: Sender<View>,
+    },
+    /// A request asks for the present state of messages.
+    States {
+        /// Which messages.
+        of: StatesOf,
+        /// Gets the answer.
+        reply: Sender<States>,
     },
     /// A thread asks where the messages since a time begin.
     Since {
@@ -108,6 +116,24 @@ pub struct Post {
     pub sender: Option<access::Sender>,
     /// The messages, each as one line with its `\n`.
     pub lines: Vec<u8>,
+    /// The operations among them; `None` when there are none.
+    pub operations: Option<Box<PostedOperations>>,
+}
+
+/// The operations among the messages of a post.
+#[derive(Clone, Debug)]
+pub struct PostedOperations {
+    /// What the speaker may do, apart from posting.
+    pub standing: Standing,
+    /// The operations, each with the number of its line in the post, from 0.
+    pub list: Vec<(usize, Operation)>,
+}
+
+impl PostedOperations {
+    /// The operations of a list, if there are any.
+    pub fn of(standing: Standing, list: Vec<(usize, Operation)>) -> Option<Box<PostedOperations>> {
+        (!list.is_empty()).then(|| Box::new(PostedOperations { standing, list }))
+    }
 }
 
 impl Post {
@@ -157,6 +183,50 @@ pub struct View {
     pub last_id: u64,
     /// The committed end of the file, in bytes.
     pub end: u64,
+    /// How many messages were deleted.
+    pub deleted: u64,
+}
+
+/// Of which messages the present state is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatesOf {
+    /// The one with this id.
+    Message(u64),
+    /// All that are pinned.
+    Pinned,
+}
+
+/// The present state of messages.
+#[derive(Debug)]
+pub struct States {
+    /// The epoch of the file.
+    pub epoch: Arc<str>,
+    /// The messages that are there, in the order of the file.
+    pub messages: Vec<MessageState>,
+    /// Whether the message that was asked for was deleted.
+    pub is_deleted: bool,
+}
+
+/// What operations have made of a message: where everything about it stands.
+#[derive(Debug)]
+pub struct MessageState {
+    /// The message itself.
+    pub message: StampedLine,
+    /// The last edit, if there is one.
+    pub edit: Option<StampedLine>,
+    /// The reactions, in the order of the file: a line for each key and person.
+    pub reactions: Vec<StampedLine>,
+    /// Whether it is pinned.
+    pub is_pinned: bool,
+}
+
+/// One line, to be read by the thread that holds it.
+#[derive(Debug)]
+pub struct StampedLine {
+    /// The line.
+    pub stretch: Stretch,
+    /// Its stamp.
+    pub stamps: Stamps,
 }
 
 /// The answer to a join.
@@ -243,7 +313,23 @@ impl HubHandle {
         sender: Option<access::Sender>,
         lines: Vec<u8>,
     ) -> Result<(), HubGone> {
-        self.send(Command::Post(Post { by: Speaker::Client(client), sender, lines }))
+        self.post_operations(client, sender, lines, None)
+    }
+
+    /// Posts whole lines for a client, with operations among them. Each one that is refused is
+    /// answered with an error of its own.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn post_operations(
+        &self,
+        client: ClientId,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Result<(), HubGone> {
+        let by = Speaker::Client(client);
+        self.send(Command::Post(Post { by, sender, lines, operations }))
     }
 
     /// Posts whole lines for a request, and waits until they are stored or refused; see
@@ -258,7 +344,24 @@ impl HubHandle {
         sender: Option<access::Sender>,
         lines: Vec<u8>,
     ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
-        self.ask(|reply| Command::Post(Post { by: Speaker::Request { key, reply }, sender, lines }))
+        self.store_operations(key, sender, lines, None)
+    }
+
+    /// Posts whole lines for a request, with operations among them. If one of these is refused, all
+    /// lines are.
+    ///
+    /// # Errors
+    /// As with [`HubHandle::store`].
+    pub fn store_operations(
+        &self,
+        key: Option<String>,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
+        self.ask(|reply| {
+            Command::Post(Post { by: Speaker::Request { key, reply }, sender, lines, operations })
+        })
     }
 
     /// Looks at a part of the history; see [`Command::Look`].
@@ -267,6 +370,14 @@ impl HubHandle {
     /// When the hub is gone.
     pub fn look(&self, window: Window, follow: Option<Sender<()>>) -> Result<View, HubGone> {
         self.ask(|reply| Command::Look { window, follow, reply })
+    }
+
+    /// Asks for the present state of messages; see [`Command::States`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn states(&self, of: StatesOf) -> Result<States, HubGone> {
+        self.ask(|reply| Command::States { of, reply })
     }
 
     /// Asks where the messages since a time in Unix milliseconds begin.

@@ -306,6 +306,13 @@ impl Fanout {
         }
     }
 
+    /// Erases a message from the frames, if it is there; see [`Frames::erase`]. Frames that were cut
+    /// before must have been handed over.
+    pub fn erase(&mut self, id: u64, offset: u64) {
+        debug_assert!(self.fell_behind.is_empty(), "cut frames were handed over");
+        self.frames.erase(id, offset);
+    }
+
     /// Forgets the frames that were pushed and not published: their messages could not be stored.
     pub fn retract(&mut self) {
         self.frames.truncate(self.published);

@@ -1,12 +1,16 @@
 //! The text file as history: which lines are messages, and where they stand.
 //!
-//! No message is kept in memory, only an index of the file: the offset of every so many lines, and
-//! the holes. The hub owns the history. Other threads get a [`Stretch`] of it, with which they read
+//! No message is kept in memory, only an index of the file: the offset of every so many lines, the
+//! holes, and what operations made of messages. A message that is deleted becomes a hole. The hub owns the history. Other threads get a [`Stretch`] of it, with which they read
 //! the file themselves.
 
 use std::{fs::File, io, sync::Arc};
 
-use crate::lines::{Lines, read_at};
+use crate::{
+    lines::{Lines, TextFile, read_at},
+    message,
+    operations::{LoggedOperation, Operations, Target},
+};
 
 mod load;
 mod stretch;
@@ -64,11 +68,21 @@ struct Index {
     marks: Vec<Mark>,
     holes: Arc<Vec<Holes>>,
     hole_lines: u64,
+    /// The operations that were found while the file was read.
+    log: Vec<LoggedOperation>,
 }
 
 impl Index {
     fn new(start: u64) -> Index {
-        Index { start, end: start, lines: 0, marks: vec![], holes: Arc::default(), hole_lines: 0 }
+        Index {
+            start,
+            end: start,
+            lines: 0,
+            marks: vec![],
+            holes: Arc::default(),
+            hole_lines: 0,
+            log: vec![],
+        }
     }
 
     /// Takes in the next line, of `len` bytes with its `\n`.
@@ -99,6 +113,44 @@ impl Index {
         }
     }
 
+    /// Notes that a line that was taken in, from `start` to `end` with its `\n`, is a hole from now
+    /// on.
+    fn make_hole(&mut self, id: u64, start: u64, end: u64) {
+        self.hole_lines += 1;
+        let holes = Arc::make_mut(&mut self.holes);
+        let at = holes.partition_point(|hole| hole.first_id < id);
+        let joins_last = at > 0 && holes[at - 1].end == start;
+        let joins_next = holes.get(at).is_some_and(|next| next.start == end);
+        match (joins_last, joins_next) {
+            (true, true) => {
+                let next = holes.remove(at);
+                holes[at - 1].lines += 1 + next.lines;
+                holes[at - 1].end = next.end;
+            }
+            (true, false) => {
+                holes[at - 1].lines += 1;
+                holes[at - 1].end = end;
+            }
+            (false, true) => {
+                let next = &mut holes[at];
+                (next.first_id, next.start) = (id, start);
+                next.lines += 1;
+            }
+            (false, false) => {
+                if holes.len() == holes.capacity() {
+                    // An eighth more: each deleted message may be a hole of its own.
+                    holes.reserve_exact(holes.len() / 8 + 4);
+                }
+                holes.insert(at, Holes { first_id: id, lines: 1, start, end });
+            }
+        }
+    }
+
+    fn is_hole(&self, id: u64) -> bool {
+        let at = self.holes.partition_point(|hole| hole.last_id() < id);
+        self.holes.get(at).is_some_and(|hole| hole.first_id <= id)
+    }
+
     /// Takes in the lines of the part of the file that follows.
     fn absorb(&mut self, next: Index) {
         debug_assert!(next.lines == 0 || next.start == self.end);
@@ -107,6 +159,8 @@ impl Index {
         for hole in next.holes.iter() {
             self.push_holes(Holes { first_id: hole.first_id + before, ..*hole });
         }
+        let found = next.log.into_iter();
+        self.log.extend(found.map(|one| LoggedOperation { id: one.id + before, ..one }));
         self.lines += next.lines;
         self.end = self.end.max(next.end);
     }
@@ -115,9 +169,10 @@ impl Index {
 /// The history: everything up to the committed end of the file.
 #[derive(Debug)]
 pub struct History {
-    file: Arc<File>,
+    file: TextFile,
     line_limit: usize,
     index: Index,
+    operations: Operations,
 }
 
 /// The part of the history that a request asks for.
@@ -161,7 +216,75 @@ impl History {
             index.absorb(part);
         }
         index.marks.shrink_to_fit();
-        Ok(History { file, line_limit, index })
+        let operations = Operations::default();
+        Ok(History { file: TextFile::new(file), line_limit, index, operations })
+    }
+
+    /// The file as it is now.
+    pub fn file(&self) -> &TextFile {
+        &self.file
+    }
+
+    /// What operations made of the messages.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// The same, to be changed as operations are decided and applied.
+    pub fn operations_mut(&mut self) -> &mut Operations {
+        &mut self.operations
+    }
+
+    /// Takes in the operations that were found when the file was loaded; `sender_of` tells the
+    /// verified sender of a line. Returns the lines that should hold nothing any more, and that may
+    /// have been left by a crash: these must be erased.
+    pub fn replay_operations(&mut self, sender_of: impl FnMut(u64) -> Option<String>) -> Vec<u64> {
+        let log = std::mem::take(&mut self.index.log);
+        let mut left = self.operations.replay(&log, sender_of);
+        left.retain(|&id| self.is_message(id));
+        left
+    }
+
+    /// Whether there is a message of this id.
+    pub fn is_message(&self, id: u64) -> bool {
+        (1..=self.index.lines).contains(&id) && !self.index.is_hole(id)
+    }
+
+    /// What an operation names by this id; `sender` is the verified sender of that line.
+    pub fn target<'a>(&self, id: u64, sender: Option<&'a str>) -> Target<'a> {
+        if self.is_message(id) { Target::Message(sender) } else { Target::Missing }
+    }
+
+    /// Erases a message: it is a hole from now on, and these bytes must stand in its place in the
+    /// file before anybody is told. Readers that began before see it as it was.
+    ///
+    /// # Errors
+    /// When the file cannot be read; nothing has changed then.
+    pub fn erase(&mut self, id: u64) -> io::Result<ErasedLine> {
+        debug_assert!(self.is_message(id), "only a message can be erased");
+        let was = self.line(id)?;
+        let line = ErasedLine::of(id, &was);
+        if line.is_new {
+            self.file.erase(was.0, was.1.into());
+        }
+        self.index.make_hole(id, line.offset, line.offset + line.bytes.len() as u64 + 1);
+        Ok(line)
+    }
+
+    /// The same for a line that is a hole already.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn erased_line(&self, id: u64) -> io::Result<ErasedLine> {
+        Ok(ErasedLine::of(id, &self.line(id)?))
+    }
+
+    /// The offset and the bytes of a line, without its `\n`. The history must have the line.
+    fn line(&self, id: u64) -> io::Result<(u64, Vec<u8>)> {
+        let (start, end) = self.lines(id, id).offsets()?;
+        let mut bytes = vec![0; (end - 1 - start) as usize];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok((start, bytes))
     }
 
     /// The committed end of the file, in bytes.
@@ -341,6 +464,27 @@ impl History {
                 .holes
                 .iter()
                 .any(|hole| hole.first_id <= from && limited <= hole.first_id + hole.lines)
+    }
+}
+
+/// A line that is being erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErasedLine {
+    /// Its id.
+    pub id: u64,
+    /// The offset of its first byte in the file.
+    pub offset: u64,
+    /// What is to stand there, without the `\n`.
+    pub bytes: Vec<u8>,
+    /// Whether something else stands there now.
+    pub is_new: bool,
+}
+
+impl ErasedLine {
+    fn of(id: u64, (offset, was): &(u64, Vec<u8>)) -> ErasedLine {
+        let mut bytes = was.clone();
+        message::erase(&mut bytes);
+        ErasedLine { id, offset: *offset, is_new: bytes != *was, bytes }
     }
 }
 

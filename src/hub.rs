@@ -36,6 +36,7 @@ mod commit;
 mod ending;
 mod followers;
 mod keys;
+mod operating;
 mod placing;
 mod stamping;
 
@@ -92,6 +93,10 @@ pub struct Hub {
     /// How far the lock file says that the numbering has come; `None` when it must be told anew.
     noted: Option<u64>,
     holes: Tally,
+    /// Messages that were deleted and must be erased before anybody is shown that.
+    deleted: Vec<u64>,
+    /// Operations that other programs appended and that mean nothing.
+    refused: Tally,
     /// Whether the log says that the lock file cannot be written.
     has_warned_of_note: bool,
     /// Whether the log says that the stamps file cannot be put back into its place.
@@ -134,6 +139,8 @@ impl Hub {
             last_ts,
             said_at,
             holes: Tally::default(),
+            deleted: Vec::new(),
+            refused: Tally::default(),
             has_warned_of_note: false,
             has_warned_of_stamps: false,
         };
@@ -212,6 +219,7 @@ impl Hub {
         let is_idle = self.fanout.clients() == 0
             && !self.journal.is_sync_due_later()
             && !self.holes.is_pending()
+            && !self.refused.is_pending()
             && self.noted == Some(self.history.end());
         if !is_idle {
             return commands.recv_deadline(next_tick);
@@ -266,6 +274,7 @@ impl Hub {
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::CheckRights => self.check_rights(),
                 Command::Survey => self.commit(Vec::new())?,
+                Command::States { of, reply } => self.states(of, &reply),
                 Command::Since { ts, reply } => self.since(ts, &reply),
                 Command::History { next_id, last_id, reply } => {
                     self.next_of_history(next_id, last_id, &reply);
@@ -299,6 +308,9 @@ impl Hub {
         if let Some(count) = self.holes.due() {
             warn!("{count} more lines that other programs appended hold no message; skipped");
         }
+        if let Some(count) = self.refused.due() {
+            warn!("{count} more operations that other programs appended mean nothing");
+        }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.look_after_stamps()?;
@@ -327,6 +339,12 @@ impl Hub {
                 self.noted = Some(self.history.end());
             }
         }
+    }
+
+    /// The same, though the file has not grown: bytes that the note depends on have changed.
+    fn note_numbering_anew(&mut self) {
+        self.noted = None;
+        self.note_numbering();
     }
 
     /// Publishes how far this channel is.
@@ -361,7 +379,8 @@ impl Hub {
         for FellBehind { client, outbox, cut, next_id } in self.fanout.take_fell_behind() {
             // When all handles are gone, no thread reads from the client any more.
             let Some(hub) = self.handle.upgrade() else { return };
-            let file = self.journal.file().clone();
+            // No line is erased between the cut and here, so this is the file of which it was cut.
+            let file = self.history.file().clone();
             self.catch_up.take(Behind {
                 client,
                 outbox,
@@ -414,6 +433,7 @@ impl Hub {
         if self.history.end() == self.shown_end {
             return Ok(());
         }
+        self.erase_deleted()?;
         let synced = self.journal.sync_per_policy()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.shown_end = self.history.end();

@@ -3,12 +3,15 @@
 //! The hub owns it. The file is opened once, in append mode, so each write lands as a whole at the
 //! end, even between the writes of other programs: the file is an interface, and a program that
 //! appends a line to it says something. The bytes that a failed write left are taken back, and no
-//! byte before the committed end is ever touched, whatever the system claims. After a failed sync
+//! byte before the committed end is ever touched, whatever the system claims, but to erase a message
+//! that was deleted. After a failed sync
 //! it is unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover
 //! from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its
-//! numbering, `stamps.rs` writes the stamps beside it, and `stamping.rs` makes both files one.
+//! numbering, `stamps.rs` writes the stamps beside it, `stamping.rs` makes both files one, and
+//! `erasing.rs` erases.
 
 mod epoch;
+mod erasing;
 mod recovery;
 mod stamping;
 mod stamps;
@@ -410,7 +413,7 @@ impl Journal {
     pub fn sync(&mut self) -> Result<Duration, Fatal> {
         self.unsynced_since = None;
         let begun = Instant::now();
-        self.file.sync_data().map_err(Fatal::Storage)?;
+        self.system.sync(&self.file).map_err(Fatal::Storage)?;
         Ok(begun.elapsed())
     }
 

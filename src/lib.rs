@@ -23,6 +23,8 @@
 //! |---|---|
 //! | message | what a person or a program said: one JSON value, kept as its bytes |
 //! | line, hole | a line of the text file; one that holds no message |
+//! | operation, target | a message that changes an earlier one; the message that it changes |
+//! | erase | to overwrite the line of a message with bytes that say nothing |
 //! | foreign | written to the text file by another program, not by this server |
 //! | id | the number of a message's line, from 1 |
 //! | epoch | the name of a file's numbering; it changes when the file is another |
@@ -75,7 +77,10 @@
 //!    back from nowhere else.
 //! 4. One thread at a time writes to a socket, and every byte that leaves is part of a whole frame.
 //! 5. Letting go means to drop a handle or to shut a socket down; each ending causes the next.
-//! 6. The committed end never goes back, and nothing before it is changed or cut off.
+//! 6. The committed end never goes back, and nothing before it is cut off. One thing before it is ever
+//!    changed: the line of a message that was deleted, and of its edits, is overwritten by as many
+//!    bytes that say nothing, after the operation that deleted it is on disk. So no offset and no id
+//!    changes, and who began to read before sees the line as it was.
 //! 7. A stamp is never shown for another line than its own.
 //! 8. Whatever clients do costs a bounded number of threads and a bounded amount of memory.
 //!
@@ -100,6 +105,7 @@ pub mod http;
 pub mod journal;
 pub mod wire;
 pub mod history;
+pub mod operations;
 pub mod stamps;
 pub mod lines;
 pub mod message;

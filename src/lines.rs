@@ -3,7 +3,11 @@
 //! A line ends with a `\n` byte. A reader takes the memory of one block, or of one line where that
 //! is longer, up to a limit: a line above the limit is read over, and only its length is told.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+mod text_file;
+
+pub use text_file::TextFile;
 
 /// A line of this many bytes can hold a message, whatever `--max-message` says: messages that are
 /// in the file stay readable when the flag is lowered.
@@ -37,7 +41,7 @@ pub enum Line<'a> {
 /// A reader of lines from one offset of the file up to another.
 #[derive(Debug)]
 pub struct Lines {
-    file: Arc<File>,
+    file: TextFile,
     /// The bytes that were read and have not been given out are `buffer[start..filled]`.
     buffer: Vec<u8>,
     start: usize,
@@ -51,17 +55,15 @@ pub struct Lines {
 impl Lines {
     /// A reader of `file` from `offset` up to `end`. It reads `block` bytes at a time; lines above
     /// `limit` bytes are [`Line::TooLong`].
-    pub fn new(file: &Arc<File>, offset: u64, end: u64, block: usize, limit: usize) -> Lines {
+    pub fn new(
+        file: impl Into<TextFile>,
+        offset: u64,
+        end: u64,
+        block: usize,
+        limit: usize,
+    ) -> Lines {
         let block = (end.saturating_sub(offset)).clamp(1, block as u64) as usize;
-        Lines {
-            file: file.clone(),
-            buffer: vec![0; block],
-            start: 0,
-            filled: 0,
-            offset,
-            end,
-            limit,
-        }
+        Lines { file: file.into(), buffer: vec![0; block], start: 0, filled: 0, offset, end, limit }
     }
 
     /// The offset in the file of the next line.
@@ -153,7 +155,7 @@ impl Lines {
         let room = (self.buffer.len() - self.filled) as u64;
         let want = room.min(self.end - at) as usize;
         let space = &mut self.buffer[self.filled..self.filled + want];
-        self.filled += read_at(&self.file, space, at)?;
+        self.filled += self.file.read_at(space, at)?;
         Ok(())
     }
 }

@@ -52,11 +52,47 @@ pub fn push_words(name: &str, text: &str, lines: &mut Vec<u8>) {
 }
 
 /// The message on a line of the file, which is given without its `\n`; `None` if the line is a
-/// hole: blank, not UTF-8 or not one JSON value.
+/// hole: blank, not UTF-8, not one JSON value, or erased.
 pub fn on_line(line: &[u8]) -> Option<&[u8]> {
-    let text = std::str::from_utf8(line).ok()?;
-    check(text).ok()?;
-    Some(trim(line))
+    (!is_erased(line) && is_json(line)).then(|| trim(line))
+}
+
+/// Whether a line is one JSON value: it holds a message, or is erased.
+pub fn is_json(line: &[u8]) -> bool {
+    std::str::from_utf8(line).is_ok_and(|text| check(text).is_ok())
+}
+
+/// What an erased line begins with; spaces follow, at least one.
+const NULL: &[u8] = b"null";
+
+/// Whether a line says that its message was erased: it is `null`, and at least one space after it.
+fn is_erased(line: &[u8]) -> bool {
+    line.strip_prefix(NULL)
+        .is_some_and(|rest| !rest.is_empty() && rest.iter().all(|&byte| byte == b' '))
+}
+
+/// Overwrites the bytes of a line, which are given without its `\n`, with JSON that says nothing.
+///
+/// | bytes | are |
+/// |---|---|
+/// | 5 or more | `null` and spaces, which no longer hold a message |
+/// | 4 | `null` |
+/// | 3 | `[]` and a space |
+/// | 2 | `""` |
+/// | 1 | `0` |
+///
+/// The short ones cannot be told from messages by themselves: there, the operation that erased them
+/// tells.
+pub fn erase(line: &mut [u8]) {
+    let nothing: &[u8] = match line.len() {
+        0 => b"",
+        1 => b"0",
+        2 => br#""""#,
+        3 => b"[]",
+        _ => NULL,
+    };
+    line.fill(b' ');
+    line[..nothing.len()].copy_from_slice(nothing);
 }
 
 /// JSON's own white space, which is less than Unicode's.

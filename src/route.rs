@@ -7,6 +7,7 @@
 use std::fmt;
 
 use http::{Method, StatusCode, header};
+use percent_encoding::percent_decode_str;
 
 use crate::{
     http::{HttpRefusal, query::number},
@@ -24,6 +25,10 @@ pub enum Resource {
     Messages(Name),
     /// `/messages/42`, `/NAME/42`: one message, by its id.
     Message(Name, u64),
+    /// `/NAME/42/reactions/KEY`: whoever asks reacts to a message under this key.
+    Reaction(Name, u64, String),
+    /// `/NAME/42/pin`: whether a message is pinned.
+    Pin(Name, u64),
     /// `/messages.txt`, `/NAME.txt`: the text file.
     TextFile(Name),
     /// `/dev,ops` or `/*`: the histories of several channels.
@@ -133,6 +138,8 @@ impl Resource {
             Resource::Messages(name) if name.is_default() => "GET, HEAD, POST, PUT, OPTIONS",
             Resource::Messages(_) => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
             Resource::WebSocket(_) => "GET",
+            Resource::Message(..) => "GET, HEAD, PATCH, DELETE, OPTIONS",
+            Resource::Reaction(..) | Resource::Pin(..) => "PUT, DELETE, OPTIONS",
             Resource::Nothing => "",
             _ => READ_ONLY,
         }
@@ -180,7 +187,22 @@ fn in_channels(path: &str) -> Option<Resource> {
     let name = Name::parse(name).ok()?;
     match rest {
         "ws" => Some(Resource::WebSocket(name)),
-        id => number("id", id.as_bytes()).ok().map(|id| Resource::Message(name, id)),
+        rest => in_messages(name, rest),
+    }
+}
+
+/// What a path names that begins with a message of a channel.
+fn in_messages(name: Name, path: &str) -> Option<Resource> {
+    let id = |text: &str| number("id", text.as_bytes()).ok();
+    match path.split_once('/') {
+        None => Some(Resource::Message(name, id(path)?)),
+        Some((message, "pin")) => Some(Resource::Pin(name, id(message)?)),
+        Some((message, rest)) => {
+            // What is not UTF-8 once it is decoded is the key of no reaction.
+            let key = rest.strip_prefix("reactions/").filter(|key| !key.contains('/'))?;
+            let key = percent_decode_str(key).decode_utf8().ok()?;
+            Some(Resource::Reaction(name, id(message)?, key.into_owned()))
+        }
     }
 }
 

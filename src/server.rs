@@ -158,6 +158,7 @@ impl Server {
             true => journal,
             false => journal.with_stamps(&history).map_err(StartError::File)?,
         };
+        let (journal, history) = journal.with_operations(history).map_err(StartError::File)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)

@@ -9,6 +9,7 @@
 
 use std::{
     io::Write as _,
+    ops::Range,
     str,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -63,6 +64,7 @@ impl<'a> Stamp<'a> {
     fn parse_known(line: &'a [u8]) -> Option<Stamp<'a>> {
         let space = memchr::memchr(b' ', line)?;
         let (time, sender) = (&line[..space], &line[space + 1..]);
+        let sender = if is_erased(sender) { UNKNOWN } else { sender };
         let ts = if time == UNKNOWN { None } else { Some(parse_time(time.try_into().ok()?)?) };
         let from = match sender {
             UNKNOWN => None,
@@ -70,6 +72,21 @@ impl<'a> Stamp<'a> {
         };
         Some(Stamp { ts, from })
     }
+}
+
+/// Whether a sender was erased: spaces follow the `-`, so that the line keeps its length.
+fn is_erased(sender: &[u8]) -> bool {
+    sender.strip_prefix(UNKNOWN).is_some_and(|rest| rest.iter().all(|&byte| byte == b' '))
+}
+
+/// Overwrites the sender on a line of the stamps file, given without its `\n`; returns where it stood
+/// on the line. `None` when the line names no sender.
+pub(crate) fn erase_sender(line: &mut [u8]) -> Option<Range<usize>> {
+    Stamp::parse(line).from?;
+    let start = memchr::memchr(b' ', line)? + 1;
+    line[start..].fill(b' ');
+    line[start..start + UNKNOWN.len()].copy_from_slice(UNKNOWN);
+    Some(start..line.len())
 }
 
 /// The time in Unix milliseconds; `None` when it is not written exactly as the server writes it.

@@ -33,8 +33,10 @@ use crate::{
 
 mod page;
 mod messages;
+mod operating;
 mod follow;
 mod several;
+mod states;
 mod channels;
 mod posting;
 mod download;
@@ -287,8 +289,8 @@ impl Exchange<'_> {
         let method = self.request.method();
         resource.check(method, self.request.uri().path())?;
         let is_post = method == Method::POST;
-        let is_read = !matches!(*method, Method::POST | Method::PUT | Method::DELETE);
-        if !is_post {
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        if !is_post && method != Method::PATCH {
             // Nobody wants a body, but it would be taken for the next request.
             self.body(0)?;
         }
@@ -307,10 +309,14 @@ impl Exchange<'_> {
             }
             Resource::Messages(name) if method == Method::PUT => self.make(&name),
             Resource::Messages(name) => self.put_away(&name),
-            Resource::Message(name, id) => {
+            Resource::Message(name, id) if is_read => {
                 let channel = self.readable(name)?;
                 self.message(&channel, id)
             }
+            Resource::Message(name, id) if method == Method::PATCH => self.edit(name, id),
+            Resource::Message(name, id) => self.delete(name, id),
+            Resource::Reaction(name, id, key) => self.react(name, id, &key),
+            Resource::Pin(name, id) => self.pin(name, id),
             Resource::TextFile(name) => {
                 let channel = self.readable(name)?;
                 self.file(&channel)

@@ -16,7 +16,8 @@ use tungstenite::protocol::frame::{
 
 use crate::{
     history::{LocatedMessage, MessageText, Messages, Snapshot, Stretch},
-    message::push_json_string,
+    message::{self, push_json_string},
+    operations::Refusal,
     stamps::{Stamp, StampReader, Stamps},
 };
 
@@ -117,6 +118,16 @@ impl Frames {
             0 => 0,
             before => self.marks[before - 1].end,
         }
+    }
+
+    /// Erases the message `id`, if it is among them. The line on which it stands begins at `offset`
+    /// in the file and is erased there, too.
+    pub fn erase(&mut self, id: u64, offset: u64) {
+        let Ok(at) = self.marks.binary_search_by_key(&id, |mark| mark.id) else { return };
+        let mark = &mut self.marks[at];
+        message::erase(&mut self.bytes[mark.data..mark.data_end]);
+        // The rest of a cut frame is read from the file, where the line begins with what stands here.
+        mark.offset = offset;
     }
 
     /// Forgets all but the first `len` frames.
@@ -433,6 +444,10 @@ pub enum ErrorAnswer {
     ShuttingDown,
     /// The right to post is missing.
     Forbidden,
+    /// An object whose first key is `$op` is no operation.
+    BadOperation,
+    /// An operation was not accepted.
+    Refused(Refusal),
     /// The messages come faster than the server allows.
     RateLimited {
         /// When to go on, in tenths of a second.
@@ -448,7 +463,10 @@ impl ErrorAnswer {
             ErrorAnswer::BinaryUnsupported => "binary_unsupported",
             ErrorAnswer::StorageFull => "storage_full",
             ErrorAnswer::ShuttingDown => "shutting_down",
-            ErrorAnswer::Forbidden => "forbidden",
+            ErrorAnswer::Forbidden | ErrorAnswer::Refused(Refusal::Forbidden(_)) => "forbidden",
+            ErrorAnswer::BadOperation => "bad_operation",
+            ErrorAnswer::Refused(Refusal::NoSuchMessage | Refusal::Deleted) => "no_such_message",
+            ErrorAnswer::Refused(Refusal::TooMany) => "too_many",
             ErrorAnswer::RateLimited { .. } => "rate_limited",
         }
     }
@@ -461,6 +479,8 @@ impl ErrorAnswer {
             ErrorAnswer::StorageFull => "the server cannot store messages now; try again later",
             ErrorAnswer::ShuttingDown => "the server is stopping; connect again and send once more",
             ErrorAnswer::Forbidden => "this needs a right that is missing",
+            ErrorAnswer::BadOperation => "the operation is not one that the server knows",
+            ErrorAnswer::Refused(refusal) => refusal.sentence(),
             ErrorAnswer::RateLimited { .. } => "too many messages; go on more slowly",
         }
     }

@@ -130,6 +130,8 @@ impl Cursor {
                     Ok(NextStep::ControlFrames) => {}
                     Ok(NextStep::Stretch(stretch, stamps)) => {
                         let next_id = stretch.last_id + 1;
+                        // Nothing of an earlier stretch is left to be sent, so it need not be kept.
+                        self.behind.file = stretch.file().clone();
                         let frames = LiveFrames::new(stretch, stamps).inspect_err(unreadable)?;
                         unsent = Some((frames, next_id));
                     }

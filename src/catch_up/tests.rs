@@ -296,7 +296,7 @@ impl Chat {
             client,
             outbox,
             hub: self.handle.clone(),
-            file: Arc::new(file),
+            file: TextFile::new(Arc::new(file)),
             cut: CutFrame::default(),
             history: None,
             each: None,

@@ -93,7 +93,8 @@ impl Room {
             .and_then(|(journal, history)| match config.no_stamps {
                 true => Ok((journal, history)),
                 false => Ok((journal.with_stamps(&history)?, history)),
-            });
+            })
+            .and_then(|(journal, history)| journal.with_operations(history));
         match opened {
             Ok((journal, history)) => {
                 let (room, of) = (Arc::downgrade(self), name.clone());

@@ -17,6 +17,7 @@ use super::Index;
 use crate::{
     lines::{Line, Lines},
     message,
+    operations::LoggedOperation,
 };
 
 /// The length of a part, in bytes: so short that all threads end at about the same time, and so
@@ -91,7 +92,10 @@ pub(super) fn load_part(
             Some(Line::Whole(text)) => {
                 let len = text.len() as u64 + 1;
                 match message::on_line(text) {
-                    Some(_) => index.push_line(len),
+                    Some(message) => {
+                        index.push_line(len);
+                        index.log.extend(LoggedOperation::of(index.lines, message));
+                    }
                     None => index.push_hole(len),
                 }
             }

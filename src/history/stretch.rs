@@ -1,13 +1,13 @@
 //! A stretch of the history, and two ways to read it from the file: message by message, or as text.
 //!
-//! The hub makes a stretch without reading the file. It stays true for ever, since the file only
-//! grows. The thread that needs the messages reads them itself, never past the committed end.
+//! The hub makes a stretch without reading the file. It stays true for ever: the file only grows, and
+//! lines that are erased later stay in the stretch as they were (`lines/text_file.rs`). The thread that needs the messages reads them itself, never past the committed end.
 
-use std::{fs::File, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use super::{Holes, Mark, STRIDE};
 use crate::{
-    lines::{Line, Lines, read_at},
+    lines::{Line, Lines, TextFile},
     message,
 };
 
@@ -18,7 +18,7 @@ const READ: usize = 8 << 10;
 /// A contiguous part of the history, to be read by the thread that holds it.
 #[derive(Clone, Debug)]
 pub struct Stretch {
-    pub(super) file: Arc<File>,
+    pub(super) file: TextFile,
     pub(super) line_limit: usize,
     /// The id of its first line.
     pub first_id: u64,
@@ -39,8 +39,8 @@ impl Stretch {
         self.first_id > self.last_id
     }
 
-    /// The file that it is a stretch of.
-    pub fn file(&self) -> &Arc<File> {
+    /// The file that it is a stretch of, as it was when the stretch was made.
+    pub fn file(&self) -> &TextFile {
         &self.file
     }
 
@@ -81,7 +81,7 @@ impl Stretch {
     }
 
     /// The offsets where the first line begins and the last one ends.
-    fn offsets(&self) -> io::Result<(u64, u64)> {
+    pub(super) fn offsets(&self) -> io::Result<(u64, u64)> {
         if self.is_empty() {
             return Ok((self.committed_end, self.committed_end));
         }
@@ -164,7 +164,7 @@ impl Messages {
 /// last `\n`, and no byte of a hole.
 #[derive(Clone, Debug)]
 pub struct MessageText {
-    file: Arc<File>,
+    file: TextFile,
     holes: Arc<Vec<Holes>>,
     /// The index of the first of `holes` that does not end at or before `offset`.
     hole: usize,
@@ -191,7 +191,7 @@ impl MessageText {
         while let Some(count) = self.next_piece(most) {
             let from = out.len();
             out.resize(from + count as usize, 0);
-            let got = read_at(&self.file, &mut out[from..], self.offset)?;
+            let got = self.file.read_at(&mut out[from..], self.offset)?;
             out.truncate(from + got);
             self.skip_within(got as u64);
             most -= got as u64;

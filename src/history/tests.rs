@@ -204,7 +204,7 @@ fn snapshot_of(history: &History, resume: &Resume) -> Snapshot {
 }
 
 fn read(stretch: Stretch) -> Vec<(u64, Vec<u8>)> {
-    let file = stretch.file().clone();
+    let file = stretch.file().file().clone();
     let mut messages = stretch.messages().expect("the file can be read");
     let mut all = Vec::new();
     while let Some(message) = messages.next().expect("the file can be read") {
@@ -446,6 +446,7 @@ fn all_processors_together_find_the_same_lines_as_one() {
             file: history.file.clone(),
             line_limit: LIMIT,
             index: Index::new(model.start as u64),
+            operations: Operations::default(),
         };
         for (line, kind) in &model.lines {
             match kind {

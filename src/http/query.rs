@@ -54,6 +54,18 @@ impl Parameter {
         })
     }
 
+    /// The value as yes or no; a name without a value is a yes.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn flag(self) -> Result<bool, HttpRefusal> {
+        match &*self.value {
+            b"" | b"1" | b"true" => Ok(true),
+            b"0" | b"false" => Ok(false),
+            _ => Err(HttpRefusal::bad(format!("{}= is 1 or 0", self.name))),
+        }
+    }
+
     /// The value as a whole number.
     ///
     /// # Errors

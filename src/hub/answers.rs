@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use super::{Hub, ending::STOPPING};
 use crate::{
     access::Permit,
-    command::{ClientId, Joined, NextStep, View},
+    command::{ClientId, Joined, MessageState, NextStep, StampedLine, States, StatesOf, View},
     fanout::Missing,
     history::{Resume, Stretch, Window},
     outbox::Outbox,
@@ -91,9 +91,43 @@ impl Hub {
             epoch: self.journal.epoch().clone(),
             last_id: self.history.last_id(),
             end: self.history.end(),
+            deleted: self.history.operations().deleted(),
         };
         // A caller that has stopped waiting needs no answer.
         let _ = reply.send(view);
+    }
+
+    pub(super) fn states(&self, of: StatesOf, reply: &Sender<States>) {
+        let operations = self.history.operations();
+        let ids: Vec<u64> = match of {
+            StatesOf::Message(id) => vec![id],
+            StatesOf::Pinned => operations.pinned().collect(),
+        };
+        let is_there = |id: &u64| self.history.is_message(*id);
+        let states = States {
+            epoch: self.journal.epoch().clone(),
+            messages: ids.into_iter().filter(is_there).map(|id| self.state(id)).collect(),
+            is_deleted: matches!(of, StatesOf::Message(id) if operations.is_deleted(id)),
+        };
+        // A caller that has stopped waiting needs no answer.
+        let _ = reply.send(states);
+    }
+
+    /// The present state of a message, which must be there.
+    fn state(&self, id: u64) -> MessageState {
+        let operations = self.history.operations();
+        let line = |id| self.line(id);
+        MessageState {
+            message: self.line(id),
+            edit: operations.last_edit(id).map(line),
+            reactions: operations.reactions(id).into_iter().map(line).collect(),
+            is_pinned: operations.is_pinned(id),
+        }
+    }
+
+    fn line(&self, id: u64) -> StampedLine {
+        let stretch = self.history.stretch_up_to(id, id);
+        StampedLine { stamps: self.stamps_of(&stretch), stretch }
     }
 
     pub(super) fn since(&self, ts: u64, reply: &Sender<Since>) {

@@ -12,6 +12,7 @@ use log::warn;
 
 use super::{
     BATCH_BYTES, Hub, Post, Speaker, TICK, count_lines,
+    operating::posted_operations,
     placing::{Glued, Placed, place},
 };
 use crate::{
@@ -40,6 +41,7 @@ impl Hub {
         posts.retain(|post| !self.answer_if_known(post));
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
+        let posts = self.decide(posts);
         if posts.is_empty() {
             return self.show();
         }
@@ -109,6 +111,8 @@ impl Hub {
         let mut senders = posts
             .iter()
             .flat_map(|post| iter::repeat_n(post.sender.as_deref(), count_lines(&post.lines)));
+        let mut operations = posted_operations(posts).into_iter().peekable();
+        let mut lines_before = 0;
         let mut first_id = None;
         for line in placed {
             match line {
@@ -121,6 +125,12 @@ impl Hub {
                     let from = senders.next().expect("each of our lines is of a post");
                     let id = self.apply(line.len() as u64, Some((message, 0)), ts, from);
                     first_id.get_or_insert(id);
+                    if let Some((_, operation)) =
+                        operations.next_if(|(line, _)| *line == lines_before)
+                    {
+                        self.apply_operation(operation, id, from);
+                    }
+                    lines_before += 1;
                 }
             }
         }
@@ -154,7 +164,9 @@ impl Hub {
                 }
             };
             let id = self.apply(len, message, ts, None);
-            if message.is_none() && self.holes.add() {
+            if let Some((message, _)) = message {
+                self.apply_foreign_operation(id, message);
+            } else if self.holes.add() {
                 warn!("line {id}, appended by another program, holds no message; skipped");
             }
             if self.fanout.bytes() >= BATCH_BYTES {

@@ -34,6 +34,8 @@ pub(super) struct Epoch {
     lock_file: File,
     /// The record as it stands in the lock file.
     noted: String,
+    /// How many lines and bytes of the text file the record tells of.
+    noted_part: (u64, u64),
     /// What is noted of the stamps file. It stays while the server runs without stamps.
     stamps: Option<Note>,
 }
@@ -48,21 +50,21 @@ impl Epoch {
         file: &File,
         history: &History,
     ) -> io::Result<Epoch> {
-        let (name, noted, stamps) = match record {
+        let (name, noted, noted_part, stamps) = match record {
             // A file that is as a server left it needs no new record, and its epoch was brought to the
             // disk when it began: a thousand channels start so much sooner.
             Some(record) if record.is_true_of(file, history)? => {
-                let noted = record.to_string();
-                (record.epoch.into(), noted, record.stamps)
+                let (noted, part) = (record.to_string(), (record.lines, record.bytes));
+                (record.epoch.into(), noted, part, record.stamps)
             }
             // std seeds its hash maps with random numbers of the operating system. A crate for one
             // such number would be too much.
             _ => {
                 let number = RandomState::new().build_hasher().finish();
-                (format!("{number:016x}").into(), String::new(), None)
+                (format!("{number:016x}").into(), String::new(), (0, 0), None)
             }
         };
-        let mut epoch = Epoch { name, lock_file, noted, stamps };
+        let mut epoch = Epoch { name, lock_file, noted, noted_part, stamps };
         if epoch.note(file, history)? {
             epoch.lock_file.sync_data()?;
         }
@@ -75,13 +77,44 @@ impl Epoch {
 
     /// Writes into the lock file how far the numbering has come; false when it says so already.
     pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<bool> {
-        let line = Record::of(&self.name, file, history, self.stamps.clone())?.to_string();
+        self.write(&Record::of(
+            &self.name,
+            file,
+            history.last_id(),
+            history.end(),
+            self.stamps.clone(),
+        )?)
+    }
+
+    /// Prepares for changes between `offset`, where the line `id` begins, and `end`. If the record
+    /// depends on bytes there, it tells of the lines before `id` alone afterwards. The record is on
+    /// disk afterwards, with what it says of the stamps now.
+    pub(super) fn note_before(
+        &mut self,
+        id: u64,
+        offset: u64,
+        end: u64,
+        file: &File,
+    ) -> io::Result<()> {
+        let (mut lines, mut bytes) = self.noted_part;
+        if offset < bytes && bytes.saturating_sub(TAIL) < end {
+            (lines, bytes) = (id - 1, offset);
+        }
+        if self.write(&Record::of(&self.name, file, lines, bytes, self.stamps.clone())?)? {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<bool> {
+        let line = record.to_string();
         if line == self.noted {
             return Ok(false);
         }
         self.lock_file.write_all_at(line.as_bytes(), 0)?;
         self.lock_file.set_len(line.len() as u64)?;
         self.noted = line;
+        self.noted_part = (record.lines, record.bytes);
         Ok(true)
     }
 
@@ -104,6 +137,7 @@ impl Epoch {
     pub(super) fn forget(&mut self) -> io::Result<()> {
         self.lock_file.set_len(0)?;
         self.noted.clear();
+        self.noted_part = (0, 0);
         self.lock_file.sync_data()
     }
 }
@@ -142,10 +176,16 @@ impl Record {
         self.bytes
     }
 
-    fn of(epoch: &str, file: &File, history: &History, stamps: Option<Note>) -> io::Result<Record> {
-        let bytes = history.end();
+    /// The record of the first `lines` lines of the file, which have so many bytes, and of their stamps.
+    fn of(
+        epoch: &str,
+        file: &File,
+        lines: u64,
+        bytes: u64,
+        stamps: Option<Note>,
+    ) -> io::Result<Record> {
         let tail = tail_hash(file, bytes)?;
-        Ok(Record { epoch: epoch.to_owned(), lines: history.last_id(), bytes, tail, stamps })
+        Ok(Record { epoch: epoch.to_owned(), lines, bytes, tail, stamps })
     }
 
     fn parse(text: &str) -> Option<Record> {

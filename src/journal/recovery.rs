@@ -279,10 +279,10 @@ fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Repairs a file whose last line has no `\n`; returns its length. If that line is a message, an
-/// editor left it so, and it gets its `\n`. If not, it is torn, and moves to a file beside. A crash
-/// may leave the beginning of a JSON object, which never parses, so it is never taken for a
-/// message.
+/// Repairs a file whose last line has no `\n`; returns its length. If that line is a message, or an
+/// erased one, an editor left it so, and it gets its `\n`. If not, it is torn, and moves to a file
+/// beside. A crash may leave the beginning of a JSON object, which never parses, so it is never taken
+/// for a message.
 fn mend_tail(
     path: &Path,
     file: &File,
@@ -295,7 +295,7 @@ fn mend_tail(
         let mut tail = vec![0; len as usize];
         file.read_exact_at(&mut tail, whole)?;
         let text = if whole == 0 { tail.strip_prefix(BOM).unwrap_or(&tail) } else { &tail };
-        if message::on_line(text).is_some() {
+        if message::is_json(text) {
             (&*file).write_all(b"\n")?;
             info!("{}: the last line had no end; the server added it", path.display());
             return Ok(size + 1);

@@ -97,6 +97,15 @@ impl Journal {
         }
     }
 
+    /// Erases the senders of lines, which keep their times. It is on disk afterwards.
+    pub(super) fn erase_senders(&mut self, ids: impl Iterator<Item = u64>) -> Result<(), Fatal> {
+        let Some(stamps) = &mut self.stamps else { return Ok(()) };
+        let erased = stamps.erase_senders(ids, &mut *self.system);
+        // The record depends on stamps that may have changed; it is written before the text changes.
+        let noted = erased.and_then(|()| self.note_stamps(RunEnds::Later));
+        noted.map_err(|error| self.stamps_failed(&error))
+    }
+
     /// How many lines have a stamp, or are known to have none; `None` without a stamps file.
     pub fn stamped_lines(&self) -> Option<u64> {
         self.stamps.as_ref().map(StampFile::text_lines)

@@ -31,12 +31,18 @@ use super::{
     system::System,
 };
 use crate::{
-    lines::read_at,
-    stamps::{Index, NOTHING, Stamp, StampPart, Stamps},
+    lines::{Line, Lines, read_at},
+    stamps::{Index, NOTHING, Stamp, StampPart, Stamps, erase_sender},
 };
 
 /// How many bytes are copied or written at a time: enough that the calls cost little.
 const BLOCK: usize = 64 << 10;
+
+/// How many bytes are read to find one stamp: about as far as two remembered offsets are apart.
+const READ: usize = 8 << 10;
+
+/// No line that is longer is a stamp.
+const LINE_LIMIT: usize = 1 << 10;
 
 /// What the lock file says of the stamps file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -361,6 +367,46 @@ impl StampFile {
         if self.unsynced_since.take().is_some() {
             self.file.sync_data()?;
         }
+        self.note(ends)
+    }
+
+    /// Erases the senders of these lines; they are on disk afterwards.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(super) fn erase_senders(
+        &mut self,
+        ids: impl Iterator<Item = u64>,
+        system: &mut dyn System,
+    ) -> io::Result<()> {
+        let mut is_changed = false;
+        for id in ids {
+            let Some((line_start, mut line)) = self.line(id)? else { continue };
+            let Some(sender) = erase_sender(&mut line) else { continue };
+            let offset = line_start + sender.start as u64;
+            system.overwrite(&self.file, &line[sender], offset)?;
+            is_changed = true;
+        }
+        if is_changed {
+            system.sync(&self.file)?;
+        }
+        Ok(())
+    }
+
+    /// The offset of a line, and its bytes without the `\n`; `None` when it has no stamp.
+    fn line(&self, id: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
+        let Some((near_id, near)) = self.index.near_offset(id) else { return Ok(None) };
+        let mut lines = Lines::new(&self.file, near, self.index.end(), READ, LINE_LIMIT);
+        lines.skip(id - near_id)?;
+        let offset = lines.offset();
+        match lines.next()? {
+            Some(Line::Whole(line)) => Ok(Some((offset, line.to_vec()))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The note of the file as it is.
+    pub(super) fn note(&self, ends: RunEnds) -> io::Result<Note> {
         let run = match ends {
             RunEnds::Now => Run::default(),
             RunEnds::Later => self.run()?,

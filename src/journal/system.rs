@@ -3,11 +3,14 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File, OpenOptions},
     io::{self, Seek, Write},
     os::unix::fs::FileExt,
+    path::Path,
     time::Instant,
 };
+
+use super::sync_folder_of;
 
 /// The calls that tests replace. The methods given here are the real calls.
 pub(crate) trait System: fmt::Debug + Send {
@@ -25,6 +28,32 @@ pub(crate) trait System: fmt::Debug + Send {
     /// The position of the file's descriptor: the offset after the last byte written through it.
     fn position(&mut self, file: &File) -> io::Result<u64> {
         (&*file).stream_position()
+    }
+
+    /// Overwrites bytes at an offset of the file, through a descriptor that is not in append mode.
+    fn overwrite(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+
+    /// Brings all that was written to the disk.
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    /// Writes a small file; it is on disk afterwards, with its name.
+    fn write_beside(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        sync_folder_of(path)
+    }
+
+    /// Removes a file, if it is there.
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The time.

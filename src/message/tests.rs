@@ -168,6 +168,29 @@ fn a_line_of_the_file_holds_a_message_or_is_a_hole() {
     check(b"\"\xff\"", None);
     check(b"\xef\xbb\xbf1", None);
     check(b"\0\0\0", None);
+    check(b"null", Some(b"null"));
+    check(b"null ", None);
+    check(b"null          ", None);
+    check(b" null ", Some(b"null"));
+    check(b"null\t", Some(b"null"));
+    check(b"null \r", Some(b"null"));
+    check(b"null null", None);
+    check(b"nul  ", None);
+}
+
+#[test]
+fn an_erased_line_keeps_its_length_is_json_and_holds_no_message_where_there_is_room() {
+    for len in 0..300 {
+        let mut line = vec![b'x'; len];
+        erase(&mut line);
+        assert_eq!(line.len(), len);
+        let value = serde_json::from_slice::<Value>(&line);
+        assert_eq!(value.is_ok(), len > 0, "{}", line.escape_ascii());
+        assert_eq!(on_line(&line).is_some(), (1..5).contains(&len), "{}", line.escape_ascii());
+        let mut again = line.clone();
+        erase(&mut again);
+        assert_eq!(again, line);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::thread;
 
 use super::*;
 use crate::{
+    lines::TextFile,
     testing::{CLOSE, PING, Peer, TEXT, file_of, frame_of, frames_in, pair},
     wire::{ErrorAnswer, ping_frame},
 };
@@ -40,7 +41,7 @@ fn behind() -> (Outbox, Peer, CutFrame) {
 /// The rest of a frame whose message is nothing but ones.
 fn rest_of(cut: &CutFrame) -> Vec<u8> {
     let mut rest = Vec::new();
-    cut.peek(&file_of(&[b'1'; 100_000]), &mut rest, 1 << 20).unwrap();
+    cut.peek(&TextFile::from(&file_of(&[b'1'; 100_000])), &mut rest, 1 << 20).unwrap();
     rest
 }
 

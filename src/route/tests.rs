@@ -44,10 +44,11 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
     check("/app/index.html", Resource::Nothing, "");
     check("/ws", Resource::WebSocket(default()), "GET");
     check("/messages", Resource::Messages(default()), "GET, HEAD, POST, PUT, OPTIONS");
-    check("/messages/1", Resource::Message(default(), 1), READ_ONLY);
-    check("/messages/007", Resource::Message(default(), 7), READ_ONLY);
+    let of_message = "GET, HEAD, PATCH, DELETE, OPTIONS";
+    check("/messages/1", Resource::Message(default(), 1), of_message);
+    check("/messages/007", Resource::Message(default(), 7), of_message);
     let last = Resource::Message(default(), u64::MAX);
-    check("/messages/99999999999999999999", last, READ_ONLY);
+    check("/messages/99999999999999999999", last, of_message);
     check("/messages.txt", Resource::TextFile(default()), READ_ONLY);
     check("/messages/ws", Resource::WebSocket(default()), "GET");
     check("/healthz", Resource::Health, READ_ONLY);
@@ -57,7 +58,15 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
     check("/channels", Resource::Channels, READ_ONLY);
     check("/dev", Resource::Messages(name("dev")), "GET, HEAD, POST, PUT, DELETE, OPTIONS");
     check("/dev/ws", Resource::WebSocket(name("dev")), "GET");
-    check("/dev/42", Resource::Message(name("dev"), 42), READ_ONLY);
+    check("/dev/42", Resource::Message(name("dev"), 42), of_message);
+    let of_operation = "PUT, DELETE, OPTIONS";
+    check("/dev/42/pin", Resource::Pin(name("dev"), 42), of_operation);
+    let reaction = |key: &str| Resource::Reaction(name("dev"), 42, key.to_owned());
+    check("/dev/42/reactions/a", reaction("a"), of_operation);
+    check("/dev/42/reactions/%F0%9F%91%8D", reaction("👍"), of_operation);
+    check("/dev/42/reactions/a%2Fb+c", reaction("a/b+c"), of_operation);
+    check("/dev/42/reactions/%00", reaction("\0"), of_operation);
+    check("/dev/42/reactions/", reaction(""), of_operation);
     check("/dev.txt", Resource::TextFile(name("dev")), READ_ONLY);
     check("/wsx/ws", Resource::WebSocket(name("wsx")), "GET");
     check("/txt.txt", Resource::TextFile(name("txt")), READ_ONLY);
@@ -79,6 +88,12 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
         "/messages/x",
         "/messages/1/",
         "/messages/1/2",
+        "/messages/1/pin/",
+        "/messages/x/pin",
+        "/messages/1/reactions",
+        "/messages/1/reactions/a/b",
+        "/messages/1/reactions/%ff",
+        "/messages/1/Pin",
         "/messages/%31",
         "/messages.txt/",
         "/messages/../ws",
@@ -212,7 +227,7 @@ fn who_asks_in_vain_is_told_where_things_are() {
         check(Method::PUT, path, &nothing(&NotAName::Malformed.to_string()));
     }
     check(Method::POST, "/ws", "a WebSocket begins with GET");
-    check(Method::DELETE, "/messages/1", "/messages/1 takes GET, HEAD, OPTIONS");
+    check(Method::DELETE, "/messages.txt", "/messages.txt takes GET, HEAD, OPTIONS");
     let sentence = "/messages is the default channel, which cannot be put away";
     check(Method::DELETE, "/messages", sentence);
     let sentence = format!("/metrics takes GET, HEAD, OPTIONS; {}", NotAName::Reserved);

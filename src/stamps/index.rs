@@ -111,6 +111,13 @@ impl Index {
             && (self.end < other.end || self.lines == other.lines)
     }
 
+    /// The last line at or before this one whose offset is known, and the offset; `None` when this
+    /// line has no stamp.
+    pub fn near_offset(&self, id: u64) -> Option<(u64, u64)> {
+        let mark = self.near(id).filter(|_| id <= self.lines)?;
+        Some((mark.id, mark.offset))
+    }
+
     /// The last mark at or before a line.
     pub(super) fn near(&self, id: u64) -> Option<Mark> {
         let after = self.marks.partition_point(|mark| mark.id <= id);

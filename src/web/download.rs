@@ -1,18 +1,23 @@
 //! `GET /messages.txt` and `/NAME.txt`: the text file, whole or from where a copy broke off.
 
-use std::{fs::File, io, num::NonZeroUsize, os::unix::fs::FileExt, sync::Arc};
+use std::{io, num::NonZeroUsize};
 
 use http::{Method, StatusCode, header};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header_with_max_ranges};
 
 use super::{Channel, Exchange, Source, Stop};
-use crate::{history::Window, http::response::TEXT};
+use crate::{history::Window, http::response::TEXT, lines::TextFile};
 
 impl Exchange<'_> {
     /// Sends the file as far as it is committed, so that a copy ends in a whole line.
     pub(super) fn file(&mut self, channel: &Channel) -> Result<(), Stop> {
         let view = channel.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
-        let tag = format!("\"{}-{}\"", view.epoch, view.end);
+        let mut tag = format!("\"{}-{}", view.epoch, view.end);
+        if view.deleted > 0 {
+            // The file is no longer, but other bytes stand in it.
+            tag = format!("{tag}-{}", view.deleted);
+        }
+        tag.push('"');
         let mut headers = vec![
             (header::ETAG, tag.clone()),
             (header::ACCEPT_RANGES, "bytes".to_owned()),
@@ -50,7 +55,7 @@ impl Exchange<'_> {
 
 /// The bytes of the text file from one offset up to another.
 struct FilePart {
-    file: Arc<File>,
+    file: TextFile,
     start: u64,
     end: u64,
 }

@@ -1,5 +1,5 @@
-//! `GET /messages` and `GET /messages/42`: the history as lines, as one array or as events; and those
-//! of other channels at `/NAME`.
+//! `GET /messages`: the history as lines, as one array or as events; and those of other channels at
+//! `/NAME`.
 
 use crossbeam_channel::{Receiver, bounded};
 use http::{Method, StatusCode, Version, header};
@@ -54,6 +54,8 @@ pub(super) struct Query {
     pub(super) since: Option<u64>,
     text: Option<String>,
     pub(super) follow: bool,
+    /// Only messages that are pinned.
+    pinned: bool,
 }
 
 impl Query {
@@ -67,11 +69,8 @@ impl Query {
                 "since" => parsed.since = Some(parameter.time()?),
                 "epoch" => parsed.epoch = Some(parameter.text()?),
                 "q" => parsed.text = Some(parameter.text()?).filter(|text| !text.is_empty()),
-                "follow" => match &*parameter.text()? {
-                    "" | "1" | "true" => parsed.follow = true,
-                    "0" | "false" => parsed.follow = false,
-                    _ => return Err(HttpRefusal::bad("follow= is 1 or 0")),
-                },
+                "follow" => parsed.follow = parameter.flag()?,
+                "pinned" => parsed.pinned = parameter.flag()?,
                 _ => {}
             }
         }
@@ -89,6 +88,13 @@ impl Query {
         Query { text: self.text.clone(), ..Query::default() }
     }
 
+    /// Whether it asks for more than that messages are pinned.
+    pub(super) fn asks_for_a_part(&self) -> bool {
+        let Window { after, before, since, limit } = self.window;
+        let numbers = [after, before, since, limit, self.since];
+        self.follow || self.text.is_some() || numbers.iter().any(Option::is_some)
+    }
+
     fn finder(&self) -> Option<Finder<'_>> {
         self.text.as_ref().map(Finder::new)
     }
@@ -98,6 +104,9 @@ impl Exchange<'_> {
     pub(super) fn messages(&mut self, channel: &Channel) -> Result<(), Stop> {
         let mut query = Query::parse(self.request.uri().query().unwrap_or_default())?;
         let form = self.form()?;
+        if query.pinned {
+            return self.pinned(channel, form, &query);
+        }
         if form == Form::Events {
             query.follow = true;
             if let Some(id) = self.request.headers().get("last-event-id") {
@@ -125,26 +134,6 @@ impl Exchange<'_> {
             return self.stream(channel, form, &query, view, &woken_instead);
         }
         self.stream(channel, form, &query, view, &woken)
-    }
-
-    pub(super) fn message(&mut self, channel: &Channel, id: u64) -> Result<(), Stop> {
-        let missing = || {
-            let sentence = format!("there is no such message; GET /{} has all", channel.name);
-            HttpRefusal::not_found(sentence)
-        };
-        let after = id.checked_sub(1).ok_or_else(missing)?;
-        let before = Some(id.saturating_add(1));
-        let window = Window { after: Some(after), before, ..Window::default() };
-        let View { stretch, stamps, epoch, .. } = channel.look(window, None)?;
-        let mut line = Vec::new();
-        match stretch.messages()?.next()? {
-            Some(found) if found.id == id => {
-                push_line(&mut line, None, id, stamps.read().of(id), found.data);
-            }
-            _ => return Err(missing().into()),
-        }
-        let headers = vec![(header::CONTENT_TYPE, JSON.to_owned()), response_epoch(&epoch)];
-        self.whole(StatusCode::OK, headers, &line)
     }
 
     /// What the client would rather have, RFC 9110 section 12.5.1.

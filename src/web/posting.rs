@@ -5,15 +5,16 @@ use http::{StatusCode, header};
 use super::{Channel, Exchange, JSON, Stop};
 use crate::{
     access::Right,
-    command::{HubGone, Stored},
+    command::{HubGone, PostedOperations, Stored},
     http::{HttpRefusal, query::speaker},
     lines::LINE_LIMIT,
     message::{self, NotJson},
+    operations::{Operation, Recognised, Refusal, is_operation, recognise},
     wire::ErrorAnswer,
 };
 
 /// The name of who gives none.
-const ANONYMOUS: &str = "anonymous";
+pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// The longest body of many messages, in bytes; each of them keeps to `--max-message`.
 const MANY_BYTES: usize = 8 << 20;
@@ -26,7 +27,7 @@ const KEY_BYTES: usize = 255;
 
 /// What a body is said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// One JSON value.
     Json,
     /// A person's words.
@@ -69,12 +70,40 @@ impl Exchange<'_> {
         if let Err(why) = taken {
             return self.answer_refusal(StatusCode::BAD_REQUEST, ErrorAnswer::NotJson, &why);
         }
+        match self.store(channel, key, lines)? {
+            Some(stored) => self.created(channel, stored, kind),
+            None => Ok(()),
+        }
+    }
+
+    /// Has the hub store lines; `None` when they were refused, which is answered then.
+    pub(super) fn store(
+        &mut self,
+        channel: &Channel,
+        key: Option<String>,
+        lines: Vec<u8>,
+    ) -> Result<Option<Stored>, Stop> {
+        let operations = match operations_in(&lines) {
+            Ok(operations) => operations,
+            Err(why) => {
+                let bad = ErrorAnswer::BadOperation;
+                self.answer_refusal(StatusCode::BAD_REQUEST, bad, &why)?;
+                return Ok(None);
+            }
+        };
         let messages = lines.iter().filter(|&&byte| byte == b'\n').count();
         let messages = u32::try_from(messages).unwrap_or(u32::MAX);
         self.caller().count_posts(messages).map_err(HttpRefusal::from)?;
-        match channel.hub.store(key, sender, lines).map_err(|HubGone| channel.gone())? {
-            Ok(stored) => self.created(channel, stored, kind),
-            Err(why) => self.answer_refusal(StatusCode::SERVICE_UNAVAILABLE, why, why.sentence()),
+        let sender = self.caller().sender();
+        let standing = self.caller().standing(&channel.name);
+        let operations = PostedOperations::of(standing, operations);
+        let stored = channel.hub.store_operations(key, sender, lines, operations);
+        match stored.map_err(|HubGone| channel.gone())? {
+            Ok(stored) => Ok(Some(stored)),
+            Err(why) => {
+                self.answer_refusal(status_of(why), why, why.sentence())?;
+                Ok(None)
+            }
         }
     }
 
@@ -92,7 +121,7 @@ impl Exchange<'_> {
     }
 
     /// The answer that the socket would give, as a response.
-    fn answer_refusal(
+    pub(super) fn answer_refusal(
         &mut self,
         status: StatusCode,
         refusal: ErrorAnswer,
@@ -107,7 +136,7 @@ impl Exchange<'_> {
         self.whole(status, headers, &body)
     }
 
-    fn kind(&self) -> Result<Kind, HttpRefusal> {
+    pub(super) fn kind(&self) -> Result<Kind, HttpRefusal> {
         let Some(given) = self.request.headers().get(header::CONTENT_TYPE) else {
             return Ok(Kind::Json);
         };
@@ -126,7 +155,7 @@ impl Exchange<'_> {
 
     /// The `Idempotency-Key`, which is the sender's own: nobody else can use it up, or learn from it
     /// what the sender posted.
-    fn key(&self) -> Result<Option<String>, HttpRefusal> {
+    pub(super) fn key(&self) -> Result<Option<String>, HttpRefusal> {
         let Some(key) = self.request.headers().get("idempotency-key") else { return Ok(None) };
         match key.to_str() {
             Ok(key) if (1..=KEY_BYTES).contains(&key.len()) => {
@@ -138,6 +167,41 @@ impl Exchange<'_> {
             }
             _ => Err(HttpRefusal::bad("Idempotency-Key needs 1 to 255 visible characters")),
         }
+    }
+}
+
+/// The operations among lines, each with the number of its line.
+fn operations_in(lines: &[u8]) -> Result<Vec<(usize, Operation)>, String> {
+    let mut operations = Vec::new();
+    for (number, line) in lines.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        if !is_operation(line) {
+            continue;
+        }
+        match recognise(message::trim(line)) {
+            Ok(Recognised::Operation(operation)) => operations.push((number, operation)),
+            Ok(Recognised::Typing) => {
+                return Err("typing is told on a WebSocket; it is not posted".to_owned());
+            }
+            Err(why) => return Err(why.to_string()),
+        }
+    }
+    Ok(operations)
+}
+
+/// The status of a response that says why the hub refused a post.
+fn status_of(why: ErrorAnswer) -> StatusCode {
+    match why {
+        ErrorAnswer::NotJson | ErrorAnswer::BinaryUnsupported | ErrorAnswer::BadOperation => {
+            StatusCode::BAD_REQUEST
+        }
+        ErrorAnswer::Forbidden | ErrorAnswer::Refused(Refusal::Forbidden(_)) => {
+            StatusCode::FORBIDDEN
+        }
+        ErrorAnswer::Refused(Refusal::NoSuchMessage) => StatusCode::NOT_FOUND,
+        ErrorAnswer::Refused(Refusal::Deleted) => StatusCode::GONE,
+        ErrorAnswer::Refused(Refusal::TooMany) => StatusCode::CONFLICT,
+        ErrorAnswer::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ErrorAnswer::StorageFull | ErrorAnswer::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The rest of a frame that a full socket cut.
 
-use std::{fs::File, io};
+use std::io;
 
-use crate::lines::read_at;
+use crate::lines::TextFile;
 
 /// The part of one frame that a full socket did not take. The message in it is not kept but read
 /// again from the file, so that ten thousand clients in the middle of long messages cost next to
@@ -36,11 +36,12 @@ impl CutFrame {
         self.before.is_empty() && self.len == 0 && self.after.is_empty()
     }
 
-    /// Appends the next bytes to `out`: `most` of them, or all that are left.
+    /// Appends the next bytes to `out`: `most` of them, or all that are left. `file` is the text file
+    /// as it was when the frame was cut, or before.
     ///
     /// # Errors
     /// When the file cannot be read: the frame cannot be finished then.
-    pub fn peek(&self, file: &File, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
+    pub fn peek(&self, file: &TextFile, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
         let end = out.len() + most;
         out.extend_from_slice(&self.before);
         let mut offset = self.offset;
@@ -49,7 +50,7 @@ impl CutFrame {
             let from = out.len();
             let want = (until - offset).min((end - from) as u64);
             out.resize(from + want as usize, 0);
-            let got = read_at(file, &mut out[from..], offset)?;
+            let got = file.read_at(&mut out[from..], offset)?;
             out.truncate(from + got);
             offset += got as u64;
         }

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::{CLOSE, PING, TEXT, file_of, frame_of, frames_in, tries};
+use crate::{
+    lines::TextFile,
+    testing::{CLOSE, PING, TEXT, file_of, frame_of, frames_in, tries},
+};
 
 proptest! {
     #![proptest_config(tries(60))]
@@ -37,12 +40,12 @@ fn framed(batch: &[(usize, u64)]) -> (Frames, Vec<(usize, u64)>, Vec<u8>) {
 }
 
 /// The bytes of a cut frame, read in pieces of at most `most` bytes.
-fn rest_of(cut: &CutFrame, file: &File, most: usize) -> Vec<u8> {
+fn rest_of(cut: &CutFrame, file: &Arc<File>, most: usize) -> Vec<u8> {
     let mut cut = cut.clone();
     let mut rest = Vec::new();
     while !cut.is_empty() {
         let before = rest.len();
-        cut.peek(file, &mut rest, most).expect("the file can be read");
+        cut.peek(&TextFile::from(file), &mut rest, most).expect("the file can be read");
         assert!((1..=most).contains(&(rest.len() - before)), "pieces of up to {most} bytes");
         cut.advance(rest.len() - before);
     }

@@ -26,6 +26,7 @@ use tungstenite::{
 };
 use txtcord::{
     http::{Head, HeadError, HttpRefusal, head::read_head},
+    lines::TextFile,
     outbox::{Last, More, Outbox, SEND_SLICE, SendError},
     socket::linger,
     upgrade::upgrade,
@@ -126,7 +127,7 @@ fn frame(data: Bytes, kind: Data) -> Vec<u8> {
 fn catch_up(outbox: &Outbox, cut: &CutFrame) -> io::Result<()> {
     let mut waiting = Vec::new();
     // A control frame holds nothing of a file.
-    cut.peek(&File::open("/dev/null")?, &mut waiting, MAX_MESSAGE)?;
+    cut.peek(&TextFile::from(&Arc::new(File::open("/dev/null")?)), &mut waiting, MAX_MESSAGE)?;
     loop {
         let last = outbox.take_waiting(&mut waiting);
         send(outbox, &waiting)?;

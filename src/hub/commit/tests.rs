@@ -20,7 +20,8 @@ fn post(lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
 fn post_of(sender: Option<&str>, lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
-    (Command::Post(Post { by, sender: sender.map(Arc::from), lines: lines.into() }), answer)
+    let sender = sender.map(Arc::from);
+    (Command::Post(Post { by, sender, operations: None, lines: lines.into() }), answer)
 }
 
 /// Another program appends `before` between the hub's look at the file and its write, and `after`

@@ -120,3 +120,10 @@ fn digits(text: &[u8]) -> Option<&[u8]> {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     (count > 0).then_some(&text[count..])
 }
+
+/// Whether a line, given without its end, says that its message was erased: it is `null` and one or
+/// more spaces.
+pub fn is_erased(line: &[u8]) -> bool {
+    let spaces = line.strip_prefix(b"null").unwrap_or_default();
+    !spaces.is_empty() && spaces.iter().all(|byte| *byte == b' ')
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use txtcord::message::{on_line, push_line, push_line_as};
 use txtcord::wire::ErrorAnswer;
 
-use super::json::{is_json, trimmed};
+use super::json::{is_erased, is_json, trimmed};
 
 /// A line of the file that is there already, and stays as it is.
 const BEFORE: &[u8] = b"{\"before\":1}\n";
@@ -19,9 +19,11 @@ pub fn check(bytes: &[u8]) {
     typed_by(name, typed);
 }
 
-/// A line is a message exactly when it is JSON; what is served of it is all but the white space.
+/// A line is a message exactly when it is JSON and not erased; what is served of it is all but the
+/// white space.
 fn read_from_the_file(line: &[u8]) {
-    assert_eq!(on_line(line), is_json(line).then(|| trimmed(line)));
+    let is_message = is_json(line) && !is_erased(line);
+    assert_eq!(on_line(line), is_message.then(|| trimmed(line)));
 }
 
 /// A text is taken exactly when it is JSON, and then stored as it is.

@@ -22,7 +22,7 @@ use txtcord::{
     wire::{Frames, HistoryFrame, LiveFrames},
 };
 
-use super::json::{is_json, skip_space, trimmed};
+use super::json::{is_erased, is_json, skip_space, trimmed};
 
 /// As the server's default.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -140,7 +140,9 @@ impl Model<'_> {
         };
         let text = file.strip_prefix(BOM).unwrap_or(&file);
         let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let lines = lines.map(|line| is_json(line).then(|| trimmed(line).to_vec())).collect();
+        let is_message =
+            |line: &[u8]| is_json(line) && !is_erased(line.strip_suffix(b"\n").unwrap_or(line));
+        let lines = lines.map(|line| is_message(line).then(|| trimmed(line).to_vec())).collect();
         Model { file, torn, lines }
     }
 

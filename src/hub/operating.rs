@@ -1,0 +1,184 @@
+//! Operations: decided before they are written, applied where they stand, and messages erased.
+//!
+//! The operations of a batch are decided in its order, each with those before it in the index; then
+//! all of them are taken out again, since only the file decides where a line stands. A channel
+//! without operations does nothing here.
+
+use std::iter;
+
+use log::warn;
+
+use super::{Hub, Post, Speaker, count_lines};
+use crate::{
+    command::PostedOperations,
+    journal::Fatal,
+    operations::{Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, decide},
+    wire::ErrorAnswer,
+};
+
+impl Hub {
+    /// Takes out of posts what is refused of their operations, and answers that. If one operation of
+    /// a request is refused, all of the request is.
+    pub(super) fn decide(&mut self, posts: Vec<Post>) -> Vec<Post> {
+        if posts.iter().all(|post| post.operations.is_none()) {
+            return posts;
+        }
+        let mut applied = Vec::new();
+        let mut accepted = Vec::with_capacity(posts.len());
+        for mut post in posts {
+            let Some(operations) = post.operations.take() else {
+                accepted.push(post);
+                continue;
+            };
+            let before = applied.len();
+            let mut refused = Vec::new();
+            for (line, operation) in &operations.list {
+                match self.decide_one(operation, &operations, post.sender.as_deref()) {
+                    Ok(done) => applied.push(done),
+                    Err(why) => refused.push((*line, why)),
+                }
+            }
+            match (&refused[..], &post.by) {
+                ([], _) => {
+                    post.operations = Some(operations);
+                    accepted.push(post);
+                }
+                ([(_, why), ..], Speaker::Request { .. }) => {
+                    let why = ErrorAnswer::Refused(*why);
+                    for applied in applied.drain(before..).rev() {
+                        self.history.operations_mut().undo(applied);
+                    }
+                    self.refuse(vec![post], why);
+                }
+                (_, Speaker::Client(client)) => {
+                    for (_, why) in &refused {
+                        let answer = ErrorAnswer::Refused(*why);
+                        self.fanout.control(*client, &answer.frame(answer.sentence()));
+                    }
+                    self.metrics.refused(refused.len() as u64);
+                    let refused: Vec<usize> = refused.into_iter().map(|(line, _)| line).collect();
+                    accepted.extend(without(post, *operations, &refused));
+                }
+            }
+        }
+        for applied in applied.into_iter().rev() {
+            self.history.operations_mut().undo(applied);
+        }
+        accepted
+    }
+
+    /// Decides about one operation, and takes it into the index for those after it.
+    fn decide_one(
+        &mut self,
+        operation: &Operation,
+        operations: &PostedOperations,
+        sender: Option<&str>,
+    ) -> Result<Applied, Refusal> {
+        let asker = Asker { sender, standing: operations.standing };
+        let author = match operation.action.needs_author() {
+            true => self.sender_of(operation.target),
+            false => None,
+        };
+        let target = self.history.target(operation.target, author.as_deref());
+        decide(operation, asker, target, self.history.operations())?;
+        // No line has this id, and what is applied here is undone.
+        let by = sender.map(Person::of);
+        Ok(self.history.operations_mut().apply(operation, u64::MAX, by))
+    }
+
+    /// The verified sender of a message, if one is known.
+    fn sender_of(&self, id: u64) -> Option<String> {
+        match self.journal.stamps_from(id) {
+            Some(stamps) => stamps.read().of(id).from.map(str::to_owned),
+            None => self.recent.of(id).from.map(str::to_owned),
+        }
+    }
+
+    /// Applies an operation that was accepted and now stands on the line `id`.
+    pub(super) fn apply_operation(&mut self, operation: &Operation, id: u64, from: Option<&str>) {
+        let index = self.history.operations_mut();
+        let _ = index.apply(operation, id, from.map(Person::of));
+        index.push_line(id);
+        if operation.action == Action::Delete {
+            self.deleted.push(operation.target);
+        }
+    }
+
+    /// Applies a line that another program appended, if it is an operation. It is the operator's word;
+    /// but what cannot be done means nothing.
+    pub(super) fn apply_foreign_operation(&mut self, id: u64, message: &[u8]) {
+        let Some(LoggedOperation { operation, .. }) = LoggedOperation::of(id, message) else {
+            return;
+        };
+        let index = self.history.operations();
+        let accepted = operation.filter(|operation| {
+            let target = self.history.target(operation.target, None);
+            operation.target < id && decide(operation, Asker::OPERATOR, target, index).is_ok()
+        });
+        if let Some(operation) = accepted {
+            return self.apply_operation(&operation, id, None);
+        }
+        self.history.operations_mut().push_line(id);
+        if self.refused.add() {
+            warn!("line {id}, appended by another program, is an operation that means nothing");
+        }
+    }
+
+    /// Erases the messages that were deleted, and their edits, in the file and in the frames that are
+    /// on their way. The operations that deleted them are on disk before that.
+    pub(super) fn erase_deleted(&mut self) -> Result<(), Fatal> {
+        if self.deleted.is_empty() {
+            return Ok(());
+        }
+        // The rest of a frame that was cut is read from the file as it is now.
+        self.hand_over_clients();
+        let synced = self.journal.sync()?;
+        self.metrics.synced(synced);
+        let mut lines = Vec::new();
+        for target in std::mem::take(&mut self.deleted) {
+            let edits = self.history.operations_mut().forget(target);
+            for id in iter::once(target).chain(edits) {
+                let line = self.history.erase(id).map_err(Fatal::Storage)?;
+                self.fanout.erase(id, line.offset);
+                lines.push(line);
+            }
+        }
+        self.journal.erase(&lines, &self.history)?;
+        self.note_numbering_anew();
+        Ok(())
+    }
+}
+
+/// A post without some of its lines, or nothing when none is left.
+fn without(post: Post, operations: PostedOperations, refused: &[usize]) -> Option<Post> {
+    let is_refused = |line: &usize| refused.binary_search(line).is_ok();
+    let lines = post.lines.split_inclusive(|&byte| byte == b'\n').enumerate();
+    let left: Vec<_> = lines.filter(|(line, _)| !is_refused(line)).map(|(_, text)| text).collect();
+    if left.is_empty() {
+        return None;
+    }
+    let lines = left.concat();
+    let moved = |line: usize| line - refused.partition_point(|&refused| refused < line);
+    let list = operations.list.into_iter().filter(|(line, _)| !is_refused(line));
+    let list = list.map(|(line, operation)| (moved(line), operation)).collect();
+    let operations = PostedOperations::of(operations.standing, list);
+    Some(Post { lines, operations, ..post })
+}
+
+/// The operations of posts, each with the number of its line among all lines of the posts, from 0.
+pub(super) fn posted_operations(posts: &[Post]) -> Vec<(usize, &Operation)> {
+    if posts.iter().all(|post| post.operations.is_none()) {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    let mut before = 0;
+    for post in posts {
+        let list = post.operations.iter().flat_map(|operations| &operations.list);
+        all.extend(list.map(|(line, operation)| (before + line, operation)));
+        before += count_lines(&post.lines);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

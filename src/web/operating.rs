@@ -1,0 +1,101 @@
+//! Operations by their own paths: `PATCH` and `DELETE /NAME/42`, reactions and pins.
+//!
+//! Each makes the line that a client would send on a WebSocket, and posts it.
+
+use http::{Method, StatusCode, header};
+
+use super::{
+    Channel, Exchange, JSON, Stop,
+    posting::{ANONYMOUS, Kind},
+};
+use crate::{
+    access::Right,
+    command::Stored,
+    http::{HttpRefusal, query::speaker},
+    message::{self, push_json_string},
+    name::Name,
+    wire::{ErrorAnswer, push_number},
+};
+
+impl Exchange<'_> {
+    /// `PATCH /NAME/42`: the body is the new data.
+    pub(super) fn edit(&mut self, name: Name, id: u64) -> Result<(), Stop> {
+        self.check(Right::Post, &name)?;
+        let channel = self.channel(name)?;
+        let kind = self.kind()?;
+        let query = self.request.uri().query().unwrap_or_default();
+        let speaker = speaker(query)?;
+        let body = self.body(self.web.config.max_message)?;
+        // A body may take its time, and the rules change meanwhile.
+        self.check(Right::Post, &channel.name)?;
+        let Ok(text) = std::str::from_utf8(&body) else {
+            return Err(HttpRefusal::bad("the body is not UTF-8").into());
+        };
+        let mut data = Vec::with_capacity(text.len() + 1);
+        let taken = match kind {
+            Kind::Json => message::push_line(text, &mut data),
+            Kind::Form if message::push_line(text, &mut data).is_ok() => Ok(()),
+            Kind::Form | Kind::Text => {
+                let sender = self.caller().sender();
+                let name = speaker.as_deref().or(sender.as_deref()).unwrap_or(ANONYMOUS);
+                message::push_words(name, text, &mut data);
+                Ok(())
+            }
+            Kind::Many => {
+                let sentence = "the new data are application/json or text/plain";
+                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                return Err(HttpRefusal::new(status, sentence).into());
+            }
+        };
+        if let Err(why) = taken {
+            let (status, not_json) = (StatusCode::BAD_REQUEST, ErrorAnswer::NotJson);
+            return self.answer_refusal(status, not_json, &why.to_string());
+        }
+        let mut line = begun("edit", id);
+        line.extend_from_slice(br#","data":"#);
+        line.extend_from_slice(message::trim(&data));
+        self.operate(&channel, line)
+    }
+
+    /// `DELETE /NAME/42`.
+    pub(super) fn delete(&mut self, name: Name, id: u64) -> Result<(), Stop> {
+        self.check(Right::Post, &name)?;
+        let channel = self.channel(name)?;
+        self.operate(&channel, begun("delete", id))
+    }
+
+    /// `PUT` and `DELETE /NAME/42/pin`.
+    pub(super) fn pin(&mut self, name: Name, id: u64) -> Result<(), Stop> {
+        self.check(Right::Post, &name)?;
+        let channel = self.channel(name)?;
+        let op = if self.request.method() == Method::PUT { "pin" } else { "unpin" };
+        self.operate(&channel, begun(op, id))
+    }
+
+    /// `PUT` and `DELETE /NAME/42/reactions/KEY`.
+    pub(super) fn react(&mut self, name: Name, id: u64, key: &str) -> Result<(), Stop> {
+        self.check(Right::Post, &name)?;
+        let channel = self.channel(name)?;
+        let op = if self.request.method() == Method::PUT { "react" } else { "unreact" };
+        let mut line = begun(op, id);
+        line.extend_from_slice(br#","key":"#);
+        push_json_string(key, &mut line);
+        self.operate(&channel, line)
+    }
+
+    /// Posts an operation, given without its end, and answers with the id of its line.
+    fn operate(&mut self, channel: &Channel, mut line: Vec<u8>) -> Result<(), Stop> {
+        line.extend_from_slice(b"}\n");
+        let key = self.key()?;
+        let Some(Stored { first_id, .. }) = self.store(channel, key, line)? else { return Ok(()) };
+        let headers = vec![(header::CONTENT_TYPE, JSON.to_owned())];
+        self.whole(StatusCode::OK, headers, format!("{{\"id\":{first_id}}}\n").as_bytes())
+    }
+}
+
+/// The beginning of an operation's line.
+fn begun(op: &str, id: u64) -> Vec<u8> {
+    let mut line = format!(r#"{{"$op":"{op}","id":"#).into_bytes();
+    push_number(id, &mut line);
+    line
+}
