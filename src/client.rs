@@ -4,7 +4,12 @@
 //! reads: text becomes lines for the hub. From then on the hub and the catch-up threads send
 //! messages; this thread sends control frames only.
 
-use std::{fs::File, io, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     access::{Permit, Sender},
@@ -15,7 +20,7 @@ use crate::{
     lines::{BESIDE_TEXT, TextFile},
     message::{self, AROUND_WORDS},
     metrics::{LeaveReason, Metrics},
-    operations::{Operation, Recognised, is_operation, recognise},
+    operations::{self, Operation, Recognised, Refusal, is_operation, recognise},
     outbox::Outbox,
     websocket::{Connection, Limits, Over, Received, Wait},
     wire::{CutFrame, ErrorAnswer, HistoryEnd, HistoryForm, HistoryFrame},
@@ -30,6 +35,9 @@ const POST_BYTES: usize = 64 << 10;
 // counts on it that no post is longer than a line may be.
 const _: () = assert!(POST_BYTES + 6 * NAME_BYTES + AROUND_WORDS <= BESIDE_TEXT);
 
+/// That a client types is told at most once in this time.
+const TYPING_EVERY: Duration = Duration::from_secs(3);
+
 /// What a client asked for when it connected.
 #[derive(Clone, Debug, Default)]
 pub struct JoinRequest {
@@ -41,6 +49,18 @@ pub struct JoinRequest {
     pub form: HistoryForm,
     /// `as=NAME`: the name of the person who types.
     pub name: Option<String>,
+    /// `events=1`: whether it is told who is here and who types.
+    pub events: Events,
+}
+
+/// Whether a client is told who is here and who types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Events {
+    /// It is.
+    Told,
+    /// It is not: it may not know that there are such frames.
+    #[default]
+    Untold,
 }
 
 /// What the threads of all clients share.
@@ -113,14 +133,23 @@ pub fn serve(
     permit: Arc<Permit>,
 ) -> io::Result<()> {
     let connection = Connection::new(outbox.clone(), received, services.limits)?;
-    let JoinRequest { mut resume, since, form, name } = request;
+    let JoinRequest { mut resume, since, form, name, events } = request;
     if let Some(ts) = since {
         let since = services.hub.since(ts).map_err(|HubGone| hub_is_gone())?;
         resume.since = Some(since.first_id()?);
     }
-    let membership = join(services, outbox, response, resume, form, permit.clone())?;
+    let entry = Entry { resume, form, events, permit: permit.clone() };
+    let membership = join(services, outbox, response, entry)?;
     chat(connection, &membership, name.as_deref(), &mut Speech::new(&permit));
     Ok(())
+}
+
+/// How a client joins.
+struct Entry {
+    resume: Resume,
+    form: HistoryForm,
+    events: Events,
+    permit: Arc<Permit>,
 }
 
 /// Joins the hub, and sends as much of the response and the history as the socket takes at once.
@@ -128,15 +157,17 @@ fn join(
     services: Services,
     outbox: Arc<Outbox>,
     response: Vec<u8>,
-    resume: Resume,
-    form: HistoryForm,
-    permit: Arc<Permit>,
+    entry: Entry,
 ) -> io::Result<Membership> {
+    let Entry { resume, form, events, permit } = entry;
     let Joined { client, snapshot } =
         services.hub.join(outbox.clone(), resume, permit).map_err(|HubGone| hub_is_gone())?;
     let file = snapshot.stretch.file().file().clone();
     let next_id = Some(snapshot.stretch.last_id + 1);
     let membership = Membership { services, outbox, file, client };
+    if events == Events::Told {
+        membership.services.hub.listen(client).map_err(|HubGone| hub_is_gone())?;
+    }
     if form == HistoryForm::Each {
         let end = HistoryEnd::of(&snapshot);
         let next_id = Some(end.first_id);
@@ -174,6 +205,24 @@ struct Speech<'a> {
     /// What the rules said when they had this generation.
     verdict: Result<(), Unsaid>,
     generation: u64,
+    /// When it was last told to others that the client types.
+    typed_at: Option<Instant>,
+}
+
+/// What a client sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// A text, which may be a message.
+    Text,
+    /// That it types, which is told to the others.
+    Typing,
+    /// That it types, though that was told a moment ago.
+    Nothing,
+}
+
+fn is_typing(text: &str) -> bool {
+    let text = message::trim(text.as_bytes());
+    is_operation(text) && matches!(recognise(text), Ok(Recognised::Typing))
 }
 
 /// Why a client's next message is not said.
@@ -189,7 +238,7 @@ impl Speech<'_> {
     fn new(permit: &Permit) -> Speech<'_> {
         let generation = permit.access().generation();
         let verdict = Speech::verdict_on(permit);
-        Speech { permit, sender: permit.sender(), verdict, generation }
+        Speech { permit, sender: permit.sender(), verdict, generation, typed_at: None }
     }
 
     fn verdict_on(permit: &Permit) -> Result<(), Unsaid> {
@@ -201,13 +250,31 @@ impl Speech<'_> {
         })
     }
 
-    /// Checks that the next message may be said.
-    fn check(&mut self) -> Result<(), Unsaid> {
+    /// Checks that a text may be said.
+    fn check(&mut self, text: &str) -> Result<Said, Unsaid> {
         self.check_right()?;
+        if is_typing(text) {
+            return self.type_on();
+        }
         self.permit.count_post().map_err(|too_fast| {
             let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
             Unsaid::Refused(answer.frame(&too_fast.to_string()))
-        })
+        })?;
+        Ok(Said::Text)
+    }
+
+    /// Says that the client types, if that was not said a moment ago.
+    fn type_on(&mut self) -> Result<Said, Unsaid> {
+        if self.sender.is_none() {
+            let nobody = ErrorAnswer::Refused(Refusal::Forbidden(operations::Forbidden::Nobody));
+            return Err(Unsaid::Refused(nobody.frame(nobody.sentence())));
+        }
+        let now = Instant::now();
+        if self.typed_at.is_some_and(|typed_at| now < typed_at + TYPING_EVERY) {
+            return Ok(Said::Nothing);
+        }
+        self.typed_at = Some(now);
+        Ok(Said::Typing)
     }
 
     /// Checks that the client may speak at all.
@@ -230,7 +297,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// Takes in a text; `name` is that of a person who types.
+    /// Takes in a text; `name` is that of a person who types, for `as=NAME`.
     ///
     /// # Errors
     /// When it is no message. The frame is the answer.
@@ -247,6 +314,7 @@ impl Draft {
                 Ok(Recognised::Operation(operation)) => {
                     self.operations.push((self.count, operation));
                 }
+                // It was told before, and is not said.
                 Ok(Recognised::Typing) => {
                     self.lines.truncate(start);
                     return Ok(());
@@ -285,8 +353,14 @@ fn chat(
         let wait = if draft.lines.is_empty() { Wait::ForPeer } else { Wait::Not };
         let mut received = connection.read(wait);
         if let Received::Text(text) = &received {
-            match speech.check() {
-                Ok(()) => {
+            match speech.check(text) {
+                Ok(Said::Typing) => {
+                    if membership.services.hub.typing(membership.client).is_err() {
+                        return;
+                    }
+                }
+                Ok(Said::Nothing) => {}
+                Ok(Said::Text) => {
                     if let Err(answer) = draft.push(name, text) {
                         connection.send(&answer);
                     }

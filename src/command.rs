@@ -93,6 +93,10 @@ pub enum Command {
         /// Gets the answer. It is dropped if the hub does not know the client any more.
         reply: Sender<NextStep>,
     },
+    /// A client wants to be told who is here and who types.
+    Listen(ClientId),
+    /// A client types: those that want to know are told.
+    Typing(ClientId),
     /// A client is gone.
     Leave(ClientId),
     /// The rules have changed: clients that may not read the channel any more are sent a close frame,
@@ -421,6 +425,22 @@ impl HubHandle {
     /// When the hub is gone, or does not know the client any more.
     pub fn next_step(&self, client: ClientId, next_id: Option<u64>) -> Result<NextStep, HubGone> {
         self.ask(|reply| Command::NextStep { client, next_id, reply })
+    }
+
+    /// Has a client be told who is here and who types.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn listen(&self, client: ClientId) -> Result<(), HubGone> {
+        self.send(Command::Listen(client))
+    }
+
+    /// Tells the hub that a client types.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn typing(&self, client: ClientId) -> Result<(), HubGone> {
+        self.send(Command::Typing(client))
     }
 
     /// Tells the hub that a client is gone.

@@ -30,6 +30,10 @@ use crate::{
     wire::{CutFrame, Frames},
 };
 
+mod events;
+
+use events::{Events, Listening, Round};
+
 /// The round does not pause after a client for which more bytes of frames than this had come since
 /// its last turn: the next client lacks about as much. It is about the most that the kernel holds
 /// for a client (`server::capacity::NOTSENT`), so that none falls behind because its turn came
@@ -69,6 +73,8 @@ struct Client {
     /// next, these ids never go back along the round. Messages that a client was sent out of turn,
     /// as a speaker, do not change it.
     next_id_at_turn: u64,
+    /// How far it has come with events, if it asked for them.
+    listening: Option<Box<Listening>>,
 }
 
 /// A client whose socket was found full, to be handed over to the catch-up threads.
@@ -118,6 +124,7 @@ pub struct Fanout {
     last_served: ClientId,
     /// How many turns are left until all live clients have all messages.
     turns_left: usize,
+    events: Events,
 }
 
 impl Fanout {
@@ -135,6 +142,7 @@ impl Fanout {
             first_id,
             last_served: ClientId(0),
             turns_left: 0,
+            events: Events::default(),
         }
     }
 
@@ -157,15 +165,53 @@ impl Fanout {
     pub fn join(&mut self, outbox: Arc<Outbox>, permit: Arc<Permit>, next_id: u64) -> ClientId {
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        self.behind.insert(id, Client { outbox, permit, next_id, next_id_at_turn: next_id });
+        let client = Client { outbox, permit, next_id, next_id_at_turn: next_id, listening: None };
+        self.behind.insert(id, client);
+        self.events.change();
         id
+    }
+
+    /// Tells a client from now on who is here and who types.
+    pub fn listen(&mut self, id: ClientId) {
+        let client = self.live.get_mut(&id).or_else(|| self.behind.get_mut(&id));
+        if let Some(client) = client.filter(|client| client.listening.is_none()) {
+            client.listening = Some(self.events.listen());
+        }
+    }
+
+    /// Tells the clients that listen that this one types.
+    pub fn typing(&mut self, id: ClientId) {
+        let client = self.live.get(&id).or_else(|| self.behind.get(&id));
+        let sender = client.and_then(|client| client.permit.sender());
+        if let Some(sender) = sender.filter(|_| self.events.has_listeners()) {
+            let round = if self.turns_left == 0 { Round::Over } else { Round::GoesOn };
+            self.events.tell_typing(id, &sender, round);
+            self.turns_left = self.live.len();
+        }
+    }
+
+    /// Tells the clients that listen who is here, if that has changed and is due.
+    pub fn tell_presence(&mut self, now: impl FnOnce() -> Instant) {
+        if !self.events.has_listeners() {
+            return;
+        }
+        let now = now();
+        if self.events.is_presence_due(now) {
+            let mut clients: Vec<_> = self.live.iter().chain(&self.behind).collect();
+            clients.sort_unstable_by_key(|(id, _)| **id);
+            let senders = clients.into_iter().map(|(_, client)| client.permit.sender());
+            self.events.tell_presence(senders, now);
+            self.turns_left = self.live.len();
+        }
     }
 
     /// Forgets a client.
     pub fn leave(&mut self, id: ClientId) {
-        if self.live.remove(&id).is_none() {
-            self.behind.remove(&id);
+        let client = self.live.remove(&id).or_else(|| self.behind.remove(&id));
+        if client.is_some_and(|client| client.listening.is_some()) {
+            self.events.end_listening();
         }
+        self.events.change();
     }
 
     /// Makes a client live, if the frames that are at hand are all that it lacks, and sends it
@@ -185,7 +231,11 @@ impl Fanout {
         }
         // The frames at hand may have come while the client asked. If it were sent them from the
         // file, more would come in the meantime: on a busy server it would never be live.
-        let Served { messages, is_live } = client.serve(id, &self.frames, &mut self.fell_behind);
+        if let Some(listening) = &mut client.listening {
+            self.events.skip(listening);
+        }
+        let Served { messages, is_live } =
+            client.serve(id, &self.frames, &self.events, &mut self.fell_behind);
         if is_live {
             // The clients after it in the round may lack frames that it has.
             client.next_id_at_turn = self.first_id;
@@ -243,7 +293,8 @@ impl Fanout {
     /// turn still comes, and may then have nothing to send.
     pub fn serve_out_of_turn(&mut self, id: ClientId) -> u64 {
         let Some(client) = self.live.get_mut(&id) else { return 0 };
-        let Served { messages, is_live } = client.serve(id, &self.frames, &mut self.fell_behind);
+        let Served { messages, is_live } =
+            client.serve(id, &self.frames, &self.events, &mut self.fell_behind);
         if !is_live {
             self.leave_round(id);
         }
@@ -279,7 +330,7 @@ impl Fanout {
                 let lag = self.frames.bytes().len() - self.frames.start_of(client.next_id_at_turn);
                 client.next_id_at_turn = self.frames.next_id().max(client.next_id_at_turn);
                 let Served { messages, is_live } =
-                    client.serve(id, &self.frames, &mut self.fell_behind);
+                    client.serve(id, &self.frames, &self.events, &mut self.fell_behind);
                 if !is_live {
                     fell.push(id);
                 }
@@ -394,28 +445,32 @@ struct Served {
 }
 
 impl Client {
-    /// Sends the client all frames that it lacks.
+    /// Sends the client all frames that it lacks, and the events that it was not told.
     fn serve(
         &mut self,
         id: ClientId,
         frames: &Frames,
+        events: &Events,
         fell_behind: &mut Vec<FellBehind>,
     ) -> Served {
-        if self.next_id >= frames.next_id() {
+        let listening = self.listening.as_mut();
+        let events = listening.map_or_else(Vec::new, |listening| events.take_for(id, listening));
+        if self.next_id >= frames.next_id() && events.is_empty() {
             return Served { messages: 0, is_live: true };
         }
         let lacked = frames.count_from(self.next_id);
-        match self.outbox.offer(frames, frames.start_of(self.next_id)) {
+        match self.outbox.offer_with(frames, frames.start_of(self.next_id), &events) {
             Offered::Sent => {
-                self.next_id = frames.next_id();
+                self.next_id = frames.next_id().max(self.next_id);
                 Served { messages: lacked, is_live: true }
             }
             // The client's own thread found the socket full, or is about to tell the hub that the
             // client has left.
             Offered::Behind | Offered::Closed => Served { messages: 0, is_live: false },
             Offered::SocketFull { cut, next_id } => {
-                self.next_id = next_id;
-                let (outbox, next_id) = (self.outbox.clone(), Some(next_id));
+                // Where events were cut, there may be no frame of a message.
+                self.next_id = next_id.max(self.next_id);
+                let (outbox, next_id) = (self.outbox.clone(), Some(self.next_id));
                 let messages = lacked - frames.count_from(self.next_id);
                 fell_behind.push(FellBehind { client: id, outbox, cut, next_id });
                 Served { messages, is_live: false }

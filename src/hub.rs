@@ -271,6 +271,8 @@ impl Hub {
                 Command::NextStep { client, next_id, reply } => {
                     self.next_step(client, next_id, &reply);
                 }
+                Command::Listen(client) => self.fanout.listen(client),
+                Command::Typing(client) => self.fanout.typing(client),
                 Command::Leave(client) => self.fanout.leave(client),
                 Command::CheckRights => self.check_rights(),
                 Command::Survey => self.commit(Vec::new())?,
@@ -413,6 +415,7 @@ impl Hub {
     /// Serves the live clients in turn, until all have all messages or `should_pause` says so; see
     /// [`Fanout::go_round`].
     pub fn deliver(&mut self, should_pause: impl Fn() -> bool) {
+        self.fanout.tell_presence(Instant::now);
         let sent = self.fanout.go_round(should_pause);
         self.metrics.delivered(sent);
         self.hand_over_clients();

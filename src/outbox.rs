@@ -9,7 +9,7 @@
 //! leaves is part of a whole frame.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     net::Shutdown,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use log::debug;
 use socket2::Socket;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::wire::{CutFrame, Frames, close_frame};
+use crate::wire::{CutFrame, Frames, close_frame, rest_of_begun};
 
 /// The most bytes of control frames and error answers that wait for a client that is behind.
 /// Further ones are dropped: a peer that reads none of so many answers does not miss the next. With
@@ -120,14 +120,33 @@ impl Outbox {
     /// Sends the frames from the offset `start` of `frames.bytes()` on, without waiting. For the
     /// hub.
     pub fn offer(&self, frames: &Frames, start: usize) -> Offered {
+        self.offer_with(frames, start, &[])
+    }
+
+    /// The same, with whole frames of events after the messages, all in one send. Events that the
+    /// socket does not take are dropped, but a frame that is begun is finished.
+    pub fn offer_with(&self, frames: &Frames, start: usize, events: &[u8]) -> Offered {
         let mut sending = self.lock();
         match sending.state {
             State::Live => {}
             State::Behind => return Offered::Behind,
             State::Closing | State::Closed => return Offered::Closed,
         }
-        match self.send_now(&frames.bytes()[start..]) {
-            Ok(sent) if start + sent == frames.bytes().len() => Offered::Sent,
+        let messages = &frames.bytes()[start..];
+        let sent = match events {
+            [] => self.send_now(messages),
+            events => self.send_both_now(messages, events),
+        };
+        match sent {
+            Ok(sent) if sent >= messages.len() => {
+                match rest_of_begun(events, sent - messages.len()) {
+                    None => Offered::Sent,
+                    Some(cut) => {
+                        sending.state = State::Behind;
+                        Offered::SocketFull { cut, next_id: frames.next_id() }
+                    }
+                }
+            }
             Ok(sent) => {
                 sending.state = State::Behind;
                 let (cut, next_id) = frames.cut(start + sent);
@@ -215,6 +234,12 @@ impl Outbox {
         }
     }
 
+    fn send_both_now(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        let both = [IoSlice::new(first), IoSlice::new(second)];
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        retry_now(|| self.socket.send_vectored_with_flags(&both, flags))
+    }
+
     /// Sends as much as the socket takes at once; returns how many bytes that were, 0 when the
     /// socket is full.
     ///
@@ -222,16 +247,7 @@ impl Outbox {
     /// When the connection is gone.
     pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        loop {
-            match self.socket.send_with_flags(bytes, flags) {
-                Ok(sent) => return Ok(sent),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => return Ok(0),
-                    _ => return Err(error),
-                },
-            }
-        }
+        retry_now(|| self.socket.send_with_flags(bytes, flags))
     }
 
     /// Sends all of `bytes`, and waits as long as the peer takes some of them within every
@@ -336,6 +352,20 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Sending> {
         // Each change leaves a valid state, so a thread that panicked with the lock did no harm.
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends, again if a signal came; 0 when the socket is full.
+fn retry_now(send: impl Fn() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match send() {
+            Ok(sent) => return Ok(sent),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => return Ok(0),
+                _ => return Err(error),
+            },
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use http::{Request, StatusCode, header};
 use tungstenite::{Error, error::ProtocolError, handshake::server};
 
 use crate::{
-    client::JoinRequest,
+    client::{Events, JoinRequest},
     http::{
         HttpRefusal,
         query::{parameters, speaker},
@@ -59,11 +59,16 @@ fn join_request(query: &str) -> Result<JoinRequest, HttpRefusal> {
             "limit" => join.resume.limit = Some(parameter.number()?),
             "since" => join.since = Some(parameter.time()?),
             "history" => join.form = history_form(&parameter.text()?)?,
+            "events" => join.events = events(parameter.flag()?),
             "epoch" => join.resume.epoch = Some(parameter.text()?),
             _ => {}
         }
     }
     Ok(join)
+}
+
+fn events(is_asked: bool) -> Events {
+    if is_asked { Events::Told } else { Events::Untold }
 }
 
 fn history_form(text: &str) -> Result<HistoryForm, HttpRefusal> {

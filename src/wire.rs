@@ -500,12 +500,56 @@ impl ErrorAnswer {
 
     /// The answer as one text frame, with a sentence for people.
     pub fn frame(self, message: &str) -> Vec<u8> {
-        let json = self.json(message);
-        let mut frame = Vec::with_capacity(json.len() + 10);
-        push_text_header(json.len() as u64, &mut frame);
-        frame.extend_from_slice(&json);
-        frame
+        text_frame(&self.json(message))
     }
+}
+
+/// The frame that tells who is here: so many connections, with these senders among them.
+pub fn presence_frame(count: usize, names: &[Arc<str>]) -> Vec<u8> {
+    let mut json = format!(r#"{{"type":"presence","count":{count},"names":["#).into_bytes();
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        push_json_string(name, &mut json);
+    }
+    json.extend_from_slice(b"]}");
+    text_frame(&json)
+}
+
+/// The frame that tells that somebody types.
+pub fn typing_frame(from: &str) -> Vec<u8> {
+    let mut json = br#"{"type":"typing","from":"#.to_vec();
+    push_json_string(from, &mut json);
+    json.push(b'}');
+    text_frame(&json)
+}
+
+fn text_frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    push_text_header(payload.len() as u64, &mut frame);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// The part that is left of the first of some frames which a socket did not take whole, when it took
+/// `sent` bytes; `None` when it took only whole frames. The frames must be unmasked.
+pub fn rest_of_begun(frames: &[u8], sent: usize) -> Option<CutFrame> {
+    let mut end = 0;
+    while end < sent {
+        let start = end;
+        let [_, short, long @ ..] = &frames[start..] else { unreachable!("frames are whole") };
+        let (head, len) = match short {
+            126 => (4, u64::from(u16::from_be_bytes(*long.first_chunk()?))),
+            127 => (10, u64::from_be_bytes(*long.first_chunk()?)),
+            len => (2, u64::from(*len)),
+        };
+        end = start + head + len as usize;
+        if sent < end {
+            return Some(CutFrame::of(&frames[start..end], sent - start));
+        }
+    }
+    None
 }
 
 /// A ping without payload.
