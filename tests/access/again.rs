@@ -140,13 +140,15 @@ fn count_rest(mut stream: impl Read) -> usize {
 
 #[test]
 fn a_client_that_may_not_read_any_more_is_not_sent_the_rest_of_its_history() {
-    let setup = with_rules("* - messages read\n").file(long_history());
-    let server = setup.flags(&["--stall-timeout", "1h"]).start();
-    let stream = begin(&server, &server.head("/ws", &[]));
-    reads_again(&server, "* - messages post\n", "was read again");
-    until("it is let go", || server.gets("/metrics").contains("txtcord_clients 0\n"));
-    let rest = count_rest(stream);
-    assert!(rest < LONG / 4, "{rest} bytes more came");
+    for path in ["/ws", "/ws?history=each"] {
+        let setup = with_rules("* - messages read\n").file(long_history());
+        let server = setup.flags(&["--stall-timeout", "1h"]).start();
+        let stream = begin(&server, &server.head(path, &[]));
+        reads_again(&server, "* - messages post\n", "was read again");
+        until("it is let go", || server.gets("/metrics").contains("txtcord_clients 0\n"));
+        let rest = count_rest(stream);
+        assert!(rest < LONG / 4, "{rest} bytes more came at {path}");
+    }
 }
 
 #[test]
