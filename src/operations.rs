@@ -1,7 +1,7 @@
 //! Operations: messages that change what an earlier message is: edit, delete, react, pin.
 //!
 //! An operation is a message like any other, whose first key is `$op`: it has a line, an id and a
-//! place in the order. Here it is recognised and checked ([`recognise`]), decided ([`decide`]), and
+//! place in the order. Here it is recognised and checked ([`recognise()`]), decided ([`decide()`]), and
 //! kept in an index ([`Operations`]). What is decided depends on the lines before the operation
 //! alone, so a start that reads the lines again comes to the same index.
 
