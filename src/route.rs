@@ -4,6 +4,8 @@
 //! answers is given a [`Resource`]. A path that names nothing, and a method that a resource does not
 //! take, are refused here, too. The channel that a path names may still not be there.
 
+use std::fmt;
+
 use http::{Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 
@@ -16,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// `/` and what is under `/app/`: the chat page.
-    Page(PageFile),
+    Page(&'static PageFile),
     /// `/ws`, `/NAME/ws`: the chat itself.
     WebSocket(Name),
     /// `/messages`, `/NAME`: a channel's history, and where messages are posted.
@@ -45,16 +47,57 @@ pub enum Resource {
     Nothing,
 }
 
-/// The files of the chat page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageFile {
-    /// `/`
-    Document,
-    /// `/app/style.css`
-    Style,
-    /// `/app/chat.js`
-    Script,
+/// One file of the chat page.
+#[derive(PartialEq, Eq)]
+pub struct PageFile {
+    /// Where it is served.
+    pub path: &'static str,
+    /// Its `Content-Type`.
+    pub kind: &'static str,
+    /// All of it.
+    pub text: &'static str,
 }
+
+impl fmt::Debug for PageFile {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(out)
+    }
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// A row of [`PAGE`] for a file of `src/page`.
+macro_rules! page_file {
+    ($path:literal, $kind:expr, $file:literal) => {
+        PageFile { path: $path, kind: $kind, text: include_str!(concat!("page/", $file)) }
+    };
+}
+
+/// The files of the chat page: all there is under `/app/`, and what `/` is.
+pub static PAGE: [PageFile; 20] = [
+    page_file!("/", HTML, "index.html"),
+    page_file!("/app/style.css", CSS, "style.css"),
+    page_file!("/app/absent.js", SCRIPT, "absent.js"),
+    page_file!("/app/channels.js", SCRIPT, "channels.js"),
+    page_file!("/app/chat.js", SCRIPT, "chat.js"),
+    page_file!("/app/composer.js", SCRIPT, "composer.js"),
+    page_file!("/app/connection.js", SCRIPT, "connection.js"),
+    page_file!("/app/conversation.js", SCRIPT, "conversation.js"),
+    page_file!("/app/dom.js", SCRIPT, "dom.js"),
+    page_file!("/app/draw.js", SCRIPT, "draw.js"),
+    page_file!("/app/identity.js", SCRIPT, "identity.js"),
+    page_file!("/app/json.js", SCRIPT, "json.js"),
+    page_file!("/app/message.js", SCRIPT, "message.js"),
+    page_file!("/app/outbox.js", SCRIPT, "outbox.js"),
+    page_file!("/app/pending.js", SCRIPT, "pending.js"),
+    page_file!("/app/server.js", SCRIPT, "server.js"),
+    page_file!("/app/sidebar.js", SCRIPT, "sidebar.js"),
+    page_file!("/app/status.js", SCRIPT, "status.js"),
+    page_file!("/app/timeline.js", SCRIPT, "timeline.js"),
+    page_file!("/app/title.js", SCRIPT, "title.js"),
+];
 
 /// Which channels a path of several names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,16 +115,13 @@ const READ_ONLY: &str = "GET, HEAD, OPTIONS";
 /// that no channel has it as its name.
 fn own(path: &str) -> Option<Resource> {
     Some(match path {
-        "/" => Resource::Page(PageFile::Document),
-        "/app/style.css" => Resource::Page(PageFile::Style),
-        "/app/chat.js" => Resource::Page(PageFile::Script),
         "/ws" => Resource::WebSocket(Name::default()),
         "/channels" => Resource::Channels,
         "/me" => Resource::Me,
         "/healthz" => Resource::Health,
         "/readyz" => Resource::Ready,
         "/metrics" => Resource::Metrics,
-        _ => return None,
+        _ => return PAGE.iter().find(|file| file.path == path).map(Resource::Page),
     })
 }
 
@@ -119,6 +159,9 @@ impl Resource {
             Resource::WebSocket(_) => "a WebSocket begins with GET".to_owned(),
             Resource::Messages(name) if name.is_default() && method == Method::DELETE => {
                 format!("{path} is the default channel, which cannot be put away")
+            }
+            _ if method == Method::PUT && own(path).is_some() => {
+                format!("{path} takes {methods}; {}", NotAName::Reserved)
             }
             _ if method == Method::PUT => {
                 format!("{path} takes {methods}; a channel is made by PUT and its name alone")

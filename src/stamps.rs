@@ -117,6 +117,9 @@ pub fn acceptance_time(last: u64) -> u64 {
 pub struct NewStamps {
     bytes: Vec<u8>,
     lines: u64,
+    /// The time on the last line, in Unix milliseconds, and where that line begins. All lines of a
+    /// batch have the same time, so it is spelled once and copied.
+    last: Option<(u64, usize)>,
 }
 
 impl NewStamps {
@@ -130,9 +133,17 @@ impl NewStamps {
             return;
         }
         let start = self.bytes.len();
-        let time = UNIX_EPOCH + Duration::from_millis(ts);
-        write!(self.bytes, "{} ", humantime::format_rfc3339_millis(time))
-            .expect("the year has four digits, and memory takes everything");
+        match self.last {
+            Some((last_ts, at)) if last_ts == ts => {
+                self.bytes.extend_from_within(at..at + TIME_BYTES + 1);
+            }
+            _ => {
+                let time = UNIX_EPOCH + Duration::from_millis(ts);
+                write!(self.bytes, "{} ", humantime::format_rfc3339_millis(time))
+                    .expect("the year has four digits, and memory takes everything");
+                self.last = Some((ts, start));
+            }
+        }
         let from = from.filter(|name| is_sender(name));
         self.bytes.extend_from_slice(from.map_or(UNKNOWN, str::as_bytes));
         self.bytes.push(b'\n');
@@ -156,6 +167,7 @@ impl NewStamps {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT);
         self.lines = 0;
+        self.last = None;
     }
 }
 

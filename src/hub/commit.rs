@@ -81,8 +81,10 @@ impl Hub {
                 Ok(placed) => {
                     let end = start + lines.len() as u64;
                     let ts = self.acceptance_time();
-                    if !self.stamp_posts(posts, (lines.len() - len) as u64, ts)? {
-                        self.journal.retract(start..end)?;
+                    let others = (lines.len() - len) as u64;
+                    if !self.stamp_posts(posts, others, ts)? {
+                        // Our `\n` stays: a foreign line may have been begun after it.
+                        self.journal.retract(start + others..end)?;
                         return Ok(None);
                     }
                     let first_id = self.apply_placed(placed, posts, start, ts)?;

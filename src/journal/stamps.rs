@@ -16,7 +16,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -217,6 +217,7 @@ impl StampFile {
             (Believed::All, Some(note)) => {
                 let goes_on = note.run.is_believed_by(&stamps.run()?);
                 stamps.read_believed(len, if goes_on { lines } else { note.lines.min(lines) })?;
+                stamps.write_again(note.bytes)?;
             }
             (Believed::Some(believed), _) => stamps.read_believed(len, believed.min(lines))?,
             _ if len == 0 => {}
@@ -247,6 +248,21 @@ impl StampFile {
             ),
         }
         self.file.set_len(self.index.end())
+    }
+
+    /// Writes the stamps from an offset on once more, so that the next sync brings them to the disk:
+    /// a sync that failed may have left them in memory alone.
+    fn write_again(&mut self, start: u64) -> io::Result<()> {
+        let mut block = vec![0; BLOCK.min(self.index.end().saturating_sub(start) as usize)];
+        let mut from = start;
+        while from < self.index.end() {
+            let want = block.len().min((self.index.end() - from) as usize);
+            let got = read_at(&self.file, &mut block[..want], from)?;
+            self.file.write_all_at(&block[..got], from)?;
+            from += got as u64;
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
     }
 
     fn save_from(&self, start: u64, end: u64) -> io::Result<PathBuf> {
@@ -304,7 +320,7 @@ impl StampFile {
     /// When they could not all be written; then none of them is in the file.
     pub(super) fn append(&mut self, stamps: &[u8], system: &mut dyn System) -> io::Result<()> {
         if self.file.metadata()?.len() < self.index.end() {
-            self.restore()?;
+            self.restore("cut")?;
         }
         self.fill_up(system)?;
         self.write(stamps, system)
@@ -345,15 +361,6 @@ impl StampFile {
         Ok(())
     }
 
-    /// Brings the file to the disk; returns the note of it. `ends` says whether the run ends with
-    /// this.
-    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Note> {
-        if self.unsynced_since.take().is_some() {
-            self.file.sync_data()?;
-        }
-        self.note(ends)
-    }
-
     /// Erases the senders of these lines; they are on disk afterwards.
     ///
     /// # Errors
@@ -389,8 +396,12 @@ impl StampFile {
         }
     }
 
-    /// The note of the file as it is.
-    pub(super) fn note(&self, ends: RunEnds) -> io::Result<Note> {
+    /// Brings the file to the disk; returns the note of it. `ends` says whether the run ends with
+    /// this.
+    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Note> {
+        if self.unsynced_since.take().is_some() {
+            self.file.sync_data()?;
+        }
         let run = match ends {
             RunEnds::Now => Run::default(),
             RunEnds::Later => self.run()?,
@@ -419,19 +430,18 @@ impl StampFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => "removed".to_owned(),
             Err(error) => return Err(error),
         };
-        self.restore()?;
-        warn!("{} was {what}; the server wrote it again", self.path.display());
-        Ok(())
+        self.restore(&what)
     }
 
     /// Writes all stamps that the open file still has to a new file of the same name. Whoever reads
-    /// the old one at this moment goes on reading the same bytes.
-    fn restore(&mut self) -> io::Result<()> {
+    /// the old one at this moment goes on reading the same bytes. `what` says what happened to it.
+    fn restore(&mut self, what: &str) -> io::Result<()> {
         let (new, copy) = create_beside(&self.text, "stamps.new")?;
         let restored = self.restore_as(&new, copy);
-        if restored.is_err() {
-            // It is incomplete, and ours.
-            let _ = fs::remove_file(&new);
+        match &restored {
+            Ok(()) => warn!("{} was {what}; the server wrote it again", self.path.display()),
+            // The new file is incomplete, and ours.
+            Err(_) => drop(fs::remove_file(&new)),
         }
         restored
     }

@@ -36,9 +36,9 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
     }
     let name = |text| Name::parse(text).expect("a name");
     let default = Name::default;
-    check("/", Resource::Page(PageFile::Document), READ_ONLY);
-    check("/app/style.css", Resource::Page(PageFile::Style), READ_ONLY);
-    check("/app/chat.js", Resource::Page(PageFile::Script), READ_ONLY);
+    for file in &PAGE {
+        check(file.path, Resource::Page(file), READ_ONLY);
+    }
     check("/app", Resource::Nothing, "");
     check("/app/", Resource::Nothing, "");
     check("/app/index.html", Resource::Nothing, "");
@@ -139,6 +139,33 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
 }
 
 #[test]
+fn every_file_of_the_page_is_served_under_its_own_name() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page");
+    let mut expected = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a plain name");
+        expected.push(match &*name {
+            "index.html" => "/".to_owned(),
+            _ => format!("/app/{name}"),
+        });
+    }
+    expected.sort();
+    let mut served: Vec<_> = PAGE.iter().map(|file| file.path.to_owned()).collect();
+    served.sort();
+    assert_eq!(served, expected);
+    // What one part imports is there, and the document names all scripts, so that a browser asks for
+    // them at once.
+    for PageFile { path, text, .. } in &PAGE {
+        for line in text.lines().filter(|line| line.starts_with("import ")) {
+            let (_, imported) = line.rsplit_once("'./").expect("it is imported from beside it");
+            let imported = format!("/app/{}", imported.trim_end_matches("';"));
+            assert!(served.contains(&imported), "{path} imports {imported}");
+        }
+        assert!(*path == "/" || PAGE[0].text.contains(&format!("=\"{}\"", &path[1..])), "{path}");
+    }
+}
+
+#[test]
 fn what_the_server_answers_at_its_root_is_no_name_of_a_channel() {
     // Else a file of that name would be a channel that nobody can reach.
     for name in RESERVED {
@@ -203,6 +230,6 @@ fn who_asks_in_vain_is_told_where_things_are() {
     check(Method::DELETE, "/messages.txt", "/messages.txt takes GET, HEAD, OPTIONS");
     let sentence = "/messages is the default channel, which cannot be put away";
     check(Method::DELETE, "/messages", sentence);
-    let sentence = "/metrics takes GET, HEAD, OPTIONS; a channel is made by PUT and its name alone";
-    check(Method::PUT, "/metrics", sentence);
+    let sentence = format!("/metrics takes GET, HEAD, OPTIONS; {}", NotAName::Reserved);
+    check(Method::PUT, "/metrics", &sentence);
 }

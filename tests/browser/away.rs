@@ -102,7 +102,7 @@ fn try_now_does_not_wait_for_the_next_attempt() {
     // Each wait is longer than the last, so by now there is time to press it.
     ann.counts_seconds();
     let _server = Setup::at(address, dir).start();
-    ann.clicks("#retry");
+    ann.clicks("#Retry");
     ann.is_connected();
     ann.says("here again");
 }

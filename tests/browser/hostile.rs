@@ -14,13 +14,13 @@ impl Page {
     /// objects inherit.
     #[track_caller]
     fn is_unharmed(&mut self) {
-        let made = "[...new Set([...document.querySelectorAll('#log *')].map(e => e.tagName))]
+        let made = "[...new Set([...document.querySelectorAll('#Log *')].map(e => e.tagName))]
             .filter(tag => !['A', 'BUTTON', 'DIV', 'PRE', 'SPAN', 'TIME'].includes(tag))";
         assert_eq!(self.tab.ask(made), json!([]), "elements of the list");
-        let links = "[...document.querySelectorAll('#log a')]
+        let links = "[...document.querySelectorAll('#Log a')]
             .map(e => e.href).filter(href => !/^https?:/.test(href))";
         assert_eq!(self.tab.ask(links), json!([]), "links of the list");
-        let handlers = "[...document.querySelectorAll('#log *')]
+        let handlers = "[...document.querySelectorAll('#Log *')]
             .filter(e => [...e.attributes].some(({ name }) => name.startsWith('on'))).length";
         assert_eq!(self.tab.ask(handlers), 0, "handlers in the list");
         assert_eq!(self.tab.ask("typeof window.harmed"), "undefined", "a script ran");
@@ -37,12 +37,12 @@ impl Page {
     /// Opens each message that is shown in part, waits until it is drawn, and closes it again.
     #[track_caller]
     fn opens_all(&mut self) -> u64 {
-        let count = "document.querySelectorAll('#log .more').length";
+        let count = "document.querySelectorAll('#Log .more').length";
         let count = self.tab.ask(count).as_u64().expect("a number");
         for number in 0..count {
             for _ in ["open", "closed"] {
                 self.tab.ask(&format!(
-                    "document.querySelectorAll('#log .more')[{number}].click();
+                    "document.querySelectorAll('#Log .more')[{number}].click();
                      new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
                 ));
             }
@@ -73,7 +73,7 @@ fn markup_scripts_and_links_are_shown_as_they_were_written() {
     }
     ann.tab.until(
         "the links end where the markup begins",
-        "JSON.stringify([...document.querySelectorAll('#log a')].map(e => e.href))
+        "JSON.stringify([...document.querySelectorAll('#Log a')].map(e => e.href))
             === JSON.stringify(['https://a.example/', 'http://b.example/'])",
     );
     eve.says(r#"{"<img src=x onerror=harmed=1>": ["<script>harmed=1</script>"]}"#);
@@ -139,7 +139,7 @@ fn messages_of_any_size_and_depth_leave_the_page_usable() {
     }
     ann.says("still here");
     ann.is_unharmed();
-    let height = ann.tab.ask("document.getElementById('log').offsetHeight");
+    let height = ann.tab.ask("document.getElementById('Log').offsetHeight");
     assert!(height.as_u64().is_some_and(|pixels| pixels < 8000), "{height} pixels high");
 
     // The same as history, and each of them shown whole.
@@ -173,7 +173,7 @@ fn marks_that_turn_text_around_turn_only_their_own_message() {
             }}))([...document.querySelectorAll('{selector}')].at(-1).firstChild)"
         )
     };
-    for selector in ["#log .name", "#log .text"] {
+    for selector in ["#Log .name", "#Log .text"] {
         let places = ann.tab.ask(&lefts(selector));
         assert!(places[0].as_f64() < places[1].as_f64(), "{selector}: {places}");
     }

@@ -22,6 +22,8 @@ struct Shared {
     /// What the server says is thrown away.
     is_mute: AtomicBool,
     is_over: AtomicBool,
+    /// Bytes that the server says, and as many that arrive instead.
+    replaced: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     /// Both ends of every connection so far.
     ends: Mutex<Vec<TcpStream>>,
 }
@@ -34,6 +36,7 @@ impl Line {
             server,
             is_mute: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
+            replaced: Mutex::default(),
             ends: Mutex::default(),
         });
         let line = Line { address, shared: shared.clone() };
@@ -55,6 +58,12 @@ impl Line {
     /// From now on nothing of what the server says arrives.
     pub fn falls_mute(&self) {
         self.shared.is_mute.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on other words arrive than the server says, as long as they are.
+    pub fn replaces(&self, said: &str, heard: &str) {
+        assert_eq!(said.len(), heard.len());
+        *self.shared.replaced.lock().expect("no panic here") = Some((said.into(), heard.into()));
     }
 
     /// All connections break; new ones work again.
@@ -84,16 +93,27 @@ impl Shared {
         };
         self.ends.lock().expect("no panic here").extend([page_end, server_end]);
         let shared = self.clone();
-        let is_mute = move || shared.is_mute.load(Ordering::SeqCst);
-        thread::spawn(move || pass(from_server, to_page, is_mute));
-        thread::spawn(move || pass(page, server, || false));
+        thread::spawn(move || pass(from_server, to_page, |bytes| shared.hears(bytes)));
+        thread::spawn(move || pass(page, server, |_| true));
+    }
+
+    /// What arrives of what the server says; false when that is nothing.
+    fn hears(&self, bytes: &mut [u8]) -> bool {
+        if let Some((said, heard)) = &*self.replaced.lock().expect("no panic here") {
+            for at in 0..(bytes.len() + 1).saturating_sub(said.len()) {
+                if bytes[at..].starts_with(said) {
+                    bytes[at..at + said.len()].copy_from_slice(heard);
+                }
+            }
+        }
+        !self.is_mute.load(Ordering::SeqCst)
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, is_lost: impl Fn() -> bool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, arrives: impl Fn(&mut [u8]) -> bool) {
     let mut bytes = [0; 16 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if !is_lost() && to.write_all(&bytes[..count]).is_err() {
+        if arrives(&mut bytes[..count]) && to.write_all(&bytes[..count]).is_err() {
             break;
         }
     }

@@ -46,6 +46,12 @@ fn converse(server: &Server) {
     }
 }
 
+#[track_caller]
+fn people_go_on(server: &Server) {
+    let last = json!({ "user": "Maya", "content": "Then good night, and thanks everybody." });
+    server.join().says(&last.to_string());
+}
+
 /// The contrast of each kind of text with what is behind it.
 const CONTRASTS: &str = "(() => {
     const pen = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
@@ -62,8 +68,8 @@ const CONTRASTS: &str = "(() => {
         for (; e; e = e.parentElement) colours.unshift(getComputedStyle(e).backgroundColor);
         return colours;
     };
-    const kinds = ['#log .name', '#log .text', '#log .text a', '#log pre', '#log time', '#log .face',
-        'h1', '#count', '#state', '#name', '.as', '#text'];
+    const kinds = ['#Log .name', '#Log .text', '#Log .text a', '#Log pre', '#Log time', '#Log .face',
+        'h1', '#Where', '.brand', '#Channels h2', '#List .label', '#List .hash', '.badge', '#New', '#Count', '#State', '#Name', '.as', '#Text'];
     return kinds.flatMap(kind => [...document.querySelectorAll(kind)].map(e => {
         const under = behind(e);
         const [a, b] = [lightOf(rgbOf(...under)), lightOf(rgbOf(...under, getComputedStyle(e).color))];
@@ -122,18 +128,18 @@ impl Page {
     /// Nothing is wider than the screen, and what one needs is on it and large enough for a thumb.
     #[track_caller]
     fn fits(&mut self, screen: Screen) {
-        let wide = "[document.documentElement, document.body, document.getElementById('scroll')]
+        let wide = "[document.documentElement, document.body, document.getElementById('Scroll')]
             .filter(e => e.scrollWidth > Math.min(e.clientWidth, innerWidth)).map(e => e.tagName)";
         assert_eq!(self.tab.ask(wide), json!([]), "wider than {screen:?}");
-        let cut_off = "[...document.querySelectorAll('#log .text, #log pre')]
+        let cut_off = "[...document.querySelectorAll('#Log .text, #Log pre')]
             .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(0, 40))";
         assert_eq!(self.tab.ask(cut_off), json!([]), "cut off on {screen:?}");
-        let outside = "['header svg', '#state', '#name', '#text', '#send'].filter(what => {
+        let outside = "['#Open', '#State', '#Name', '#Text', '#Send'].filter(what => {
             const { left, right, top, bottom, width } = document.querySelector(what).getBoundingClientRect();
             return !(width > 0 && left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight);
         })";
         assert_eq!(self.tab.ask(outside), json!([]), "not on {screen:?}");
-        let small = "['#name', '#text', '#send']
+        let small = "['#Name', '#Text', '#Send']
             .filter(what => document.querySelector(what).getBoundingClientRect().height < 44)";
         assert_eq!(self.tab.ask(small), json!([]), "too small for a thumb");
     }
@@ -170,14 +176,67 @@ fn pictures() {
     };
 
     let server = Server::start();
+    for name in ["backups", "dev", "night-shift", "ops"] {
+        assert_eq!(server.asks(&format!("PUT /{name}"), &[]).status, 201);
+    }
+    let long = "a-name-as-long-as-names-of-channels-get-which-is-63-letters-long";
+    assert_eq!(server.asks(&format!("PUT /{}", &long[..63]), &[]).status, 201);
     let mut page = browser.open(&server);
     page.is_called("Maya");
     picture(&mut page, "empty");
+    page.clicks("#Who");
+    picture(&mut page, "identity");
+    page.clicks("#Who");
+    page.clicks("#Text");
     converse(&server);
+    page.says("Signed with my key.");
+    let mut jonas = server.join_at("/ws?as=Jonas&key=correct+horse");
+    jonas.say("And this is really Jonas.");
+    page.shows("And this is really Jonas.");
+    people_go_on(&server);
     page.shows_last("Then good night, and thanks everybody.");
     picture(&mut page, "conversation");
-    page.tab.ask("document.getElementById('scroll').scrollTop = 0");
+    let mut bob = server.join_at("/dev/ws");
+    let mut bot = server.join_at("/backups/ws");
+    for number in 1..=3 {
+        bob.says(&json!({ "user": "Bob", "content": format!("Look at {number}") }).to_string());
+    }
+    for _ in 0..120 {
+        bot.says(r#"{"user":"cron","content":"done"}"#);
+    }
+    page.is_titled("(99+) #messages – txtcord");
+    picture(&mut page, "unread");
+    page.is_shown_on(Screen::Wide);
+    page.chooses("dev");
+    page.shows_last("Look at 3");
+    picture(&mut page, "switched");
+    page.is_shown_on(Screen::Phone);
+    page.clicks("#Open");
+    for scheme in ["light", "dark"] {
+        page.is_seen_in(scheme);
+        page.is_pictured(&folder.join(format!("drawer-phone-{scheme}.png")));
+    }
+    page.clicks("#New");
+    page.types("metrics");
+    page.presses("Enter");
+    page.tab.until("it is refused", "document.getElementById('Why').textContent !== ''");
+    page.is_pictured(&folder.join("refused-phone-dark.png"));
+    page.presses("Escape");
+    page.presses("Escape");
+    page.is_shown_on(Screen::Wide);
+    page.asks_for("me");
+    page.tab.until("it is refused", "document.getElementById('Why').textContent !== ''");
+    page.is_pictured(&folder.join("refused-wide-dark.png"));
+    page.presses("Escape");
+    page.follows("#plans");
+    page.has_no_channel("There is no channel #plans");
+    picture(&mut page, "unknown");
+    page.follows("#messages");
+    page.is_in("messages");
+    page.tab.ask("document.getElementById('Scroll').scrollTop = 0");
     picture(&mut page, "beginning");
+    page.is_shown_on(Screen::Wide);
+    page.clicks("#Text");
     page.presses("End");
     let setup = server.kill();
     page.says_its_state("Disconnected");

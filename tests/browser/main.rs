@@ -9,6 +9,8 @@ mod devtools;
 mod line;
 mod page;
 
+mod channels;
+mod identity;
 mod talk;
 
 mod away;

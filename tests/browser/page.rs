@@ -12,8 +12,12 @@ use crate::{
 
 /// The texts of the messages in the document, oldest first. Half a pair of surrogates would not get
 /// through the protocol.
-const TEXTS: &str = "[...document.querySelectorAll('#log .text, #log pre')]
+const TEXTS: &str = "[...document.querySelectorAll('#Log .text, #Log pre')]
     .map(e => e.textContent.toWellFormed())";
+
+/// What the protocol calls the keys that are held down with another one.
+const ALT: u8 = 1;
+const SHIFT: u8 = 8;
 
 /// A chat page that somebody has open.
 pub struct Page {
@@ -29,11 +33,18 @@ impl Browser {
 
     #[track_caller]
     pub fn open_at(self: &Arc<Browser>, address: SocketAddr) -> Page {
-        let mut page = Page { tab: self.tab() };
-        page.tab.goes_to(&format!("http://{address}/"));
+        let mut page = self.open_link(address, "");
         page.is_connected();
         // With a mouse the box has the focus at once; a headless browser has none.
-        page.clicks("#text");
+        page.clicks("#Text");
+        page
+    }
+
+    /// Opens a link to the page, such as `#dev`, wherever it leads.
+    #[track_caller]
+    pub fn open_link(self: &Arc<Browser>, address: SocketAddr, hash: &str) -> Page {
+        let mut page = Page { tab: self.tab() };
+        page.tab.goes_to(&format!("http://{address}/{hash}"));
         page
     }
 }
@@ -55,15 +66,28 @@ impl Page {
 
     #[track_caller]
     pub fn presses_shift(&mut self, key: &str) {
-        const SHIFT: u8 = 8;
         self.presses_with(SHIFT, key);
+    }
+
+    #[track_caller]
+    pub fn presses_alt(&mut self, key: &str) {
+        self.presses_with(ALT, key);
+    }
+
+    #[track_caller]
+    pub fn presses_alt_shift(&mut self, key: &str) {
+        self.presses_with(ALT | SHIFT, key);
     }
 
     #[track_caller]
     fn presses_with(&mut self, modifiers: u8, key: &str) {
         let (code, text) = match key {
             "Enter" => (13, Some("\r")),
+            "Tab" => (9, None),
+            "Escape" => (27, None),
             "End" => (35, None),
+            "ArrowUp" => (38, None),
+            "ArrowDown" => (40, None),
             _ => panic!("no key {key}"),
         };
         let mut params = json!({
@@ -97,26 +121,42 @@ impl Page {
     pub fn reloads(&mut self) {
         self.tab.reloads();
         self.is_connected();
-        self.clicks("#text");
+        self.clicks("#Text");
+    }
+
+    /// Reloads where there may be no channel.
+    #[track_caller]
+    pub fn reloads_anywhere(&mut self) {
+        self.tab.reloads();
+    }
+
+    /// Taps beside the drawer.
+    #[track_caller]
+    pub fn taps_outside(&mut self) {
+        for kind in ["mousePressed", "mouseReleased"] {
+            let params =
+                json!({ "type": kind, "x": 315, "y": 300, "button": "left", "clickCount": 1 });
+            self.tab.call("Input.dispatchMouseEvent", params);
+        }
     }
 
     /// What is in the box for messages.
     #[track_caller]
     pub fn draft(&mut self) -> String {
-        self.text("document.getElementById('text').value")
+        self.text("document.getElementById('Text').value")
     }
 
     #[track_caller]
     pub fn is_called(&mut self, name: &str) {
-        self.tab.ask("document.getElementById('name').select()");
+        self.tab.ask("document.getElementById('Name').select()");
         self.types(name);
-        self.tab.ask("document.getElementById('text').focus()");
+        self.tab.ask("document.getElementById('Text').focus()");
         assert_eq!(self.name(), name);
     }
 
     #[track_caller]
     pub fn name(&mut self) -> String {
-        self.text("document.getElementById('name').value")
+        self.text("document.getElementById('Name').value")
     }
 
     /// Presses the mouse on the first thing that matches.
@@ -149,10 +189,10 @@ impl Page {
     /// Turns the mouse's wheel over the list, and waits until the list has followed.
     #[track_caller]
     pub fn wheels_up(&mut self, pixels: i32) {
-        let list = "document.getElementById('scroll')";
+        let list = "document.getElementById('Scroll')";
         let was = self.tab.ask(&format!("Math.round({list}.scrollTop)"));
         let params = json!({
-            "type": "mouseWheel", "x": 200, "y": 200, "deltaX": 0, "deltaY": -pixels,
+            "type": "mouseWheel", "x": 600, "y": 200, "deltaX": 0, "deltaY": -pixels,
         });
         self.tab.call("Input.dispatchMouseEvent", params);
         let goal = was.as_i64().expect("a number") - i64::from(pixels);
@@ -188,7 +228,7 @@ impl Page {
     #[track_caller]
     pub fn shows_from(&mut self, name: &str, text: &str) {
         let what = format!("{name} has said {text:?}");
-        let rows = "[...document.querySelectorAll('#log .message')]";
+        let rows = "[...document.querySelectorAll('#Log .message')]";
         let says = "e.querySelector('.name')?.textContent";
         let text = json!(text);
         self.tab.until(
@@ -210,7 +250,7 @@ impl Page {
     /// How many messages the page says there are, which is more than it shows.
     #[track_caller]
     pub fn counts(&mut self, words: &str) {
-        let count = "document.getElementById('count').textContent";
+        let count = "document.getElementById('Count').textContent";
         self.tab.until(&format!("it counts {words}"), &format!("{count} === {}", json!(words)));
     }
 
@@ -222,21 +262,21 @@ impl Page {
     /// Waits until the page says this of its connection.
     #[track_caller]
     pub fn says_its_state(&mut self, words: &str) {
-        let state = "document.getElementById('state').innerText";
+        let state = "document.getElementById('State').innerText";
         self.tab.until(&format!("it says {words}"), &format!("{state} === {}", json!(words)));
     }
 
     /// Waits until the next attempt to connect is some seconds away, and the page says so.
     #[track_caller]
     pub fn counts_seconds(&mut self) {
-        let seconds = "/^[0-9]+ s$/.test(document.getElementById('wait').textContent)";
+        let seconds = "/^[0-9]+ s$/.test(document.getElementById('Wait').textContent)";
         self.tab.until("it counts the seconds", seconds);
     }
 
     /// Waits until the messages that have not arrived are these, each with a word about why.
     #[track_caller]
     pub fn holds_back(&mut self, texts: &[&str], why: &str) {
-        let entries = "[...document.querySelectorAll('#pending .pending')]";
+        let entries = "[...document.querySelectorAll('#Pending .pending')]";
         let shown = format!(
             "{entries}.map(e => [e.querySelector('.text').textContent, \
              e.querySelector('.acts span').textContent])"
@@ -251,7 +291,7 @@ impl Page {
     /// Waits until nothing is on its way any more.
     #[track_caller]
     pub fn holds_back_nothing(&mut self) {
-        self.tab.until("all has arrived", "!document.querySelector('#pending .pending')");
+        self.tab.until("all has arrived", "!document.querySelector('#Pending .pending')");
     }
 
     /// The numbers that the messages in the document begin with, which must follow each other.
@@ -265,6 +305,84 @@ impl Page {
         let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
         assert!(numbers.iter().copied().eq(first..=last), "not in order: {numbers:?}");
         first..=last
+    }
+
+    // -----------------------------------------------------------------------------------------
+    // Channels
+
+    /// Waits until a channel is shown, and connected.
+    #[track_caller]
+    pub fn is_in(&mut self, name: &str) {
+        let shown = "document.getElementById('Where').textContent";
+        self.tab.until(&format!("{name} is shown"), &format!("{shown} === {}", json!(name)));
+        let current = "document.querySelector('#List [aria-current=page] .label')?.textContent";
+        self.tab.until("the list says so", &format!("{current} === {}", json!(name)));
+        self.is_connected();
+        let address = self.tab.ask("location.hash || '#messages'");
+        assert_eq!(address, format!("#{name}"), "the address says so");
+    }
+
+    /// Waits until the list of channels is this: their names, each with what is unread.
+    #[track_caller]
+    pub fn lists(&mut self, channels: &[&str]) {
+        let shown = "[...document.querySelectorAll('#List a')].map(e => \
+            [e.querySelector('.label'), e.querySelector('.badge')] \
+                .map(e => e.textContent).join(' ').trim())";
+        self.tab.until(
+            &format!("the list is {channels:?}"),
+            &format!("JSON.stringify({shown}) === JSON.stringify({})", json!(channels)),
+        );
+    }
+
+    /// Clicks on a channel, and waits until it is shown.
+    #[track_caller]
+    pub fn chooses(&mut self, name: &str) {
+        self.clicks(&format!("#List a[href='#{name}']"));
+        self.is_in(name);
+    }
+
+    /// Asks for a new channel, which the server may refuse.
+    #[track_caller]
+    pub fn asks_for(&mut self, name: &str) {
+        self.clicks("#New");
+        self.types(name);
+        self.presses("Enter");
+    }
+
+    /// Goes to another address in the same page.
+    #[track_caller]
+    pub fn follows(&mut self, hash: &str) {
+        self.tab.ask(&format!("location.href = {}; 0", json!(hash)));
+    }
+
+    /// Waits until there is no channel to show, and the page says why.
+    #[track_caller]
+    pub fn has_no_channel(&mut self, words: &str) {
+        let said =
+            "(e => !e.hidden && e.innerText.includes(WORDS))(document.getElementById('Absent'))";
+        let said = said.replace("WORDS", &json!(words).to_string());
+        self.tab.until(&format!("it says {words:?}"), &said);
+        let hidden =
+            "document.getElementById('Form').hidden && document.getElementById('Scroll').hidden";
+        assert_eq!(self.tab.ask(hidden), true, "nothing to write or read there");
+    }
+
+    /// Waits until the tab is called so, and has a dot in its icon if something is unread.
+    #[track_caller]
+    pub fn is_titled(&mut self, title: &str) {
+        self.tab.until(
+            &format!("the title is {title:?}"),
+            &format!("document.title === {}", json!(title)),
+        );
+        let dot = self.tab.ask("document.querySelector('link[rel=icon]').href.includes('circle')");
+        assert_eq!(dot, title.starts_with('('), "a dot in the icon");
+    }
+
+    /// Waits until this has the focus.
+    #[track_caller]
+    pub fn has_focus_on(&mut self, selector: &str) {
+        let has = format!("document.activeElement?.matches({})", json!(selector));
+        self.tab.until(&format!("{selector} has the focus"), &has);
     }
 
     // -----------------------------------------------------------------------------------------

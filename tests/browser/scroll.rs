@@ -30,29 +30,29 @@ fn older_messages_come_when_one_scrolls_up_and_the_document_stays_small() {
 
     ann.tab.ask(
         "window.most = 0;
-         new MutationObserver(() => { most = Math.max(most, document.querySelectorAll('#log > *').length); })
-            .observe(document.getElementById('log'), { childList: true });
+         new MutationObserver(() => { most = Math.max(most, document.querySelectorAll('#Log > *').length); })
+            .observe(document.getElementById('Log'), { childList: true });
          0",
     );
     ann.tab.until(
         "the first message is reached",
-        "document.getElementById('scroll').scrollTop = 0,
-         document.querySelector('#log .text').textContent === '1 and some words'",
+        "document.getElementById('Scroll').scrollTop = 0,
+         document.querySelector('#Log .text').textContent === '1 and some words'",
     );
     assert_eq!(*ann.numbers().start(), 1);
     let most = ann.tab.ask("most").as_u64().expect("a number");
     assert!((100..=MOST_ROWS).contains(&most), "{most} rows in the document");
-    ann.tab.until("it says so", "document.getElementById('top').textContent.includes('begins')");
+    ann.tab.until("it says so", "document.getElementById('Top').textContent.includes('begins')");
 
     // What is live goes on below, out of sight, and the last message is one key away.
     let mut bob = server.join_at("/ws?limit=0");
     bob.says(r#"{"user":"Bob","content":"5001 is said now"}"#);
     ann.tab.until(
         "it is noticed",
-        "document.getElementById('jump').textContent.includes('1 new message')",
+        "document.getElementById('Jump').textContent.includes('1 new message')",
     );
     assert_eq!(*ann.numbers().start(), 1);
-    ann.tab.ask("document.getElementById('scroll').focus()");
+    ann.tab.ask("document.getElementById('Scroll').focus()");
     ann.presses("End");
     ann.shows_last("5001 is said now");
     ann.numbers();
@@ -68,8 +68,8 @@ fn new_messages_do_not_move_what_one_reads_further_up_and_are_marked() {
 
     ann.wheels_up(1500);
     let top = "(() => {
-        const edge = document.getElementById('scroll').getBoundingClientRect().top;
-        const rows = [...document.querySelectorAll('#log .row')];
+        const edge = document.getElementById('Scroll').getBoundingClientRect().top;
+        const rows = [...document.querySelectorAll('#Log .row')];
         const row = rows.find(e => e.getBoundingClientRect().bottom > edge);
         return [row.textContent, Math.round(row.getBoundingClientRect().top)];
     })()";
@@ -79,28 +79,28 @@ fn new_messages_do_not_move_what_one_reads_further_up_and_are_marked() {
     }
     ann.tab.until(
         "the button counts them",
-        "document.getElementById('jump').textContent.includes('3 new messages')",
+        "document.getElementById('Jump').textContent.includes('3 new messages')",
     );
-    assert_eq!(ann.tab.ask("document.title"), "(3) txtcord");
+    assert_eq!(ann.tab.ask("document.title"), "(3) #messages – txtcord");
     assert_eq!(ann.tab.ask(top), read, "nothing has moved");
 
-    ann.clicks("#jump");
+    ann.clicks("#Jump");
     ann.shows_last("203 is new");
     ann.tab.until(
         "the rule stands above the first new one, in sight",
         "(rule => rule && rule.textContent === 'New messages'
             && rule.parentNode.querySelector('.text').textContent === '201 is new'
-            && rule.getBoundingClientRect().top > document.getElementById('scroll').getBoundingClientRect().top)
-         (document.querySelector('#log .rule.new'))",
+            && rule.getBoundingClientRect().top > document.getElementById('Scroll').getBoundingClientRect().top)
+         (document.querySelector('#Log .rule.new'))",
     );
-    assert_eq!(ann.tab.ask("document.getElementById('jump').hidden"), true);
-    assert_eq!(ann.tab.ask("document.title"), "txtcord");
+    assert_eq!(ann.tab.ask("document.getElementById('Jump').hidden"), true);
+    assert_eq!(ann.tab.ask("document.title"), "#messages – txtcord");
 
     // At the end again, the list follows what comes.
     bob.says(r#"{"user":"Bob","content":"204 is seen at once"}"#);
     ann.shows_last("204 is seen at once");
     ann.tab.until(
         "the end is in sight",
-        "(e => e.scrollHeight - e.scrollTop - e.clientHeight < 2)(document.getElementById('scroll'))",
+        "(e => e.scrollHeight - e.scrollTop - e.clientHeight < 2)(document.getElementById('Scroll'))",
     );
 }

@@ -41,14 +41,14 @@ fn shift_and_enter_break_the_line_and_the_break_stays() {
 
     bob.shows_only(&["one\n  two"]);
     // Seen as two lines, too.
-    let height = "document.querySelector('#log .text').getClientRects()[0].height";
+    let height = "document.querySelector('#Log .text').getClientRects()[0].height";
     let two_lines = bob.tab.ask(height).as_f64().expect("a height");
     bob.says("one");
     bob.tab.until("one line is lower", &format!("{two_lines} > 1.9 * {}", last_height()));
 }
 
 fn last_height() -> String {
-    "[...document.querySelectorAll('#log .text')].at(-1).getClientRects()[0].height".into()
+    "[...document.querySelectorAll('#Log .text')].at(-1).getClientRects()[0].height".into()
 }
 
 #[test]

@@ -40,3 +40,54 @@ fn a_text_that_is_not_utf_8_is_refused() {
     // Nobody reads a parameter that nobody knows.
     assert_eq!(speaker("%ff=%ff&as=ann").expect("a name").as_deref(), Some("ann"));
 }
+
+#[test]
+fn a_time_is_so_long_ago_or_in_rfc_3339_or_in_unix_seconds() {
+    /// It is this time of the clock, in Unix milliseconds: `2026-11-23T14:02:15.123Z`.
+    const NOW: u64 = 1_795_442_535_123;
+    #[track_caller]
+    fn check(text: &str, expected: Option<u64>) {
+        assert_eq!(time(text, Duration::from_millis(NOW)), expected, "{text:?}");
+    }
+    check("10m", Some(NOW - 600_000));
+    check("1h 30m", Some(NOW - 5_400_000));
+    check("1000years", Some(0));
+    for text in [
+        "2026-11-23T14:02:15.123Z",
+        "2026-11-23T14:02:15.123z",
+        "2026-11-23T15:02:15.123+01:00",
+        "2026-11-23T15:02:15.123 01:00",
+        "2026-11-23T08:32:15.123-05:30",
+        "2026-11-24T00:02:15.123+10:00",
+    ] {
+        check(text, Some(NOW));
+    }
+    check("2026-11-23T14:02:15Z", Some(NOW - 123));
+    check("1795442535", Some(NOW - 123));
+    check("0", Some(0));
+    check("253402300799", Some(253_402_300_799_000));
+    // Milliseconds, which would be a time in the far future.
+    check("1795442535123", None);
+    for text in [
+        "",
+        " ",
+        "-1",
+        "1.5",
+        "m",
+        "10 parsecs",
+        "2026-11-23",
+        "2026-11-23T14:02:15",
+        "2026-13-23T14:02:15Z",
+        "2026-11-23T14:02:15+1:00",
+        "2026-11-23T14:02:15+24:00",
+        "2026-11-23T14:02:15+01:60",
+        "2026-11-23T14:02:15+0a:00",
+        "2026-11-23T14:02:15é01:00",
+        "2026-11-23T14:02:15Zé",
+        "1969-12-31T23:59:59Z",
+        "1970-01-01T00:30:00+01:00",
+        "99999999999999999999999",
+    ] {
+        check(text, None);
+    }
+}

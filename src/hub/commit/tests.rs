@@ -88,6 +88,43 @@ fn a_post_that_is_glued_to_a_foreign_line_and_finds_no_room_leaves_nothing() {
     assert_eq!(ann.hears(), texts(&[(1, "{\"half\":    3}")]));
 }
 
+#[test]
+fn a_post_whose_stamps_find_no_room_leaves_nothing_and_harms_no_foreign_line() {
+    #[track_caller]
+    fn check(left: &str, before: &str, after: &str, file: &str) {
+        for room in [0, 10, 40] {
+            let mut house = House::new("");
+            let mut ann = house.live();
+            house.dir.append(left);
+            house.system.plan(slips_in(before, after));
+            house.system.limit_stamps(Some(room));
+            let (post, answer) = post_of(Some("ann"), "1\n2\n");
+            house.hub.step(iter::once(post)).expect("the file is fine");
+            assert_eq!(
+                answer.try_recv(),
+                Ok(Err(ErrorAnswer::StorageFull)),
+                "{left:?}, {before:?}"
+            );
+            house.system.limit_stamps(None);
+            house.tick();
+            assert_eq!(String::from_utf8(house.dir.read()).unwrap(), file, "{room} bytes of room");
+            let stands = messages_of(&house.reload());
+            assert_eq!(ann.hears(), stands);
+            assert!(house.stamps().values().all(|(_, from)| from.is_none()));
+            assert_eq!(house.hub.journal.stamped_lines(), Some(house.hub.history.last_id()));
+        }
+    }
+    check("", "", "", "");
+    check("[]\n", "", "", "[]\n");
+    check("", "[]\n", "{}\n", "[]\n    {}\n");
+    // Another program has begun a line: it gets its end, and what follows is a line of its own.
+    check("12", "", "", "12\n");
+    check("12", "", "{}\n", "12\n    {}\n");
+    check("12", "3\n", "", "123\n\n");
+    // Our lines were glued to one, and written again.
+    check("", "12", "", "12    \n");
+}
+
 /// Bytes that another program may write: whole lines and parts of lines.
 fn foreign() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![

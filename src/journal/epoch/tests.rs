@@ -73,6 +73,10 @@ fn a_record_that_is_not_ours_never_becomes_the_epoch() {
         "epoch abc lines -1 bytes 2 tail 0\n",
         "epoch abc lines 1 bytes 99999999999999999999999 tail 0\n",
         "epoch abc lines 1 bytes 9 tail 0\n",
+        "epoch abc lines 0 bytes 0 tail cbf29ce484222325 stamps\n",
+        "epoch abc lines 0 bytes 0 tail cbf29ce484222325 stamps 1 2 x -\n",
+        "epoch abc lines 0 bytes 0 tail cbf29ce484222325 stamps 1 2 0 - 123456789\n",
+        "epoch abc lines 0 bytes 0 tail cbf29ce484222325 marks 1 2 0 -\n",
         "\u{0}\u{0}\u{0}",
     ] {
         let dir = Dir::new();

@@ -1,0 +1,144 @@
+//! Who one is on the page: a pseudonym that nobody else can have, or a name by a token; and who others
+//! are.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::{devtools::Browser, page::Page, support::*};
+
+/// SHA-256 of `tc_anns` and `tc_bobs`.
+const ANNS: &str = "bcdcf89cf9e56211864ecd898fa869950f1ba389effb1c86b5ecd6059bfc194a";
+const BOBS: &str = "85b66599187a940d2d9201ea1e190f2de02fa8578e60e0729c4c71d5400baf87";
+
+/// The identities that stand beside the names, one for each group of messages.
+const MARKS: &str = "[...document.querySelectorAll('#Log .who')]\
+    .map(who => (who.querySelector('.name')?.textContent ?? '') + (who.querySelector('.mark')?.title ?? ''))";
+
+impl Page {
+    /// Waits until the page says this of who one is.
+    #[track_caller]
+    fn is_somebody(&mut self, words: &str) {
+        let text = "document.getElementById('WhoText').textContent";
+        self.tab
+            .until(&format!("it says {words:?}"), &format!("{text}.includes({})", json!(words)));
+    }
+
+    #[track_caller]
+    fn runs(&mut self, script: &str) -> String {
+        self.tab.ask(script).as_str().expect("a text").to_owned()
+    }
+}
+
+#[test]
+fn a_visitor_has_a_name_that_nobody_else_can_have_without_doing_anything() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    ann.is_called("Ann");
+    ann.is_somebody("and nobody else can be this Ann.");
+    let mut listener = server.join();
+    ann.says("hello");
+    let heard = listener.hears(r#"{"user":"Ann","content":"hello"}"#);
+    let from = heard.from.expect("a pseudonym");
+    assert!(from.starts_with("Ann~"), "{from}");
+    // A reload is the same person, and what was said has its sender still.
+    ann.reloads();
+    ann.is_somebody(&format!("You are {from}"));
+    ann.tab.until("the sender is marked", &format!("{MARKS}[0]?.includes({})", json!(from)));
+    // Under another name it is the same person.
+    ann.is_called("Annika");
+    ann.says("me again");
+    let heard = listener.hears(r#"{"user":"Annika","content":"me again"}"#);
+    assert_eq!(heard.from, Some(from.replacen("Ann~", "Annika~", 1)));
+    // A claim has no mark, and what somebody claims does not hide who said it.
+    listener.say(r#"{"user":"Annika","content":"I am Annika"}"#);
+    ann.shows("I am Annika");
+    let groups = format!("JSON.stringify({MARKS})");
+    let last = "JSON.parse(".to_owned() + &groups + ").at(-1)";
+    assert_eq!(ann.runs(&last), "Annika", "a claim has no mark");
+    server.join_at("/ws?as=eve&key=correct+horse").say(r#"{"user":"Annika","content":"or I"}"#);
+    ann.shows_from("eve", "or I");
+}
+
+#[test]
+fn a_key_moves_to_another_device() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    ann.is_called("Ann");
+    ann.is_somebody("nobody else");
+    ann.clicks("#Who");
+    ann.clicks("#Secret");
+    ann.types("correct horse battery staple");
+    ann.presses("Enter");
+    let me = server.gets("/me?as=Ann&key=correct+horse+battery+staple");
+    let from = serde_json::from_str::<serde_json::Value>(&me).expect("JSON")["from"].clone();
+    ann.is_somebody(from.as_str().expect("a sender"));
+    ann.clicks("#Text");
+    ann.says("from here");
+    ann.tab.until("its sender is that one", &format!("{MARKS}[0]?.includes({from})"));
+    // Too short a key is told so, and changes nothing.
+    ann.clicks("#Who");
+    ann.clicks("#Secret");
+    ann.types("short");
+    ann.presses("Enter");
+    ann.tab.until(
+        "it says why",
+        "document.getElementById('Notice').textContent.includes('8 characters')",
+    );
+    ann.is_somebody(from.as_str().expect("a sender"));
+}
+
+/// A server where Ann may do everything, and Bob may read.
+fn with_access() -> Server {
+    let setup = Setup::new();
+    let file = setup.dir.join("access");
+    fs::write(&file, format!("ann {ANNS} * admin\nbob {BOBS} messages read\n")).expect("a file");
+    setup.flags(&["--access", file.to_str().expect("a UTF-8 path")]).start()
+}
+
+#[test]
+fn a_link_with_a_token_makes_somebody_and_leaves_the_address_at_once() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = with_access();
+    let mut ann = browser.open_link(server.address(), "#token=tc_anns");
+    ann.is_connected();
+    ann.is_somebody("You are ann, by a token");
+    assert_eq!(ann.runs("location.href"), format!("http://{}/", server.address()));
+    let history = ann.tab.ask("performance.getEntriesByType('navigation').length");
+    assert_eq!(history, 1, "without another visit");
+    ann.clicks("#Text");
+    ann.says("by token");
+    ann.shows_from("ann", "by token");
+    let mut listener = server.join_at("/ws?token=tc_anns&limit=0");
+    ann.says("again");
+    assert_eq!(listener.hears_one().from.as_deref(), Some("ann"));
+    // It is kept, and can be forgotten.
+    ann.reloads();
+    ann.is_somebody("You are ann");
+    ann.clicks("#Who");
+    ann.clicks("#Forget");
+    ann.has_no_channel("not open to everybody");
+    // And can be typed again.
+    ann.clicks("#Absent .buttons button");
+    ann.clicks("#Secret");
+    ann.types("tc_anns");
+    ann.presses("Enter");
+    ann.is_connected();
+    ann.is_somebody("You are ann");
+}
+
+#[test]
+fn one_who_may_only_read_has_no_box_to_write_in() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = with_access();
+    let mut bob = browser.open_link(server.address(), "#token=tc_bobs");
+    bob.is_connected();
+    bob.tab.until(
+        "there is a sentence and no box",
+        "document.getElementById('Form').hidden && !document.getElementById('ReadOnly').hidden",
+    );
+    server.join_at("/ws?token=tc_anns").says(r#"{"user":"ann","content":"news"}"#);
+    bob.shows_from("ann", "news");
+}
