@@ -75,7 +75,9 @@ impl Hub {
         sender: Option<&str>,
     ) -> Result<Applied, Refusal> {
         let asker = Asker { sender, standing: operations.standing };
-        let author = match operation.action.needs_author() {
+        // Stamps are looked up for lines that are there: a search goes on until it finds the line.
+        let is_there = self.history.is_message(operation.target);
+        let author = match operation.action.needs_author() && is_there {
             true => self.sender_of(operation.target),
             false => None,
         };

@@ -361,15 +361,6 @@ impl StampFile {
         Ok(())
     }
 
-    /// Brings the file to the disk; returns the note of it. `ends` says whether the run ends with
-    /// this.
-    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Note> {
-        if self.unsynced_since.take().is_some() {
-            self.file.sync_data()?;
-        }
-        self.note(ends)
-    }
-
     /// Erases the senders of these lines; they are on disk afterwards.
     ///
     /// # Errors
@@ -405,8 +396,12 @@ impl StampFile {
         }
     }
 
-    /// The note of the file as it is.
-    pub(super) fn note(&self, ends: RunEnds) -> io::Result<Note> {
+    /// Brings the file to the disk; returns the note of it. `ends` says whether the run ends with
+    /// this.
+    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Note> {
+        if self.unsynced_since.take().is_some() {
+            self.file.sync_data()?;
+        }
         let run = match ends {
             RunEnds::Now => Run::default(),
             RunEnds::Later => self.run()?,

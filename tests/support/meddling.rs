@@ -16,6 +16,14 @@ pub struct Meddling {
     strace: Child,
 }
 
+impl Meddling {
+    /// Ends strace itself at once, after it has killed the server: it would wait for threads that
+    /// are gone.
+    pub fn ends_with_the_server(mut self) {
+        let _ = self.strace.kill();
+    }
+}
+
 impl Drop for Meddling {
     fn drop(&mut self) {
         // A signal that lets it take its hands off the server before it goes.

@@ -1,0 +1,280 @@
+//! Deleting erases: on disk, under load, and after `kill -9` at any moment.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::{house::*, support::*};
+
+/// A pong of a client.
+const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+
+/// What no answer may have that began after the delete was answered.
+fn secret(number: usize) -> String {
+    format!("secret-{number}-")
+}
+
+/// A message of some length; every third one is longer than what a socket takes at once.
+fn message(number: usize) -> String {
+    let len = if number.is_multiple_of(3) { 60_000 } else { 300 };
+    format!(r#"{{"user":"ann","content":"{}{}é\""}}"#, secret(number), "x".repeat(len))
+}
+
+/// The messages that were deleted, and whether more will be.
+#[derive(Default)]
+struct Deleted {
+    numbers: Mutex<BTreeSet<usize>>,
+    is_over: AtomicBool,
+}
+
+impl Deleted {
+    /// The texts that must not be seen from now on.
+    fn secrets(&self) -> Vec<String> {
+        self.numbers.lock().unwrap().iter().map(|&number| secret(number)).collect()
+    }
+
+    /// Reads with `read`, again and again until all is deleted, and once more; what it gives is all
+    /// bytes of one answer.
+    fn watch(&self, read: impl Fn() -> Vec<u8>) {
+        loop {
+            let is_last = self.is_over.load(Ordering::SeqCst);
+            let secrets = self.secrets();
+            let text = String::from_utf8(read()).expect("UTF-8");
+            for secret in secrets {
+                assert!(!text.contains(&secret), "{secret} was deleted before");
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+}
+
+fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {}", cut(text)))
+}
+
+/// Each line is JSON, but for those that are named.
+fn check_lines(text: &str) {
+    text.lines().for_each(|line| drop(parse(line)));
+}
+
+#[test]
+fn twenty_readers_get_valid_json_while_messages_are_erased_under_them() {
+    const MESSAGES: usize = 90;
+    let server = Server::start();
+    let mut lines = String::new();
+    (1..=MESSAGES).for_each(|number| lines += &(message(number) + "\n"));
+    for part in lines.as_bytes().chunk_by(|a, _| *a != b'\n').collect::<Vec<_>>().chunks(40) {
+        let line = format!("POST /messages?{ANN}");
+        let body = String::from_utf8(part.concat()).unwrap();
+        let fields = ["Content-Type: application/x-ndjson"];
+        assert_eq!(server.asked(ask_with(&line, &fields, &body)).status, 201);
+    }
+    let size = server.dir.read().len();
+    let deleted = Arc::new(Deleted::default());
+    let (server, of) = (&server, &deleted);
+    // Clients that are slow to take what they are sent, from before the first delete on.
+    let deaf: Vec<Raw> = (0..4).map(|_| server.deaf_join()).collect();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| of.watch(|| server.join().history.frame.into_bytes()));
+            scope.spawn(|| {
+                of.watch(|| {
+                    let text = server.gets("/messages");
+                    check_lines(&text);
+                    text.into_bytes()
+                });
+            });
+            scope.spawn(|| {
+                of.watch(|| {
+                    let answer = server.asks("GET /messages", &["Accept: application/json"]);
+                    parse(&answer.body);
+                    answer.body.into_bytes()
+                });
+            });
+            scope.spawn(|| {
+                of.watch(|| {
+                    let answer = server.asks("GET /messages.txt", &[]);
+                    assert!(answer.body.len() >= size, "the file never gets shorter");
+                    check_lines(&answer.body);
+                    answer.body.into_bytes()
+                });
+            });
+        }
+        for mut raw in deaf {
+            scope.spawn(move || {
+                assert_eq!(raw.response().status, 101);
+                // The history and all that is said since then, in whole frames of JSON.
+                loop {
+                    let frame = raw.frame();
+                    if frame.first == PING {
+                        raw.send(PONG);
+                        continue;
+                    }
+                    let text = String::from_utf8(frame.payload).expect("UTF-8");
+                    if parse(&text)["data"]["user"] == "the end" {
+                        return;
+                    }
+                }
+            });
+        }
+        for number in 1..=MESSAGES {
+            // Some have an edit, which goes with the message.
+            if number.is_multiple_of(5) {
+                server.did(&format!("PATCH /messages/{number}"), ANN, &message(number));
+            }
+            server.did(&format!("DELETE /messages/{number}"), ANN, "");
+            of.numbers.lock().unwrap().insert(number);
+        }
+        server.posts(ANN, r#"{"user":"the end"}"#);
+        of.is_over.store(true, Ordering::SeqCst);
+    });
+    let text = String::from_utf8(server.dir.read()).unwrap();
+    assert!(!text.contains("secret-"));
+    check_lines(&text);
+    assert_eq!(server.join().history.messages().len(), MESSAGES + 1, "the operations, and the end");
+}
+
+/// Checks that what every delete in the file names is erased, and what none names is there.
+#[track_caller]
+fn check_file(server: &Server, messages: usize, answered: &BTreeSet<usize>, when: &str) {
+    let lines = server.lines();
+    for number in 1..=messages {
+        let operation = format!(r#"{{"$op":"delete","id":{number}}}"#);
+        let is_deleted = lines[messages..].contains(&operation);
+        let secrets = lines.iter().filter(|line| line.contains(&secret(number))).count();
+        assert!(is_deleted || !answered.contains(&number), "{number} was answered, {when}");
+        assert_eq!(secrets == 0, is_deleted, "{number}, {when}: {secrets} lines have it");
+        let status = server.asks(&format!("GET /messages/{number}"), &[]).status;
+        assert_eq!(status, if is_deleted { 410 } else { 200 }, "{number}, {when}");
+    }
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_delete_leaves_nothing_that_was_deleted() {
+    let mut kills = 0;
+    for call in ["write", "pwrite64", "fdatasync", "fsync", "openat", "ftruncate", "unlink"] {
+        for time in 1.. {
+            match is_killed_at(call, time) {
+                Some(true) => kills += 1,
+                Some(false) => break,
+                None => return,
+            }
+        }
+    }
+    assert!(kills > 10, "a delete makes more calls than {kills}");
+}
+
+/// Kills a server when it makes a system call for that many times, while it erases a message
+/// and its edit; false when it does not make so many. None where no call can be killed.
+#[track_caller]
+fn is_killed_at(call: &str, time: usize) -> Option<bool> {
+    const TEST: &str = "a_kill_at_any_system_call_of_a_delete_leaves_nothing_that_was_deleted";
+    const MESSAGES: usize = 3;
+    let when = format!("killed at {call} {time}");
+    let mut lines = String::new();
+    (1..=MESSAGES).for_each(|number| lines += &(message(number) + "\n"));
+    let setup = Setup::new().file(lines);
+    let server = setup.start();
+    let mut listener = server.join();
+    server.dir.append(format!("{{\"$op\":\"edit\",\"id\":2,\"data\":\"{}\"}}\n", secret(2)));
+    listener.hears_one();
+    let epoch = listener.history.epoch.clone();
+    drop(listener);
+    let meddling = meddle_with(&server, TEST, &format!("{call}:signal=KILL:when={time}"), "")?;
+    server.dir.append("{\"$op\":\"delete\",\"id\":2}\n");
+    let is_alive = ends_or_settles(&server);
+    match is_alive {
+        true => drop(meddling),
+        false => meddling.ends_with_the_server(),
+    }
+    drop(server.kill());
+    let server = setup.start();
+    check_file(&server, MESSAGES, &BTreeSet::new(), &when);
+    assert_eq!(server.join().history.epoch, epoch, "{when}");
+    assert!(!server.dir.join("messages.txt.erasing").exists(), "{when}");
+    Some(!is_alive)
+}
+
+/// Waits until the server is gone, or has erased message 2 and gone on for a moment; true when it
+/// is still there.
+fn ends_or_settles(server: &Server) -> bool {
+    let mut settled = 0;
+    let mut is_alive = true;
+    until("the server is killed, or all is done", || {
+        let status = server.connect_or_none().and_then(|raw| status_of(raw, "/messages/2"));
+        is_alive = status.is_some();
+        settled = if status == Some(410) { settled + 1 } else { 0 };
+        !is_alive || settled > 3
+    });
+    is_alive
+}
+
+impl Server {
+    fn connect_or_none(&self) -> Option<Raw> {
+        let stream = std::net::TcpStream::connect_timeout(&self.address(), PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Raw::on(stream))
+    }
+}
+
+/// The status of an answer; none when the server is gone before it came.
+fn status_of(raw: Raw, path: &str) -> Option<u16> {
+    use std::io::{Read, Write};
+    let mut stream = raw.stream;
+    stream.write_all(&ask(&format!("GET {path}"), &["Connection: close"])).ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    text.get(9..12)?.parse().ok()
+}
+
+#[test]
+fn kill_9_under_load_leaves_nothing_that_was_deleted_and_loses_nothing_else() {
+    const MESSAGES: usize = 60;
+    let mut dice = Dice::new();
+    for round in 0..8 {
+        let server = Server::start();
+        for number in 1..=MESSAGES {
+            server.posts(ANN, &message(number));
+        }
+        let answered = Arc::new(Mutex::new(BTreeSet::new()));
+        let mut ann = server.join_at(&format!("/ws?limit=0&{ANN}"));
+        let seen = answered.clone();
+        let deleter = thread::spawn(move || {
+            for number in 1..=MESSAGES {
+                if number % 4 == 0 {
+                    ann.try_say(&format!(
+                        r#"{{"$op":"edit","id":{number},"data":"{}"}}"#,
+                        secret(number)
+                    ));
+                }
+                ann.try_say(&format!(r#"{{"$op":"delete","id":{number}}}"#));
+            }
+            while let Frame::Message(heard) = ann.next() {
+                let said = parse(&heard.data);
+                if said["$op"] == "delete" {
+                    let number = said["id"].as_u64().expect("an id") as usize;
+                    seen.lock().unwrap().insert(number);
+                    if number == MESSAGES {
+                        return;
+                    }
+                }
+            }
+        });
+        let some = dice.below(MESSAGES as u64) as usize;
+        until("some are deleted", || answered.lock().unwrap().len() >= some);
+        let setup = server.kill();
+        deleter.join().expect("it ends with the server");
+        let server = setup.start();
+        check_file(&server, MESSAGES, &answered.lock().unwrap(), &format!("round {round}"));
+    }
+}
