@@ -68,7 +68,7 @@ struct Index {
     marks: Vec<Mark>,
     holes: Arc<Vec<Holes>>,
     hole_lines: u64,
-    /// The operations that were found while the file was read.
+    /// The operations that were found while a part of the file was read.
     log: Vec<LoggedOperation>,
 }
 
@@ -159,8 +159,6 @@ impl Index {
         for hole in next.holes.iter() {
             self.push_holes(Holes { first_id: hole.first_id + before, ..*hole });
         }
-        let found = next.log.into_iter();
-        self.log.extend(found.map(|one| LoggedOperation { id: one.id + before, ..one }));
         self.lines += next.lines;
         self.end = self.end.max(next.end);
     }
@@ -173,6 +171,9 @@ pub struct History {
     line_limit: usize,
     index: Index,
     operations: Operations,
+    /// The operations that were found while the file was loaded, part by part, until they are taken
+    /// into the index.
+    log: Vec<Vec<LoggedOperation>>,
 }
 
 /// The part of the history that a request asks for.
@@ -212,12 +213,17 @@ impl History {
         let has_bom = end >= 3 && read_at(&file, &mut head, 0).is_ok_and(|n| head[..n] == *BOM);
         let start = if has_bom { BOM.len() as u64 } else { 0 };
         let mut index = Index::new(start);
-        for part in load::load_parts(&file, start, end, line_limit)? {
+        let mut log = Vec::new();
+        for mut part in load::load_parts(&file, start, end, line_limit)? {
+            let mut found = std::mem::take(&mut part.log);
+            found.iter_mut().for_each(|operation| operation.id += index.lines);
+            found.shrink_to_fit();
+            log.extend((!found.is_empty()).then_some(found));
             index.absorb(part);
         }
         index.marks.shrink_to_fit();
         let operations = Operations::default();
-        Ok(History { file: TextFile::new(file), line_limit, index, operations })
+        Ok(History { file: TextFile::new(file), line_limit, index, operations, log })
     }
 
     /// The file as it is now.
@@ -239,8 +245,8 @@ impl History {
     /// verified sender of a line. Returns the lines that should hold nothing any more, and that may
     /// have been left by a crash: these must be erased.
     pub fn replay_operations(&mut self, sender_of: impl FnMut(u64) -> Option<String>) -> Vec<u64> {
-        let log = std::mem::take(&mut self.index.log);
-        let mut left = self.operations.replay(&log, sender_of);
+        let log = std::mem::take(&mut self.log).into_iter().flatten();
+        let mut left = self.operations.replay(log, sender_of);
         left.retain(|&id| self.is_message(id));
         left
     }

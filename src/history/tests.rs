@@ -447,6 +447,7 @@ fn all_processors_together_find_the_same_lines_as_one() {
             line_limit: LIMIT,
             index: Index::new(model.start as u64),
             operations: Operations::default(),
+            log: Vec::new(),
         };
         for (line, kind) in &model.lines {
             match kind {

@@ -223,24 +223,24 @@ impl Operations {
     /// edits.
     pub fn replay(
         &mut self,
-        log: &[LoggedOperation],
+        log: impl IntoIterator<Item = LoggedOperation>,
         mut sender_of: impl FnMut(u64) -> Option<String>,
     ) -> Vec<u64> {
         let mut erased = Vec::new();
         for LoggedOperation { id, operation } in log {
             if let Some(operation) = operation {
                 let sender = match operation.action {
-                    Action::React(_) | Action::Unreact(_) => sender_of(*id),
+                    Action::React(_) | Action::Unreact(_) => sender_of(id),
                     _ => None,
                 };
-                if self.replay_one(operation, *id, sender.as_deref()).is_ok()
+                if self.replay_one(&operation, id, sender.as_deref()).is_ok()
                     && operation.action == Action::Delete
                 {
                     erased.push(operation.target);
                     erased.extend(self.forget(operation.target));
                 }
             }
-            self.push_line(*id);
+            self.push_line(id);
         }
         erased
     }

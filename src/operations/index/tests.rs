@@ -111,12 +111,12 @@ proptest! {
             logged.push(LoggedOperation { id, operation: Some(operation) });
         }
         let mut again = Operations::default();
-        prop_assert_eq!(again.replay(&logged, |id| senders.get(&id).map(|&s| s.to_owned())), erased);
+        prop_assert_eq!(again.replay(logged.clone(), |id| senders.get(&id).map(|&s| s.to_owned())), erased);
         check(&again, &model, TARGETS);
         // The edits of deleted messages are erased from the log, and it says the same without them.
         let kept = logged.into_iter().filter(|one| !model.is_erased(one)).collect::<Vec<_>>();
         let mut later = Operations::default();
-        later.replay(&kept, |id| senders.get(&id).map(|&sender| sender.to_owned()));
+        later.replay(kept, |id| senders.get(&id).map(|&sender| sender.to_owned()));
         check(&later, &model, TARGETS);
     }
 }
@@ -167,7 +167,7 @@ fn a_log_that_people_wrote_by_hand_does_what_it_may() {
         line(11, r#"{"$op":"edit","id":2,"data":1}"#),
     ];
     let mut index = Operations::default();
-    assert_eq!(index.replay(&log, |_| None), [2]);
+    assert_eq!(index.replay(log, |_| None), [2]);
     assert!((3..=11).all(|id| index.is_operation(id)));
     assert!(index.is_pinned(1) && !index.is_deleted(9) && !index.is_deleted(3));
     assert!(index.reactions(1).is_empty(), "nobody has no reaction");
