@@ -160,7 +160,7 @@ fn a_peer_that_is_still_sending_gets_its_close_frame_and_no_reset() {
     for (code, bytes) in bad {
         let mut raw = server.raw_join();
         raw.send([bytes, vec![b'x'; 50_000]].concat());
-        // The close frame is there, and whoever has not seen it yet goes on sending.
+        // The close frame is there, and a peer that has not seen it yet goes on sending.
         raw.stream.peek(&mut [0]).expect("a close frame");
         for _ in 0..20 {
             raw.send([b'x'; 5000]);

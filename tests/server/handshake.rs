@@ -254,7 +254,7 @@ fn who_does_not_finish_the_request_in_time_is_told_so() {
     let took = begun.elapsed();
     assert!(IN_TIME.contains(&took), "the answer took {took:?}");
     halfway.response().refuses(408, &[]);
-    // Who has asked for nothing, as a browser that connects ahead, need not be answered.
+    // A peer that has asked for nothing, as a browser that connects ahead, need not be answered.
     silent.is_gone();
     let took = begun.elapsed();
     assert!(IN_TIME.contains(&took), "the end took {took:?}");
