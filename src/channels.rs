@@ -11,7 +11,7 @@ use std::{
     fmt, io,
     path::PathBuf,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use http::StatusCode;
 
 use crate::{
     catch_up::CatchUp,
+    cluster::Link,
     command::{HubGone, HubHandle},
     config::Config,
     http::HttpRefusal,
@@ -55,6 +56,8 @@ struct Room {
     config: Config,
     metrics: Arc<Metrics>,
     catch_up: CatchUp,
+    /// What the node knows of its cluster, if it is in one.
+    link: OnceLock<Arc<Link>>,
     news: Arc<News>,
     comings: News,
     generation: AtomicU64,
@@ -223,6 +226,7 @@ impl Channels {
             config: config.clone(),
             metrics,
             catch_up,
+            link: OnceLock::new(),
             news: Arc::default(),
             comings: News::default(),
             generation: AtomicU64::new(0),
@@ -355,9 +359,15 @@ impl Channels {
         self.room.comings.tell();
     }
 
+    /// What the node knows of its cluster; `None` for a server that is alone.
+    pub fn link(&self) -> Option<&Link> {
+        self.room.link.get().map(|link| &**link)
+    }
+
     /// Asks all hubs for the orderly end, and opens none any more.
     pub fn stop(&self, deadline: Instant) {
         self.room.lock().running = None;
+        self.room.link.get().into_iter().for_each(|link| link.stop());
         let open = self.room.open_ones();
         self.room.changed.notify_all();
         self.room.news.end();

@@ -13,6 +13,10 @@ use crossbeam_channel::{
     Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
 };
 
+mod cluster;
+
+pub use cluster::{ClusterCommand, Expected};
+
 use crate::{
     access::{self, Permit},
     history::{Resume, Snapshot, Stretch, Window},
@@ -27,6 +31,9 @@ use crate::{
 /// may have a message of `--max-message`, so this also bounds the memory that a crowd of speakers
 /// can take. One batch takes all that wait.
 pub(crate) const QUEUE: usize = 256;
+
+/// How long a request waits for an engine to give numbers to its post.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// The number of a client, in the order of joining, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +114,8 @@ pub enum Command {
     /// The channel is put away: clients are sent a close frame, the file gets another name, and the
     /// hub ends.
     PutAway(Sender<io::Result<()>>),
+    /// A thread of the cluster asks.
+    Cluster(ClusterCommand),
     /// The server stops: the hub refuses posts from now on, and sends all clients a close frame.
     Stop,
 }
@@ -261,6 +270,8 @@ pub type Commands = Receiver<Box<Command>>;
 #[derive(Clone, Debug)]
 pub struct HubHandle {
     inbox: Arc<Sender<Box<Command>>>,
+    /// Where posts go instead, if others give out the numbers.
+    sequencer: Option<Sender<Post>>,
 }
 
 /// A handle that does not keep the hub running. The hub itself has it, and makes handles from it.
@@ -272,14 +283,14 @@ pub struct WeakHubHandle {
 impl WeakHubHandle {
     /// A handle that keeps the hub running; `None` when the last one of these was dropped.
     pub fn upgrade(&self) -> Option<HubHandle> {
-        self.inbox.upgrade().map(|inbox| HubHandle { inbox })
+        self.inbox.upgrade().map(|inbox| HubHandle { inbox, sequencer: None })
     }
 }
 
 /// Makes the hub's queue: the first handle, and the end from which the hub takes commands.
 pub fn queue() -> (HubHandle, Commands) {
     let (inbox, commands) = bounded(QUEUE);
-    (HubHandle { inbox: Arc::new(inbox) }, commands)
+    (HubHandle { inbox: Arc::new(inbox), sequencer: None }, commands)
 }
 
 /// The hub gave no answer: its channel has ended, or the process is about to end, or it does not know
@@ -333,7 +344,7 @@ impl HubHandle {
         operations: Option<Box<PostedOperations>>,
     ) -> Result<(), HubGone> {
         let by = Speaker::Client(client);
-        self.send(Command::Post(Post { by, sender, lines, operations }))
+        self.post_or_queue(Post { by, sender, lines, operations })
     }
 
     /// Posts whole lines for a request, and waits until they are stored or refused; see
@@ -363,9 +374,17 @@ impl HubHandle {
         lines: Vec<u8>,
         operations: Option<Box<PostedOperations>>,
     ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
-        self.ask(|reply| {
-            Command::Post(Post { by: Speaker::Request { key, reply }, sender, lines, operations })
-        })
+        let (reply, answer) = bounded(1);
+        let by = Speaker::Request { key, reply };
+        self.post_or_queue(Post { by, sender, lines, operations })?;
+        if self.sequencer.is_none() {
+            return answer.recv().map_err(|_| HubGone);
+        }
+        match answer.recv_timeout(ANSWER_TIME) {
+            Ok(answer) => Ok(answer),
+            Err(RecvTimeoutError::Timeout) => Ok(Err(ErrorAnswer::Unanswered)),
+            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
+        }
     }
 
     /// Looks at a part of the history; see [`Command::Look`].
@@ -478,6 +497,18 @@ impl HubHandle {
             self.inbox.send_deadline(Box::new(Command::Stop), deadline),
             Err(SendTimeoutError::Timeout(_))
         )
+    }
+
+    /// The same handle, whose posts go to a sequencer.
+    pub fn with_sequencer(self, sequencer: Sender<Post>) -> HubHandle {
+        HubHandle { sequencer: Some(sequencer), ..self }
+    }
+
+    fn post_or_queue(&self, post: Post) -> Result<(), HubGone> {
+        match &self.sequencer {
+            Some(sequencer) => sequencer.send(post).map_err(|_| HubGone),
+            None => self.send(Command::Post(post)),
+        }
     }
 
     fn ask<Answer>(

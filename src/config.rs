@@ -19,6 +19,10 @@ use clap::{
 use ipnet::IpNet;
 use log::LevelFilter;
 
+mod engine_url;
+
+pub use engine_url::{EnginePlace, EngineUrl};
+
 /// The settings of one server, checked.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -234,6 +238,30 @@ pub struct Config {
     )]
     pub trust_proxies: Vec<IpNet>,
 
+    /// Share one order with other servers through a Redis or Valkey, such as redis://10.0.0.5:6379
+    /// [default: alone]
+    #[arg(
+        long,
+        env = "TXTCORD_CLUSTER",
+        hide_env = true,
+        value_name = "URL",
+        allow_hyphen_values = true,
+        value_parser = EngineUrl::from_str
+    )]
+    pub cluster: Option<EngineUrl>,
+
+    /// For how long an engine that was just started gives out no numbers
+    #[arg(
+        long,
+        env = "TXTCORD_CLUSTER_SETTLE",
+        hide_env = true,
+        value_name = "TIME",
+        default_value = "3s",
+        allow_hyphen_values = true,
+        value_parser = time
+    )]
+    pub cluster_settle: Duration,
+
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(
         long,
@@ -393,6 +421,10 @@ fn origin(text: &str) -> Result<String, String> {
         true => Err("must be an origin such as https://chat.example, null, or * for all".into()),
         false => Ok(text.into()),
     }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "invalid time; try 3s or 0s".into())
 }
 
 fn positive_time(text: &str) -> Result<Duration, String> {

@@ -366,6 +366,13 @@ impl History {
         Snapshot { stretch: self.lines(first_id, last_id), epoch: epoch.clone(), resumed }
     }
 
+    /// The nearest line at or before `offset` whose offset is known.
+    pub fn line_near(&self, offset: u64) -> u64 {
+        let marks = &self.index.marks;
+        let after = marks.partition_point(|mark| mark.offset <= offset);
+        marks[..after].last().map_or(1, |mark| mark.id)
+    }
+
     /// The lines that a request asks for, as far as they exist.
     pub fn window(&self, window: &Window) -> Stretch {
         let before = window.before.unwrap_or(u64::MAX).min(self.last_id() + 1).max(1);

@@ -38,11 +38,13 @@ mod followers;
 mod keys;
 mod operating;
 mod placing;
+mod replica;
 mod stamping;
 
 pub use ending::Role;
 use followers::Followers;
 use keys::Keys;
+use replica::Replica;
 use stamping::time_of_last;
 
 /// A batch takes no more posts when it has this many bytes of lines. A longer write would delay the
@@ -101,6 +103,8 @@ pub struct Hub {
     has_warned_of_note: bool,
     /// Whether the log says that the stamps file cannot be put back into its place.
     has_warned_of_stamps: bool,
+    /// What belongs to a cluster; `None` for a server that is alone.
+    replica: Option<Replica>,
 }
 
 impl Hub {
@@ -143,6 +147,7 @@ impl Hub {
             refused: Tally::default(),
             has_warned_of_note: false,
             has_warned_of_stamps: false,
+            replica: None,
         };
         hub.publish();
         hub
@@ -287,6 +292,7 @@ impl Hub {
                     let _ = reply.send(self.status());
                 }
                 Command::Post(post) => self.commit(vec![post])?,
+                Command::Cluster(command) => self.cluster(command)?,
                 Command::Stop => self.stop()?,
                 Command::PutAway(reply) => self.put_away(&reply)?,
             }
@@ -397,7 +403,10 @@ impl Hub {
     }
 
     fn status(&self) -> Status {
-        Status { is_writable: !self.journal.is_full(), is_stopping: self.stopping }
+        Status {
+            is_writable: !self.journal.is_full() && self.has_order(),
+            is_stopping: self.stopping,
+        }
     }
 
     /// Sends the speakers what they lack, before the round. Their next message then arrives while

@@ -8,11 +8,12 @@
 //! it is unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover
 //! from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its
 //! numbering, `stamps.rs` writes the stamps beside it, `stamping.rs` makes both files one, and
-//! `erasing.rs` erases.
+//! `erasing.rs` erases, and `replica.rs` makes the file a copy of a cluster's order.
 
 mod epoch;
 mod erasing;
 mod recovery;
+mod replica;
 mod stamping;
 mod stamps;
 pub(crate) mod system;
@@ -30,8 +31,11 @@ use std::{
 
 use log::{error, info, warn};
 
-pub use self::recovery::{OpenError, REWRITE_BYTES, create};
 use self::{epoch::Epoch, stamping::is_full, stamps::StampFile, system::System};
+pub use self::{
+    recovery::{OpenError, REWRITE_BYTES, create},
+    replica::{SetAside, Torn, cut_torn_tail, stamped_lines},
+};
 use crate::{config::Fsync, history::History};
 
 /// A full disk is tried again after this long: soon enough for people, and seldom enough that a
@@ -60,6 +64,10 @@ pub enum Fatal {
     Storage(io::Error),
     /// The file was removed, replaced or cut by another program; the sentence says which.
     Changed(String),
+    /// The file has other lines than the order of the cluster; a new start sets them aside.
+    Forked(String),
+    /// The file cannot join the order of the cluster; the sentence says what an operator can do.
+    Strange(String),
 }
 
 impl fmt::Display for Fatal {
@@ -70,7 +78,9 @@ impl fmt::Display for Fatal {
                 "storage failed: {why}. Nothing that clients saw is lost; what else was \
                  kept shows when it is opened again."
             ),
-            Fatal::Changed(what) => write!(out, "{what}"),
+            Fatal::Changed(what) | Fatal::Forked(what) | Fatal::Strange(what) => {
+                write!(out, "{what}")
+            }
         }
     }
 }

@@ -65,6 +65,9 @@
 //! | `open` | opens the channels that are new in the folder | they are open |
 //! | `watch` | looks at the files of all channels, about once a second | the server ends |
 //! | `catch-up-N` | sends to its share of the clients that are behind | the hub and its last such client are gone |
+//! | `sequencer` | has the engine of a cluster give numbers to posts | the server stops |
+//! | `reader` | brings the order of a cluster into the file | the server stops |
+//! | `inbox` | posts what other programs appended on a node of a cluster | the server stops |
 //! | `signals` | waits for SIGTERM and SIGINT | the process ends |
 //!
 //! # What always holds
@@ -97,6 +100,7 @@ pub mod channels;
 pub mod hub;
 pub mod fanout;
 pub mod catch_up;
+pub mod cluster;
 pub mod command;
 pub mod outbox;
 pub mod access;
@@ -107,6 +111,7 @@ pub mod wire;
 pub mod history;
 pub mod operations;
 pub mod stamps;
+pub mod piece;
 pub mod lines;
 pub mod message;
 pub mod summary;

@@ -82,6 +82,7 @@ fn main() -> ExitCode {
                 StartError::File(OpenError::Unusable(..) | OpenError::Stamps(..)) => EXIT_UNUSABLE,
                 StartError::File(OpenError::InUse(..)) => EXIT_IN_USE,
                 StartError::File(OpenError::Failed(..)) => EXIT_STORAGE,
+                StartError::Cluster(fatal) => exit_code(&fatal),
                 StartError::AddressInUse(..) => EXIT_ADDRESS_IN_USE,
                 StartError::Other(..) => 1,
             });
@@ -89,9 +90,16 @@ fn main() -> ExitCode {
     };
     match server.run(&orders) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Fatal(Fatal::Storage(_))) => ExitCode::from(EXIT_STORAGE),
-        Err(Failure::Fatal(Fatal::Changed(_))) => ExitCode::from(EXIT_CHANGED),
+        Err(Failure::Fatal(fatal)) => ExitCode::from(exit_code(&fatal)),
         Err(Failure::Panicked) => ExitCode::FAILURE,
+    }
+}
+
+fn exit_code(fatal: &Fatal) -> u8 {
+    match fatal {
+        Fatal::Storage(_) => EXIT_STORAGE,
+        Fatal::Changed(_) | Fatal::Forked(_) => EXIT_CHANGED,
+        Fatal::Strange(_) => EXIT_UNUSABLE,
     }
 }
 

@@ -24,10 +24,12 @@ use crate::{
     access::{Access, Counted, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
-    config::{Config, Fsync},
+    cluster::{self, Prepared},
+    config::{Config, EngineUrl, Fsync},
     connection::{Admission, House, converse},
+    history::History,
     http::HttpRefusal,
-    journal::{Fatal, Journal, OpenError},
+    journal::{self, Fatal, Journal, OpenError},
     metrics::Metrics,
     outbox::{CLOSE_WAIT, Outbox},
     socket::LINGER,
@@ -82,6 +84,8 @@ pub enum StartError {
     Access(RulesError),
     /// The text file cannot be served.
     File(OpenError),
+    /// The text file is not of the order of the cluster.
+    Cluster(Fatal),
     /// Another program listens on the address.
     AddressInUse(SocketAddr),
     /// Something else failed; the text says what.
@@ -93,6 +97,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Access(error) => write!(out, "--access {error}"),
             StartError::File(error) => error.fmt(out),
+            StartError::Cluster(error) => error.fmt(out),
             StartError::AddressInUse(address) => write!(
                 out,
                 "--listen {address}: address in use; stop the program that listens there, or \
@@ -152,13 +157,10 @@ impl Server {
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         let (max_clients, max_channels) = room(config);
-        let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)
-            .map_err(StartError::File)?;
-        let journal = match config.no_stamps {
-            true => journal,
-            false => journal.with_stamps(&history).map_err(StartError::File)?,
+        let (journal, history) = match &config.cluster {
+            None => open(config)?,
+            Some(url) => open_as_copy(config, &settings(config, url))?,
         };
-        let (journal, history) = journal.with_operations(history).map_err(StartError::File)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)
@@ -300,6 +302,43 @@ fn in_words(fsync: Fsync) -> &'static str {
         Fsync::EverySecond => "1s: on disk within a second; a power cut may lose that second",
         Fsync::Never => "never: kill -9 loses nothing, a power cut may lose the latest",
     }
+}
+
+/// Opens the default channel's file, with its stamps and operations.
+fn open(config: &Config) -> Result<(Journal, History), StartError> {
+    let open = || {
+        let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)?;
+        let journal = match config.no_stamps {
+            true => journal,
+            false => journal.with_stamps(&history)?,
+        };
+        journal.with_operations(history)
+    };
+    open().map_err(StartError::File)
+}
+
+/// The same for a file that is a copy of a cluster's order. What is not of it was set aside
+/// afterwards.
+fn open_as_copy(
+    config: &Config,
+    settings: &cluster::Settings,
+) -> Result<(Journal, History), StartError> {
+    let stamped = (!config.no_stamps).then(|| journal::stamped_lines(&config.file)).flatten();
+    journal::cut_torn_tail(&config.file)
+        .map_err(|error| StartError::Other("the end of the file".into(), error))?;
+    let (mut journal, history) = open(config)?;
+    let prepared = cluster::prepare(settings, &mut journal, &history, stamped);
+    match prepared.map_err(StartError::Cluster)? {
+        Prepared::AsItWas => Ok((journal, history)),
+        Prepared::Cut => {
+            drop((journal, history));
+            open_as_copy(config, settings)
+        }
+    }
+}
+
+fn settings(config: &Config, url: &EngineUrl) -> cluster::Settings {
+    cluster::Settings::new(url.clone(), config.cluster_settle, config.file.clone())
 }
 
 /// How many clients and channels are served: as many as the operator allows, or what this machine can

@@ -41,8 +41,7 @@ impl Figures {
 /// One open channel as everybody may see it.
 #[derive(Debug)]
 pub struct Summary {
-    /// The name of its numbering.
-    pub epoch: Arc<str>,
+    epoch: Mutex<Arc<str>>,
     /// Names its file: device and inode.
     pub file: (u64, u64),
     figures: Mutex<Figures>,
@@ -54,7 +53,18 @@ impl Summary {
     /// Of a channel whose changes are told to those who follow `news`.
     pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>) -> Summary {
         let (figures, is_ending) = (Mutex::default(), AtomicBool::new(false));
+        let epoch = Mutex::new(epoch);
         Summary { epoch, file, figures, is_ending, news }
+    }
+
+    /// The name of its numbering.
+    pub fn epoch(&self) -> Arc<str> {
+        lock(&self.epoch).clone()
+    }
+
+    /// Says that the numbering has another name: for its hub alone.
+    pub fn take_epoch(&self, epoch: Arc<str>) {
+        *lock(&self.epoch) = epoch;
     }
 
     /// How far the channel is.

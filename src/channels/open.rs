@@ -15,7 +15,9 @@ use log::{error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State, is_full};
 use crate::{
-    command,
+    cluster::{self, Beginning, Link},
+    command::{self, QUEUE},
+    config::{Config, EngineUrl},
     history::History,
     hub::{Hub, Role},
     journal::{self, Fatal, Journal, OpenError},
@@ -174,7 +176,10 @@ impl Room {
         let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
         let summary = Arc::new(summary);
         let (handle, commands) = command::queue();
-        let hub = Hub::new(
+        let cluster = self.config.cluster.as_ref().filter(|_| role == Role::Default);
+        let node = cluster.map(|url| Node::new(url, &self.config, &journal, &history));
+        let node = node.transpose()?;
+        let mut hub = Hub::new(
             journal,
             history,
             line_limit(self.config.max_message),
@@ -183,6 +188,15 @@ impl Room {
             handle.downgrade(),
             summary.clone(),
         );
+        let mut handle = handle;
+        if let Some(node) = node {
+            let (posts, waiting) = bounded(QUEUE);
+            handle = handle.with_sequencer(posts);
+            hub = hub.with_link(node.link.clone());
+            cluster::start(node.settings, &node.link, node.beginning, handle.clone(), waiting)?;
+            // There is one default channel.
+            let _ = self.link.set(node.link);
+        }
         let running = {
             let mut table = self.lock();
             let running = table.running.clone();
@@ -221,6 +235,7 @@ impl Room {
                 entry.why = match fatal {
                     Fatal::Storage(why) => format!("its file failed ({})", why.kind()),
                     Fatal::Changed(_) => "its file was replaced".to_owned(),
+                    Fatal::Forked(what) | Fatal::Strange(what) => what,
                 };
             }),
             Ok(()) if self.lock().running.is_none() => {
@@ -244,6 +259,29 @@ impl Room {
             table.channels.insert(name.clone(), Entry::opening());
         }
         new
+    }
+}
+
+/// What makes the default channel's hub one of a cluster.
+struct Node {
+    settings: cluster::Settings,
+    link: Arc<Link>,
+    beginning: Beginning,
+}
+
+impl Node {
+    fn new(
+        url: &EngineUrl,
+        config: &Config,
+        journal: &Journal,
+        history: &History,
+    ) -> io::Result<Node> {
+        let settle = config.cluster_settle;
+        Ok(Node {
+            settings: cluster::Settings::new(url.clone(), settle, journal.path().to_owned()),
+            link: Arc::new(Link::new().map_err(io::Error::other)?),
+            beginning: Beginning::of(journal, history),
+        })
     }
 }
 

@@ -34,6 +34,11 @@ const _: () = assert!(SYNC_EVERY.as_millis() + TICK.as_millis() <= 900);
 impl Hub {
     /// Stores posts, takes in the foreign lines that came meanwhile, and shows both.
     pub(super) fn commit(&mut self, mut posts: Vec<Post>) -> Result<(), Fatal> {
+        if self.replica.is_some() {
+            // No thread posts here; its posts would have no numbers.
+            self.refuse(posts, ErrorAnswer::Unavailable);
+            return self.clear_foreign();
+        }
         if self.stopping && !posts.is_empty() {
             self.refuse(posts, ErrorAnswer::ShuttingDown);
             return Ok(());
@@ -181,7 +186,7 @@ impl Hub {
     /// Applies the next line of the file and returns its id. It has `len` bytes with its `\n`. If
     /// it is no hole, `message` has the message and the number of bytes before it on the line. `from`
     /// is the verified sender.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         len: u64,
         message: Option<(&[u8], u64)>,

@@ -15,6 +15,10 @@ use crate::journal::Fatal;
 pub(super) const STOPPING: (CloseCode, &str) =
     (CloseCode::Restart, "the server is stopping; come back");
 
+/// The close frame for all clients when the numbering is another one than they know.
+pub(super) const FORKED: (CloseCode, &str) =
+    (CloseCode::Restart, "the messages have other numbers now; come back");
+
 /// The close frame for the clients of a channel that is put away.
 const AWAY: (CloseCode, &str) = (CloseCode::Away, "the channel was put away");
 
@@ -31,8 +35,9 @@ impl Role {
     /// The close frame for the clients when the file fails.
     fn goodbye(self, fatal: &Fatal) -> (CloseCode, &'static str) {
         match (self, fatal) {
+            (_, Fatal::Forked(_)) => FORKED,
             (Role::Default, _) => (CloseCode::Error, "the server cannot store messages any more"),
-            (Role::Channel, Fatal::Storage(_)) => {
+            (Role::Channel, Fatal::Storage(_) | Fatal::Strange(_)) => {
                 (CloseCode::Error, "the channel cannot store messages now")
             }
             (Role::Channel, Fatal::Changed(_)) => {

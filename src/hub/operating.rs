@@ -109,6 +109,12 @@ impl Hub {
     /// Applies a line that another program appended, if it is an operation. It is the operator's word;
     /// but what cannot be done means nothing.
     pub(super) fn apply_foreign_operation(&mut self, id: u64, message: &[u8]) {
+        self.apply_ordered_operation(id, message, None);
+    }
+
+    /// Applies a line whose place is decided, if it is an operation. Another line may have come before
+    /// it that leaves it nothing to do; all that read the log see it the same.
+    pub(super) fn apply_ordered_operation(&mut self, id: u64, message: &[u8], from: Option<&str>) {
         let Some(LoggedOperation { operation, .. }) = LoggedOperation::of(id, message) else {
             return;
         };
@@ -118,11 +124,11 @@ impl Hub {
             operation.target < id && decide(operation, Asker::OPERATOR, target, index).is_ok()
         });
         if let Some(operation) = accepted {
-            return self.apply_operation(&operation, id, None);
+            return self.apply_operation(&operation, id, from);
         }
         self.history.operations_mut().push_line(id);
         if self.refused.add() {
-            warn!("line {id}, appended by another program, is an operation that means nothing");
+            warn!("line {id} is an operation that means nothing");
         }
     }
 

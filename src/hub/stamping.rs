@@ -11,6 +11,7 @@ use super::{Hub, Post, count_lines};
 use crate::{
     history::{History, Window},
     journal::{AppendError, Fatal, Journal},
+    piece::Piece,
     stamps,
 };
 
@@ -41,6 +42,18 @@ impl Hub {
         for post in posts {
             let lines = count_lines(&post.lines) as u64;
             self.new_stamps.push(lines, ts, post.sender.as_deref());
+        }
+        self.write_stamps()
+    }
+
+    /// Writes the stamps of pieces that were just appended; false when they find no room, and nothing of
+    /// them was written.
+    pub(super) fn stamp_pieces(&mut self, pieces: &[Piece]) -> Result<bool, Fatal> {
+        if !self.journal.has_stamps() {
+            return Ok(true);
+        }
+        for run in pieces.iter().flat_map(|piece| &piece.stamps) {
+            self.new_stamps.push(run.lines, run.ts, run.from.as_deref());
         }
         self.write_stamps()
     }

@@ -75,6 +75,11 @@ impl Epoch {
         &self.name
     }
 
+    /// Takes another name, which is in the next record.
+    pub(super) fn rename(&mut self, name: Arc<str>) {
+        self.name = name;
+    }
+
     /// Writes into the lock file how far the numbering has come; false when it says so already.
     pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<bool> {
         self.write(&Record::of(

@@ -181,7 +181,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Takes the lock, on a file of its own that is never deleted: if a locked file were deleted, a
 /// second server could create and lock another one of the same name.
-fn lock(path: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path_beside(path, "lock");
     let unusable = |why| OpenError::Unusable(lock_path.clone(), why);
     refuse_irregular(&lock_path).map_err(unusable)?;
@@ -264,7 +264,7 @@ fn rewrite(path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
 }
 
 /// The offset after the last `\n` before `size`.
-fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
+pub(super) fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
     let mut block = vec![0; BLOCK.min(size as usize)];
     let mut end = size;
     while end > 0 {
@@ -319,7 +319,7 @@ fn mend_tail(
     Ok(whole)
 }
 
-fn save_tail(path: &Path, file: &File, whole: u64, size: u64) -> io::Result<PathBuf> {
+pub(super) fn save_tail(path: &Path, file: &File, whole: u64, size: u64) -> io::Result<PathBuf> {
     let (saved, mut copy) = create_beside(path, "torn")?;
     let mut from = whole;
     let mut block = vec![0; BLOCK.min((size - whole) as usize)];

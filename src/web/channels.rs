@@ -174,7 +174,7 @@ impl Exchange<'_> {
         for listed in &now {
             match find(&told.list, &listed.name).map(|at| &told.list[at]) {
                 Some(old)
-                    if old.summary.epoch == listed.summary.epoch
+                    if old.summary.epoch() == listed.summary.epoch()
                         && !listed.figures.differ_in_what_was_said(&old.figures) => {}
                 None if told.generation.is_some() => push(listed, Change::Added),
                 _ => push(listed, Change::Further),
@@ -197,7 +197,7 @@ impl Exchange<'_> {
         push_number(figures.last_id, out);
         out.extend_from_slice(br#","messages":"#);
         push_number(figures.messages, out);
-        out.extend_from_slice(format!(",\"epoch\":\"{}\"", summary.epoch).as_bytes());
+        out.extend_from_slice(format!(",\"epoch\":\"{}\"", summary.epoch()).as_bytes());
         if let Some(ts) = figures.ts {
             out.extend_from_slice(br#","ts":"#);
             push_number(ts, out);

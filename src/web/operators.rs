@@ -6,6 +6,7 @@ use http::{StatusCode, header};
 
 use super::{Exchange, Stop, stopping};
 use crate::{
+    cluster::Link,
     command::HubGone,
     http::{HttpRefusal, response::TEXT},
     metrics::Status,
@@ -50,7 +51,9 @@ impl Exchange<'_> {
         let levels = self.web.channels.levels();
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         let headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
-        self.whole(StatusCode::OK, headers, self.web.metrics.render(&levels, &status).as_bytes())
+        let mut page = self.web.metrics.render(&levels, &status);
+        page.extend(self.web.channels.link().map(Link::render));
+        self.whole(StatusCode::OK, headers, page.as_bytes())
     }
 
     /// How the default channel is: where it ends, the server does.

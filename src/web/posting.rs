@@ -201,7 +201,10 @@ fn status_of(why: ErrorAnswer) -> StatusCode {
         ErrorAnswer::Refused(Refusal::Deleted) => StatusCode::GONE,
         ErrorAnswer::Refused(Refusal::TooMany) => StatusCode::CONFLICT,
         ErrorAnswer::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-        ErrorAnswer::StorageFull | ErrorAnswer::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorAnswer::StorageFull
+        | ErrorAnswer::ShuttingDown
+        | ErrorAnswer::Unavailable
+        | ErrorAnswer::Unanswered => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 

@@ -245,8 +245,8 @@ impl Stream<'_> {
             }
             feed.open = there;
             if let Some(open) = &feed.open {
-                if *open.summary.epoch != *feed.epoch {
-                    feed.epoch = open.summary.epoch.to_string();
+                if *open.summary.epoch() != *feed.epoch {
+                    feed.epoch = open.summary.epoch().to_string();
                     feed.after = 0;
                 }
                 let nothing = Window { after: Some(u64::MAX), ..Window::default() };

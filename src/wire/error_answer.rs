@@ -14,6 +14,10 @@ pub enum ErrorAnswer {
     StorageFull,
     /// The server is about to end.
     ShuttingDown,
+    /// The engine that gives out the numbers is away.
+    Unavailable,
+    /// The engine that gives out the numbers has not answered for too long.
+    Unanswered,
     /// The right to post is missing.
     Forbidden,
     /// An object whose first key is `$op` is no operation.
@@ -35,6 +39,7 @@ impl ErrorAnswer {
             ErrorAnswer::BinaryUnsupported => "binary_unsupported",
             ErrorAnswer::StorageFull => "storage_full",
             ErrorAnswer::ShuttingDown => "shutting_down",
+            ErrorAnswer::Unavailable | ErrorAnswer::Unanswered => "unavailable",
             ErrorAnswer::Forbidden | ErrorAnswer::Refused(Refusal::Forbidden(_)) => "forbidden",
             ErrorAnswer::BadOperation => "bad_operation",
             ErrorAnswer::Refused(Refusal::NoSuchMessage | Refusal::Deleted) => "no_such_message",
@@ -50,6 +55,12 @@ impl ErrorAnswer {
             ErrorAnswer::BinaryUnsupported => "send messages as text frames",
             ErrorAnswer::StorageFull => "the server cannot store messages now; try again later",
             ErrorAnswer::ShuttingDown => "the server is stopping; connect again and send once more",
+            ErrorAnswer::Unavailable => {
+                "the engine that gives out the numbers is away; try again later"
+            }
+            ErrorAnswer::Unanswered => {
+                "nobody has answered; it may have been stored; repeat with the same Idempotency-Key"
+            }
             ErrorAnswer::Forbidden => "this needs a right that is missing",
             ErrorAnswer::BadOperation => "the operation is not one that the server knows",
             ErrorAnswer::Refused(refusal) => refusal.sentence(),

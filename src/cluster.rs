@@ -1,0 +1,115 @@
+//! Many machines with one order: an engine gives out the numbers, and every node's file is a copy.
+//!
+//! The engine, Redis or Valkey, does one thing: it decides the order. Posts go to the *sequencer*,
+//! which has the engine give numbers to them; the *reader* brings what the order has to the hub,
+//! which writes and shows it. So every file has the same bytes, and a client that knows an id and the
+//! epoch resumes on any node. A message counts as stored when the engine has answered and the line
+//! has come back into this node's file.
+
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
+
+use crossbeam_channel::Receiver;
+use log::warn;
+
+use crate::{
+    command::{HubHandle, Post},
+    config::EngineUrl,
+    history::History,
+    journal::Journal,
+    name::Name,
+};
+
+mod chain;
+mod compare;
+mod engine;
+mod inbox;
+mod link;
+mod reader;
+mod sequencer;
+mod start;
+
+pub use engine::EngineError;
+pub use link::Link;
+pub use start::{Prepared, prepare};
+
+use chain::Walk;
+use engine::Keys;
+use reader::{Ours, Reader};
+use sequencer::Sequencer;
+
+/// What the threads of a node are told.
+#[derive(Debug)]
+pub struct Settings {
+    url: EngineUrl,
+    keys: Keys,
+    /// For how long an engine that was started gives out no numbers.
+    settle: Duration,
+    /// The node's text file.
+    file: PathBuf,
+}
+
+impl Settings {
+    /// Of the default channel's file.
+    pub fn new(url: EngineUrl, settle: Duration, file: PathBuf) -> Settings {
+        Settings { url, keys: Keys::of(&Name::default()), settle, file }
+    }
+}
+
+/// The part of a node's file that has numbers when its threads start.
+#[derive(Debug)]
+pub struct Beginning {
+    ours: Ours,
+}
+
+impl Beginning {
+    /// Of a file that was just opened.
+    pub fn of(journal: &Journal, history: &History) -> Beginning {
+        Beginning {
+            ours: Ours {
+                file: journal.file().clone(),
+                epoch: journal.epoch().clone(),
+                last: history.last_id(),
+                end: history.end(),
+                chain: None,
+            },
+        }
+    }
+}
+
+/// Starts the threads of a node: they end when the link is stopped, or the hub is gone.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub fn start(
+    settings: Settings,
+    link: &Arc<Link>,
+    beginning: Beginning,
+    hub: HubHandle,
+    posts: Receiver<Post>,
+) -> io::Result<()> {
+    let settings = Arc::new(settings);
+    link.applied(beginning.ours.last);
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new().name(name.into()).spawn(run).map(drop)
+    };
+    let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
+    spawn("sequencer", Box::new(move || sequencer.run()))?;
+    let (inbox_link, file) = (link.clone(), settings.file.clone());
+    let inbox_hub = hub.clone();
+    let mut ours = beginning.ours;
+    let reader_link = link.clone();
+    spawn(
+        "reader",
+        Box::new(move || {
+            let file = ours.file.clone();
+            let mut walk = Walk::of(&file);
+            match walk.go_to(ours.last, ours.end) {
+                Ok(()) => ours.chain = Some(walk.chain),
+                // It is read again when it is compared, and then ends the node.
+                Err(error) => warn!("the file cannot be read: {error}"),
+            }
+            Reader::new(settings, reader_link, hub, ours).run();
+        }),
+    )?;
+    spawn("inbox", Box::new(move || inbox::run(&file, &inbox_link, &inbox_hub)))
+}

@@ -1,0 +1,95 @@
+//! The running hash of a file's lines: two files with the same hash after a line are the same up to it.
+//!
+//! `h0 = ""`, `hn = hex(sha1(h(n-1) ++ line n with its \n))[..16]`. The engine's scripts compute the
+//! same, and it follows from the file alone.
+
+use std::{fs::File, io};
+
+use sha1_smol::Sha1;
+
+use crate::lines::read_at;
+
+/// How many hexadecimal digits of the hash are kept.
+const DIGITS: usize = 16;
+
+/// What is read of a file at a time, in bytes.
+const BLOCK: usize = 256 << 10;
+
+/// The hash after a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain(String);
+
+impl Chain {
+    /// The hash that an engine tells.
+    pub fn told(text: String) -> Chain {
+        Chain(text)
+    }
+
+    /// The hash as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes in the lines that follow, each with its `\n`.
+    pub fn extend(&mut self, lines: &[u8]) {
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            let mut hash = Sha1::new();
+            hash.update(self.0.as_bytes());
+            hash.update(line);
+            self.0 = hash.digest().to_string();
+            self.0.truncate(DIGITS);
+        }
+    }
+}
+
+/// A walk over the whole lines of a file, from the first one.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    file: &'a File,
+    /// How many lines were walked over.
+    pub lines: u64,
+    /// The offset after them.
+    pub offset: u64,
+    /// The hash after them.
+    pub chain: Chain,
+}
+
+impl Walk<'_> {
+    /// At the beginning of a file.
+    pub fn of(file: &File) -> Walk<'_> {
+        Walk { file, lines: 0, offset: 0, chain: Chain::default() }
+    }
+
+    /// Walks on to the end of line `id`, or to where the whole lines before `end` end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn go_to(&mut self, id: u64, end: u64) -> io::Result<()> {
+        let mut space = vec![0; BLOCK];
+        while self.lines < id && self.offset < end {
+            let want = space.len().min((end - self.offset) as usize);
+            let got = read_at(self.file, &mut space[..want], self.offset)?;
+            let mut taken = 0;
+            for line_end in memchr::memchr_iter(b'\n', &space[..got]) {
+                if self.lines == id {
+                    break;
+                }
+                self.chain.extend(&space[taken..=line_end]);
+                taken = line_end + 1;
+                self.lines += 1;
+            }
+            if taken == 0 {
+                if got < space.len() {
+                    return Ok(());
+                }
+                // A line that is longer than what was read.
+                space.resize(space.len() * 2, 0);
+            }
+            self.offset += taken as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

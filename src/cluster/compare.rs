@@ -1,0 +1,212 @@
+//! How a node's file stands to the order of its engine.
+
+use std::{fs::File, io};
+
+use super::{
+    chain::{Chain, Walk},
+    engine::{Engine, EngineError, Entry, Order},
+};
+use crate::{lines::read_at, message};
+
+/// How many entries are looked at at a time.
+const ENTRIES: usize = 32;
+
+/// The part of a node's file that has numbers.
+#[derive(Debug)]
+pub struct Numbered<'a> {
+    /// The file.
+    pub file: &'a File,
+    /// The epoch of its numbering.
+    pub epoch: &'a str,
+    /// The number of the last line.
+    pub last: u64,
+    /// The offset after it.
+    pub end: u64,
+    /// The hash after it, if it is known: it does not follow from lines that were erased.
+    pub chain: Option<&'a Chain>,
+}
+
+/// How a file stands to the order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The file is the beginning of the order, or all of it. The hash after its last line, if it is
+    /// known.
+    Beginning(Option<Chain>),
+    /// The order is the beginning of the file: the engine has lost lines, or never had them. The hash
+    /// after the order's last line.
+    Longer(Chain),
+    /// The file has other lines than the order, after the first so many, which end at this offset.
+    Fork(u64, u64),
+    /// The engine keeps no more what the file lacks.
+    Trimmed,
+    /// Nothing shows that both are of the same chat.
+    Strange,
+}
+
+/// Why no verdict could be reached.
+#[derive(Debug)]
+pub enum CompareError {
+    /// The engine gave no answer.
+    Engine(EngineError),
+    /// The file cannot be read.
+    File(io::Error),
+}
+
+impl From<EngineError> for CompareError {
+    fn from(error: EngineError) -> CompareError {
+        CompareError::Engine(error)
+    }
+}
+
+impl From<io::Error> for CompareError {
+    fn from(error: io::Error) -> CompareError {
+        CompareError::File(error)
+    }
+}
+
+/// Compares a file with the order.
+///
+/// # Errors
+/// When the engine gives no answer or the file cannot be read.
+pub fn compare(
+    engine: &mut Engine,
+    order: &Order,
+    ours: &Numbered<'_>,
+) -> Result<Verdict, CompareError> {
+    if order.last <= ours.last {
+        let chain = ours.chain_after(order.last)?;
+        let is_same = chain == order.chain || has_only_erased(engine, ours, order.last)?;
+        return match (is_same, order.last == ours.last) {
+            (true, true) => Ok(Verdict::Beginning(Some(order.chain.clone()))),
+            (true, false) => Ok(Verdict::Longer(order.chain.clone())),
+            (false, _) => fork(engine, order, ours),
+        };
+    }
+    let is_ours = order.epoch == ours.epoch || ours.last == 0;
+    let next = engine.range(ours.last + 1, 1)?.into_iter().next().and_then(Result::ok);
+    let Some(Entry { mut piece, chain }) =
+        next.filter(|entry| entry.piece.first_id <= ours.last + 1)
+    else {
+        return Ok(if is_ours { Verdict::Trimmed } else { Verdict::Strange });
+    };
+    let before = ours.chain_after(ours.last)?;
+    piece.begin_at(ours.last + 1);
+    let mut after = before.clone();
+    after.extend(&piece.lines);
+    if after == chain {
+        return Ok(Verdict::Beginning(Some(before)));
+    }
+    match has_only_erased(engine, ours, ours.last)? {
+        true => Ok(Verdict::Beginning(None)),
+        false => fork(engine, order, ours),
+    }
+}
+
+impl Numbered<'_> {
+    fn chain_after(&self, id: u64) -> io::Result<Chain> {
+        if id == self.last
+            && let Some(chain) = self.chain
+        {
+            return Ok(chain.clone());
+        }
+        let mut walk = Walk::of(self.file);
+        walk.go_to(id, self.end)?;
+        Ok(walk.chain)
+    }
+}
+
+/// Whether the lines that the engine keeps, up to `until`, are those of the file, apart from some
+/// that were erased. The hash of a file says nothing any more when a line in it was erased.
+fn has_only_erased(
+    engine: &mut Engine,
+    ours: &Numbered<'_>,
+    until: u64,
+) -> Result<bool, CompareError> {
+    let mut walk = Walk::of(ours.file);
+    let mut erased = 0;
+    let mut next = 1;
+    while next <= until {
+        let entries = engine.range(next, ENTRIES)?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            let Ok(Entry { piece, .. }) = entry else { return Ok(false) };
+            next = piece.last_id() + 1;
+            walk.go_to(piece.first_id - 1, ours.end)?;
+            for (line, id) in
+                piece.lines.split_inclusive(|&byte| byte == b'\n').zip(piece.first_id..)
+            {
+                if id > until {
+                    return Ok(erased > 0);
+                }
+                let mut own = vec![0; line.len()];
+                if read_at(ours.file, &mut own, walk.offset)? < own.len() {
+                    return Ok(false);
+                }
+                if own != line {
+                    if !is_erased(&own) && !is_erased(line) {
+                        return Ok(false);
+                    }
+                    erased += 1;
+                }
+                walk.lines += 1;
+                walk.offset += line.len() as u64;
+            }
+        }
+    }
+    Ok(erased > 0)
+}
+
+/// Whether a line, with its `\n`, is what stands in the place of one that was deleted.
+fn is_erased(line: &[u8]) -> bool {
+    let Some((b'\n', text)) = line.split_last() else { return false };
+    let mut erased = text.to_vec();
+    message::erase(&mut erased);
+    erased == text
+}
+
+/// Where a file and the order part.
+fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdict, CompareError> {
+    let mut walk = Walk::of(ours.file);
+    let (mut lines, mut offset) = (0, 0);
+    let mut next = 1;
+    'pieces: while next <= order.last.min(ours.last) {
+        let entries = engine.range(next, ENTRIES)?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            let Ok(Entry { piece, chain }) = entry else { break 'pieces };
+            let is_known = piece.first_id == 1 || lines > 0;
+            next = piece.last_id() + 1;
+            if piece.last_id() <= ours.last {
+                walk.go_to(piece.last_id(), ours.end)?;
+                if walk.chain == chain {
+                    (lines, offset) = (walk.lines, walk.offset);
+                    continue;
+                }
+            }
+            if is_known && piece.first_id == lines + 1 {
+                for line in piece.lines.split_inclusive(|&byte| byte == b'\n') {
+                    let mut own = vec![0; line.len()];
+                    let got = read_at(ours.file, &mut own, offset)?;
+                    let is_numbered = offset + line.len() as u64 <= ours.end;
+                    if !is_numbered || got < own.len() || own != line {
+                        break;
+                    }
+                    lines += 1;
+                    offset += line.len() as u64;
+                }
+            }
+            if piece.first_id == 1 || lines > 0 {
+                break 'pieces;
+            }
+        }
+    }
+    Ok(if lines == 0 && order.epoch != ours.epoch {
+        Verdict::Strange
+    } else {
+        Verdict::Fork(lines, offset)
+    })
+}

@@ -1,0 +1,476 @@
+//! The engine: a connection to Redis or Valkey, and what its scripts answer.
+//!
+//! Each call waits for seconds at the most. After any error the connection is of no use: it may have
+//! an answer on its way that nobody waits for.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use log::warn;
+use redis::{Connection, ConnectionAddr, ErrorKind, RedisError, Script, cmd};
+
+use super::chain::Chain;
+use crate::{
+    config::{EnginePlace, EngineUrl},
+    name::Name,
+    piece::{Origin, Piece, StampRun, count_lines, parse_stamps, senders_text, times_text},
+};
+
+/// How long connecting may take.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// How long a script may take.
+const SCRIPT_TIME: Duration = Duration::from_secs(3);
+
+/// How long reading what is new may take, and how long the engine waits for something new.
+const READ_TIME: Duration = Duration::from_secs(4);
+const BLOCK_TIME: Duration = Duration::from_secs(1);
+
+// The engine answers well before it counts as away.
+const _: () = assert!(BLOCK_TIME.as_millis() * 2 <= READ_TIME.as_millis());
+
+/// How many entries are read at a time: some hundred KiB under load.
+const ENTRIES: usize = 64;
+
+/// A connection to the engine, for one stream.
+pub struct Engine {
+    connection: Connection,
+    keys: Keys,
+    /// Which run of the engine this is.
+    run: String,
+    scripts: Scripts,
+}
+
+/// The keys of one channel. They share a hash slot.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    stream: String,
+    meta: String,
+}
+
+impl Keys {
+    /// The keys of a channel.
+    pub fn of(name: &Name) -> Keys {
+        let stream = format!("txtcord:{{{name}}}");
+        Keys { meta: format!("{stream}:meta"), stream }
+    }
+
+    fn batches_of(&self, node: &str) -> String {
+        format!("{}:by:{node}", self.stream)
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}:key:{key}", self.stream)
+    }
+}
+
+struct Scripts {
+    arrive: Script,
+    append: Script,
+    restore: Script,
+    fork: Script,
+    cleanse: Script,
+}
+
+/// Why an engine cannot be used, or not now.
+#[derive(Debug)]
+pub enum EngineError {
+    /// It cannot be reached, or gave no answer, or an error.
+    Redis(RedisError),
+    /// It is none that can be used; why, for a person.
+    Unfit(String),
+}
+
+impl From<RedisError> for EngineError {
+    fn from(error: RedisError) -> EngineError {
+        EngineError::Redis(error)
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::Redis(error) => error.fmt(out),
+            EngineError::Unfit(why) => out.write_str(why),
+        }
+    }
+}
+
+/// How far the order has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The epoch; empty for an engine that has none.
+    pub epoch: String,
+    /// The number of the last line.
+    pub last: u64,
+    /// The hash after it.
+    pub chain: Chain,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub enum Appended {
+    /// It has its numbers, or had them before.
+    Ordered,
+    /// Its Idempotency-Key was known: the numbers of the first and the last line that has it.
+    Known(u64, u64),
+    /// The engine has lost lines that this node has; a node will give them back.
+    Short,
+    /// The engine has just been started, and gives out no numbers for so long.
+    Settling(Duration),
+    /// The numbering is another one, or the engine was started anew.
+    Changed,
+}
+
+/// What became of a piece that was given back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The engine has it again.
+    Done,
+    /// Another node gave it back, or the order went on.
+    Moved,
+    /// The engine has other lines before it.
+    Fork,
+    /// The numbering is another one, or the engine was started anew.
+    Changed,
+}
+
+/// An entry of the stream.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it holds.
+    pub piece: Piece,
+    /// The hash after it.
+    pub chain: Chain,
+}
+
+/// An entry that no node has added.
+#[derive(Debug)]
+pub struct Strange;
+
+impl Engine {
+    /// Connects, and looks whether this is an engine to be used.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or is a replica or part of Redis Cluster.
+    pub fn connect(url: &EngineUrl, keys: Keys) -> Result<Engine, EngineError> {
+        let mut connection = open(url, &address(url)?)?;
+        let info: String = cmd("INFO").query(&mut connection)?;
+        let of = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        if of("redis_mode") == "cluster" {
+            return Err(EngineError::Unfit(
+                "it is part of Redis Cluster; one order needs one engine".into(),
+            ));
+        }
+        if of("role") != "master" {
+            return Err(EngineError::Unfit(
+                "it is a replica, which takes no lines; name the primary, or ask Sentinel".into(),
+            ));
+        }
+        let run = of("run_id");
+        Ok(Engine { connection, keys, run, scripts: Scripts::new() })
+    }
+
+    /// Warns when the engine is set up so that it may forget.
+    pub fn warn_of_setup(&mut self) {
+        let mut setting = |name: &str| -> Option<String> {
+            // An engine may forbid to ask, which says nothing.
+            let found: Vec<String> =
+                cmd("CONFIG").arg("GET").arg(name).query(&mut self.connection).ok()?;
+            found.into_iter().nth(1)
+        };
+        if let Some(policy) = setting("maxmemory-policy").filter(|policy| policy != "noeviction") {
+            warn!("the engine's maxmemory-policy is {policy}: it may forget lines; set noeviction");
+        }
+        if setting("appendonly").is_some_and(|value| value != "yes") {
+            warn!("the engine's appendonly is off: a kill makes it lose lines; set appendonly yes");
+        }
+    }
+
+    /// Tells the engine which run it is, and asks how far the order has come, and after how long
+    /// numbers are given out. An engine that has no epoch takes this one, if it is one.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn arrive(
+        &mut self,
+        settle: Duration,
+        epoch: &str,
+    ) -> Result<(Order, Duration), EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let (epoch, last, chain, settling): (String, u64, String, u64) = self
+            .scripts
+            .arrive
+            .key(&self.keys.stream)
+            .key(&self.keys.meta)
+            .arg(&self.run)
+            .arg(settle.as_millis() as u64)
+            .arg(epoch)
+            .invoke(&mut self.connection)?;
+        let order = Order { epoch, last, chain: Chain::told(chain) };
+        Ok((order, Duration::from_millis(settling)))
+    }
+
+    /// How far the order has come.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn order(&mut self) -> Result<Order, EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let (epoch, last, chain): (Option<String>, Option<u64>, Option<String>) = cmd("HMGET")
+            .arg(&self.keys.meta)
+            .arg(&["epoch", "last", "chain"])
+            .query(&mut self.connection)?;
+        Ok(Order {
+            epoch: epoch.unwrap_or_default(),
+            last: last.unwrap_or(0),
+            chain: Chain::told(chain.unwrap_or_default()),
+        })
+    }
+
+    /// Has numbers given to a batch of this node. The node's file has all lines up to `known`, and
+    /// those before `keep` need not be kept by the engine.
+    ///
+    /// # Errors
+    /// When there is no answer; the batch may have its numbers then.
+    pub fn append(
+        &mut self,
+        epoch: &str,
+        batch: &Batch<'_>,
+        known: u64,
+        keep: u64,
+    ) -> Result<Appended, EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let answer: Vec<redis::Value> = self
+            .scripts
+            .append
+            .key(&self.keys.stream)
+            .key(&self.keys.meta)
+            .key(self.keys.batches_of(batch.node))
+            .key(self.keys.key(batch.key.unwrap_or_default()))
+            .arg(epoch)
+            .arg(&self.run)
+            .arg(batch.node)
+            .arg(batch.number)
+            .arg(known)
+            .arg(keep)
+            .arg(batch.key.unwrap_or_default())
+            .arg(batch.senders)
+            .arg(batch.lines)
+            .invoke(&mut self.connection)?;
+        let (word, numbers) = words(answer)?;
+        Ok(match (&*word, &numbers[..]) {
+            ("ok" | "known", []) => Appended::Ordered,
+            ("known", &[first, last]) => Appended::Known(first, last),
+            ("short", _) => Appended::Short,
+            ("settling", &[ms]) => Appended::Settling(Duration::from_millis(ms)),
+            _ => Appended::Changed,
+        })
+    }
+
+    /// Gives a piece back whose lines come after those with the hash `before`.
+    ///
+    /// # Errors
+    /// When there is no answer; the engine may have the piece then.
+    pub fn restore(
+        &mut self,
+        epoch: &str,
+        before: &Chain,
+        piece: &Piece,
+    ) -> Result<Restored, EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let (node, batch) =
+            piece.origin.as_ref().map_or(("", 0), |origin| (&*origin.node, origin.batch));
+        let origin = if node.is_empty() { String::new() } else { format!("{node}.{batch}") };
+        let key = piece.key.as_deref().unwrap_or_default();
+        let runs = piece.stamps.iter().map(|run: &StampRun| (run.lines, run.from.as_deref()));
+        let answer: Vec<redis::Value> = self
+            .scripts
+            .restore
+            .key(&self.keys.stream)
+            .key(&self.keys.meta)
+            .key(self.keys.batches_of(node))
+            .key(self.keys.key(key))
+            .arg(epoch)
+            .arg(&self.run)
+            .arg(piece.first_id)
+            .arg(before.as_str())
+            .arg(&piece.lines)
+            .arg(times_text(&piece.stamps))
+            .arg(senders_text(runs))
+            .arg(origin)
+            .arg(key)
+            .arg(batch)
+            .invoke(&mut self.connection)?;
+        Ok(match &*words(answer)?.0 {
+            "ok" => Restored::Done,
+            "moved" => Restored::Moved,
+            "fork" => Restored::Fork,
+            _ => Restored::Changed,
+        })
+    }
+
+    /// Has a new epoch begin, if the engine still has the old one. Returns the epoch that it has
+    /// then.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn fork(&mut self, old: &str, new: &str) -> Result<String, EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let invocation = &mut self.scripts.fork.key(&self.keys.stream);
+        Ok(invocation.key(&self.keys.meta).arg(old).arg(new).invoke(&mut self.connection)?)
+    }
+
+    /// Takes entries out of the stream that are not in the order; how many there were.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn cleanse(&mut self) -> Result<u64, EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let invocation = &mut self.scripts.cleanse.key(&self.keys.stream);
+        Ok(invocation.key(&self.keys.meta).invoke(&mut self.connection)?)
+    }
+
+    /// Waits for entries whose last line comes after the line `after`; none when nothing new came
+    /// within a second.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn read(&mut self, after: u64) -> Result<Vec<Result<Entry, Strange>>, EngineError> {
+        self.wait(READ_TIME)?;
+        let answer: Option<Vec<(String, RawEntries)>> = cmd("XREAD")
+            .arg("COUNT")
+            .arg(ENTRIES)
+            .arg("BLOCK")
+            .arg(BLOCK_TIME.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(&self.keys.stream)
+            .arg(format!("0-{after}"))
+            .query(&mut self.connection)?;
+        Ok(answer.into_iter().flatten().flat_map(|(_, entries)| entries).map(entry).collect())
+    }
+
+    /// At most so many entries that end with the line `from` or later.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn range(
+        &mut self,
+        from: u64,
+        most: usize,
+    ) -> Result<Vec<Result<Entry, Strange>>, EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let entries: RawEntries = cmd("XRANGE")
+            .arg(&self.keys.stream)
+            .arg(format!("0-{from}"))
+            .arg("+")
+            .arg("COUNT")
+            .arg(most)
+            .query(&mut self.connection)?;
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<(), EngineError> {
+        Ok(self.connection.set_read_timeout(Some(time))?)
+    }
+}
+
+/// A batch of a node, to be given numbers.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// The number of the batch.
+    pub number: u64,
+    /// The Idempotency-Key of the one post that it is.
+    pub key: Option<&'a str>,
+    /// The senders of the lines; see [`senders_text`].
+    pub senders: &'a str,
+    /// The lines, each with its `\n`.
+    pub lines: &'a [u8],
+}
+
+impl Scripts {
+    fn new() -> Scripts {
+        Scripts {
+            arrive: Script::new(include_str!("scripts/arrive.lua")),
+            append: Script::new(include_str!("scripts/append.lua")),
+            restore: Script::new(include_str!("scripts/restore.lua")),
+            fork: Script::new(include_str!("scripts/fork.lua")),
+            cleanse: Script::new(include_str!("scripts/cleanse.lua")),
+        }
+    }
+}
+
+/// Entries as they come: their ids, their fields and values.
+type RawEntries = Vec<(String, HashMap<String, Vec<u8>>)>;
+
+fn entry((id, mut fields): (String, HashMap<String, Vec<u8>>)) -> Result<Entry, Strange> {
+    let mut read = move || {
+        let last: u64 = id.strip_prefix("0-")?.parse().ok()?;
+        let lines = fields.remove("d").filter(|lines| lines.ends_with(b"\n"))?;
+        let mut text = |name| String::from_utf8(fields.remove(name).unwrap_or_default()).ok();
+        let chain = text("h").filter(|chain| !chain.is_empty())?;
+        let count = count_lines(&lines);
+        let first_id = (last + 1).checked_sub(count)?;
+        let stamps = parse_stamps(count, &text("t")?, &text("f")?)?;
+        let origin = Origin::parse(&text("b")?);
+        let key = text("k").filter(|key| !key.is_empty());
+        let piece = Piece { first_id, lines, origin, key, stamps };
+        Some(Entry { piece, chain: Chain::told(chain) })
+    };
+    read().ok_or(Strange)
+}
+
+/// The word and the numbers of a script's answer.
+fn words(answer: Vec<redis::Value>) -> Result<(String, Vec<u64>), EngineError> {
+    let mut answer = answer.into_iter();
+    let unknown = || RedisError::from((ErrorKind::UnexpectedReturnType, "a script's answer"));
+    let word = redis::from_redis_value(answer.next().ok_or_else(unknown)?);
+    let word = word.map_err(|_| unknown())?;
+    let numbers = answer.map(|value| redis::from_redis_value(value).map_err(|_| unknown().into()));
+    Ok((word, numbers.collect::<Result<_, EngineError>>()?))
+}
+
+fn open(url: &EngineUrl, address: &ConnectionAddr) -> Result<Connection, EngineError> {
+    let client = redis::Client::open(url.connection(address)?)?;
+    let connection = client.get_connection_with_timeout(CONNECT_TIME)?;
+    connection.set_write_timeout(Some(SCRIPT_TIME))?;
+    connection.set_read_timeout(Some(SCRIPT_TIME))?;
+    Ok(connection)
+}
+
+/// Where the engine is now.
+fn address(url: &EngineUrl) -> Result<ConnectionAddr, EngineError> {
+    let (sentinels, name) = match url.place() {
+        EnginePlace::At(address) => return Ok(address.clone()),
+        EnginePlace::Sentinels(sentinels, name) => (sentinels, name),
+    };
+    let mut last = EngineError::Unfit(format!("no Sentinel knows a primary {name}"));
+    let deadline = Instant::now() + SCRIPT_TIME;
+    for (host, port) in sentinels {
+        if Instant::now() > deadline {
+            break;
+        }
+        match ask_sentinel(host, *port, name) {
+            Ok(Some((host, port))) => return Ok(ConnectionAddr::Tcp(host, port)),
+            Ok(None) => {}
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Where a Sentinel says that a primary is.
+fn ask_sentinel(host: &str, port: u16, name: &str) -> redis::RedisResult<Option<(String, u16)>> {
+    let client = redis::Client::open(ConnectionAddr::Tcp(host.to_owned(), port))?;
+    let mut connection = client.get_connection_with_timeout(CONNECT_TIME)?;
+    connection.set_read_timeout(Some(CONNECT_TIME))?;
+    cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).query(&mut connection)
+}

@@ -1,0 +1,172 @@
+//! The inbox of a node, `messages.txt.in`: lines that other programs append, to be posted once each.
+//!
+//! Lines that were appended to the text file itself come here, too. The thread gives the file another
+//! name, so that new lines go to a new file, and posts what it holds in parts, each with a key that is
+//! made of that name and the part's place: after a crash the same parts have the same keys.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use data_encoding::HEXLOWER;
+use log::{debug, warn};
+
+use super::link::Link;
+use crate::{
+    command::{HubGone, HubHandle, PostedOperations},
+    message,
+    operations::{Recognised, Standing, is_operation, recognise},
+    wire::ErrorAnswer,
+};
+
+/// How often the thread looks: what others append comes within a second.
+const LOOK: Duration = Duration::from_millis(400);
+
+/// About how many bytes are posted at a time.
+const PART_BYTES: usize = 128 << 10;
+
+/// Runs until the node stops or its hub is gone.
+pub(super) fn run(file: &Path, link: &Link, hub: &HubHandle) {
+    let mut complaint = None;
+    while !link.is_stopping() {
+        thread::sleep(LOOK);
+        if link.epoch().is_none() || link.is_given_up() {
+            continue;
+        }
+        match look(file, link, hub) {
+            Ok(Ok(())) => complaint = None,
+            Ok(Err(HubGone)) => return,
+            Err(error) => {
+                let words = format!("{}.in cannot be posted: {error}", file.display());
+                if complaint.as_ref() != Some(&words) {
+                    warn!("{words}");
+                    complaint = Some(words);
+                }
+            }
+        }
+    }
+}
+
+fn look(file: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<(), HubGone>> {
+    // What a crash left comes first, to keep the order.
+    for taken in taken(file)? {
+        match post(&taken, link, hub)? {
+            Ok(true) => {}
+            Ok(false) => return Ok(Ok(())),
+            Err(gone) => return Ok(Err(gone)),
+        }
+    }
+    let inbox = beside(file, "in");
+    match fs::metadata(&inbox) {
+        Ok(meta) if meta.len() == 0 => return Ok(Ok(())),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(())),
+        Err(error) => return Err(error),
+    }
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(io::Error::other)?;
+    let taken = beside(file, &format!("in-{}", HEXLOWER.encode(&name)));
+    fs::rename(&inbox, &taken)?;
+    // A program that has just opened it writes its lines meanwhile.
+    thread::sleep(LOOK);
+    Ok(post(&taken, link, hub)?.map(drop))
+}
+
+/// The files that were taken and not posted to their end.
+fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".in-";
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&name) {
+            found.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Posts what a file holds, and removes it; false when the engine is away, to be tried again.
+fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, HubGone>> {
+    let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
+    // Whoever writes into it holds the lock.
+    let file = File::open(taken)?;
+    file.lock()?;
+    let bytes = fs::read(taken)?;
+    for (offset, part) in parts(&bytes) {
+        let (lines, operations) = match part {
+            Part::Messages(lines) => (lines, None),
+            Part::Operation(line, operation) => {
+                (line, PostedOperations::of(Standing::Admin, vec![(0, operation)]))
+            }
+        };
+        let key = Some(format!("{name}-{offset}"));
+        loop {
+            match hub.store_operations(key.clone(), None, lines.clone(), operations.clone()) {
+                Err(gone) => return Ok(Err(gone)),
+                Ok(Ok(_)) => break,
+                Ok(Err(why @ (ErrorAnswer::Refused(_) | ErrorAnswer::BadOperation))) => {
+                    warn!("{}: an operation means nothing: {}", taken.display(), why.sentence());
+                    break;
+                }
+                Ok(Err(ErrorAnswer::Unanswered)) if !link.is_stopping() => {}
+                Ok(Err(why)) => {
+                    debug!("{}: {}", taken.display(), why.sentence());
+                    return Ok(Ok(false));
+                }
+            }
+        }
+    }
+    fs::remove_file(taken)?;
+    Ok(Ok(true))
+}
+
+enum Part {
+    Messages(Vec<u8>),
+    Operation(Vec<u8>, crate::operations::Operation),
+}
+
+/// The lines of a file in parts, each with the offset where it begins.
+fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
+    let mut parts: Vec<(usize, Part)> = Vec::new();
+    let mut offset = 0;
+    for text in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let at = offset;
+        offset += text.len();
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let Some(message) = message::on_line(text) else {
+            if !text.trim_ascii().is_empty() {
+                warn!("a line in the inbox holds no message; skipped");
+            }
+            continue;
+        };
+        let line = [message, b"\n"].concat();
+        if is_operation(message) {
+            match recognise(message) {
+                Ok(Recognised::Operation(operation)) => {
+                    parts.push((at, Part::Operation(line, operation)));
+                }
+                Ok(Recognised::Typing) => warn!("a line in the inbox says that one types; skipped"),
+                Err(why) => warn!("a line in the inbox is no operation: {why}; skipped"),
+            }
+            continue;
+        }
+        match parts.last_mut() {
+            Some((_, Part::Messages(lines))) if lines.len() < PART_BYTES => lines.extend(line),
+            _ => parts.push((at, Part::Messages(line))),
+        }
+    }
+    parts
+}
+
+fn beside(file: &Path, ending: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    PathBuf::from(name)
+}

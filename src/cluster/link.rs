@@ -1,0 +1,250 @@
+//! What the threads of a node know together: how far it is, and whether its engine is there.
+//!
+//! The reader says how far the order has come, the sequencer says how posting goes, and the hub, the
+//! health checks and the metrics look at both. The locks are held while a few values are copied.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use data_encoding::HEXLOWER;
+
+/// After this long without its engine a node takes no posts. Until then posts wait.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many bytes of random make the name of a node.
+const NODE_BYTES: usize = 8;
+
+/// What the threads of a node know together.
+#[derive(Debug)]
+pub struct Link {
+    node: String,
+    state: Mutex<State>,
+    last: AtomicU64,
+    engine_last: AtomicU64,
+    seen: AtomicU64,
+    pending: AtomicU64,
+    reconnects: AtomicU64,
+    restored: AtomicU64,
+    forks: AtomicU64,
+    appends: AtomicU64,
+    append_nanos: AtomicU64,
+    joins: AtomicU64,
+    is_stopping: AtomicBool,
+    /// Gets a word when a batch was seen, or when the engine is there again.
+    nudge: (Sender<()>, Receiver<()>),
+}
+
+#[derive(Debug)]
+struct State {
+    /// The epoch under which posts are sent; `None` until the node has joined.
+    epoch: Option<Arc<str>>,
+    /// Since when the reader, and the sequencer, have no engine.
+    away: [Option<Instant>; 2],
+    /// When the engine gives out numbers.
+    settled: Instant,
+}
+
+/// One of the two threads with a connection to the engine.
+#[derive(Clone, Copy, Debug)]
+pub enum Side {
+    /// It reads what the order is.
+    Reader,
+    /// It sends posts.
+    Sequencer,
+}
+
+impl Link {
+    /// A node that has not joined, with a name of its own.
+    ///
+    /// # Errors
+    /// When the system has no random bytes.
+    pub fn new() -> Result<Link, getrandom::Error> {
+        let mut name = [0; NODE_BYTES];
+        getrandom::fill(&mut name)?;
+        let now = Instant::now();
+        let state = State { epoch: None, away: [Some(now), None], settled: now };
+        Ok(Link {
+            node: HEXLOWER.encode(&name),
+            state: Mutex::new(state),
+            last: AtomicU64::new(0),
+            engine_last: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            restored: AtomicU64::new(0),
+            forks: AtomicU64::new(0),
+            appends: AtomicU64::new(0),
+            append_nanos: AtomicU64::new(0),
+            joins: AtomicU64::new(0),
+            is_stopping: AtomicBool::new(false),
+            nudge: bounded(1),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each statement leaves it valid, so a panic elsewhere takes nothing.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's name, which no other node and no other start has.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The epoch under which posts are sent; `None` while the node has not joined.
+    pub fn epoch(&self) -> Option<Arc<str>> {
+        self.state().epoch.clone()
+    }
+
+    /// The node's file is as the order is, under this epoch; the engine gives out numbers after
+    /// `settles`.
+    pub fn joined(&self, epoch: Arc<str>, settles: Duration) {
+        let mut state = self.state();
+        state.epoch = Some(epoch);
+        state.away[Side::Reader as usize] = None;
+        state.settled = Instant::now() + settles;
+        drop(state);
+        self.joins.fetch_add(1, SeqCst);
+        self.nudge();
+    }
+
+    /// How often the node has joined. Batches that were sent before the last time may be lost.
+    pub fn joins(&self) -> u64 {
+        self.joins.load(SeqCst)
+    }
+
+    /// A side has its engine.
+    pub fn is_there(&self, side: Side) {
+        self.state().away[side as usize] = None;
+    }
+
+    /// A side has lost its engine.
+    pub fn is_away(&self, side: Side) {
+        self.state().away[side as usize].get_or_insert_with(Instant::now);
+        self.reconnects.fetch_add(1, SeqCst);
+    }
+
+    /// Whether the node has joined and its engine is there and gives out numbers.
+    pub fn is_up(&self) -> bool {
+        let state = self.state();
+        state.epoch.is_some()
+            && state.away.iter().all(Option::is_none)
+            && state.settled <= Instant::now()
+    }
+
+    /// Whether the engine has been away for so long that posts are refused.
+    pub fn is_given_up(&self) -> bool {
+        let state = self.state();
+        state.away.iter().flatten().any(|since| since.elapsed() >= PATIENCE)
+    }
+
+    /// The number of the last line in the node's file.
+    pub fn last(&self) -> u64 {
+        self.last.load(SeqCst)
+    }
+
+    /// The node's file has come so far.
+    pub fn applied(&self, last: u64) {
+        self.last.store(last, SeqCst);
+        self.engine_last.fetch_max(last, SeqCst);
+    }
+
+    /// The order has come so far.
+    pub fn ordered(&self, last: u64) {
+        self.engine_last.store(last, SeqCst);
+    }
+
+    /// The highest batch of this node that came back.
+    pub fn seen(&self) -> u64 {
+        self.seen.load(SeqCst)
+    }
+
+    /// A batch of this node came back.
+    pub fn has_seen(&self, batch: u64) {
+        self.seen.fetch_max(batch, SeqCst);
+        self.nudge();
+    }
+
+    fn nudge(&self) {
+        // One word that waits is enough.
+        let _ = self.nudge.0.try_send(());
+    }
+
+    /// Gets a word when a batch came back, or the engine is there again.
+    pub fn nudges(&self) -> &Receiver<()> {
+        &self.nudge.1
+    }
+
+    /// How many posts wait for the engine.
+    pub fn set_pending(&self, posts: u64) {
+        self.pending.store(posts, SeqCst);
+    }
+
+    /// Counts lines that were given back to the engine.
+    pub fn restored(&self, lines: u64) {
+        self.restored.fetch_add(lines, SeqCst);
+    }
+
+    /// Counts a fork.
+    pub fn forked(&self) {
+        self.forks.fetch_add(1, SeqCst);
+    }
+
+    /// Counts a batch that the engine answered, and how long that took.
+    pub fn appended(&self, time: Duration) {
+        self.appends.fetch_add(1, SeqCst);
+        self.append_nanos.fetch_add(time.as_nanos() as u64, SeqCst);
+    }
+
+    /// Has the threads end.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, SeqCst);
+        self.nudge();
+    }
+
+    /// Whether the threads are to end.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(SeqCst)
+    }
+
+    /// The metrics of the node, in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let get = |number: &AtomicU64| number.load(SeqCst).to_string();
+        let lag = get(&self.engine_last).parse::<u64>().unwrap_or(0).saturating_sub(self.last());
+        let seconds = Duration::from_nanos(self.append_nanos.load(SeqCst)).as_secs_f64();
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, samples: &[(&str, String)]| {
+            let name = format!("txtcord_cluster_{name}");
+            let mut write = |line: String| {
+                writeln!(text, "{line}").expect("writing to memory cannot fail");
+            };
+            write(format!("# HELP {name} {help}"));
+            write(format!("# TYPE {name} {kind}"));
+            samples.iter().for_each(|(ending, value)| write(format!("{name}{ending} {value}")));
+        };
+        let one = |value: String| [("", value)];
+        let up = u64::from(self.is_up()).to_string();
+        metric("up", "gauge", "Whether the engine is there and gives out numbers.", &one(up));
+        let help = "Lines of the order that this node's file lacks.";
+        metric("lag_lines", "gauge", help, &one(lag.to_string()));
+        let help = "How long the engine took to give numbers to a batch.";
+        let samples = [("_sum", seconds.to_string()), ("_count", get(&self.appends))];
+        metric("append_seconds", "summary", help, &samples);
+        let help = "Times that a connection to the engine was lost or could not be made.";
+        metric("reconnects_total", "counter", help, &one(get(&self.reconnects)));
+        let help = "Lines that this node gave back to an engine that had lost them.";
+        metric("restored_lines_total", "counter", help, &one(get(&self.restored)));
+        let help = "Times that this node's file was found to differ from the order.";
+        metric("forks_total", "counter", help, &one(get(&self.forks)));
+        let help = "Posts that wait for the engine.";
+        metric("pending_posts", "gauge", help, &one(get(&self.pending)));
+        text
+    }
+}

@@ -1,0 +1,39 @@
+-- Gives the next numbers to the lines of one batch of one node, once.
+-- KEYS: stream, meta, the node's highest batch, the Idempotency-Key's ids.
+-- ARGV: epoch, run, node, batch, last line that the node has, first line to keep (0: all), key (or ""),
+--       senders, lines.
+-- Returns: ok | known [first, last] | short | settling ms | epoch | run
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'settled', 'last', 'chain', 't')
+if meta[1] ~= ARGV[1] then return {'epoch'} end
+if meta[2] ~= ARGV[2] then return {'run'} end
+if tonumber(meta[3]) > now then return {'settling', tonumber(meta[3]) - now} end
+local last = tonumber(meta[4])
+if last < tonumber(ARGV[5]) then return {'short'} end
+if tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[4]) then return {'known'} end
+local key, lines = ARGV[7], ARGV[9]
+if key ~= '' then
+  local ids = redis.call('GET', KEYS[4])
+  if ids then
+    local first, final = string.match(ids, '(%d+) (%d+)')
+    redis.call('SET', KEYS[3], ARGV[4], 'EX', 86400)
+    return {'known', tonumber(first), tonumber(final)}
+  end
+end
+local chain, first = meta[5], last + 1
+for line in string.gmatch(lines, '[^\n]*\n') do
+  chain = string.sub(redis.sha1hex(chain .. line), 1, 16)
+  last = last + 1
+end
+now = math.max(now, tonumber(meta[6] or 0))
+local entry = {'d', lines, 'h', chain, 'b', ARGV[3] .. '.' .. ARGV[4], 't', now}
+if ARGV[8] ~= '' then entry[9], entry[10] = 'f', ARGV[8] end
+if key ~= '' then entry[#entry + 1], entry[#entry + 2] = 'k', key end
+-- First what may fail: an entry that somebody added by hand may be in the way.
+redis.call('XADD', KEYS[1], '0-' .. last, unpack(entry))
+if key ~= '' then redis.call('SET', KEYS[4], first .. ' ' .. last, 'EX', 86400) end
+redis.call('HSET', KEYS[2], 'last', last, 'chain', chain, 't', now)
+redis.call('SET', KEYS[3], ARGV[4], 'EX', 86400)
+if ARGV[6] ~= '0' then redis.call('XTRIM', KEYS[1], 'MINID', '~', '0-' .. ARGV[6]) end
+return {'ok'}

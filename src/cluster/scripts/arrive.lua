@@ -1,0 +1,18 @@
+-- Notes which run of the engine this is, and tells how far the order has come.
+-- KEYS: stream, meta.  ARGV: run, settling time in ms, epoch for an engine that has none (or "").
+-- Returns: epoch, number of the last line, hash after it, ms until numbers are given out.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'settled', 'last', 'chain')
+local settled = tonumber(meta[3] or 0)
+if meta[2] ~= ARGV[1] then
+  settled = now + ARGV[2]
+  redis.call('HSET', KEYS[2], 'run', ARGV[1], 'settled', settled)
+end
+local epoch = meta[1]
+if not epoch and ARGV[3] ~= '' then
+  epoch = ARGV[3]
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[2], 'epoch', epoch, 'last', 0, 'chain', '')
+end
+return {epoch or '', tonumber(meta[4] or 0), meta[5] or '', math.max(settled - now, 0)}

@@ -1,0 +1,119 @@
+//! What the threads of a cluster ask the hub.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::{Command, HubGone, HubHandle, Post, Stored};
+use crate::{journal::Fatal, piece::Piece, wire::ErrorAnswer};
+
+/// What the threads of a cluster ask the hub.
+#[derive(Debug)]
+pub enum ClusterCommand {
+    /// The sequencer is about to have numbers given to posts: the hub decides about their operations,
+    /// and will answer the speakers when the batch comes back.
+    Expect {
+        /// The number of the batch, which is higher than those before.
+        batch: u64,
+        /// The posts.
+        posts: Vec<Post>,
+        /// Gets what is to be sent.
+        reply: Sender<Expected>,
+    },
+    /// Posts are refused before they were sent.
+    Refuse {
+        /// The posts.
+        posts: Vec<Post>,
+        /// Why.
+        why: ErrorAnswer,
+    },
+    /// A batch is not sent, as its key was known: its lines have these numbers.
+    Known {
+        /// The number of the batch.
+        batch: u64,
+        /// The numbers.
+        stored: Stored,
+    },
+    /// The reader has pieces that follow the file's last line: they are written, shown and answered.
+    Pieces {
+        /// The pieces, in order.
+        pieces: Vec<Piece>,
+        /// Gets them back if the disk had no room for them; `None` when they are stored.
+        reply: Sender<Option<Vec<Piece>>>,
+    },
+    /// The file's lines are numbered under another epoch from now on.
+    Adopt {
+        /// The epoch.
+        epoch: Arc<str>,
+        /// Gets a word when it is on disk.
+        reply: Sender<()>,
+    },
+    /// The node cannot go on.
+    End(Fatal),
+}
+
+/// A batch as it is sent to the engine.
+#[derive(Debug)]
+pub struct Expected {
+    /// The lines, each with its `\n`; empty when all posts were refused.
+    pub lines: Vec<u8>,
+    /// Their senders, as they stand in the engine.
+    pub senders: String,
+    /// The Idempotency-Key, if the batch is one post that has one.
+    pub key: Option<String>,
+    /// How many posts it is.
+    pub posts: u64,
+    /// The first line that the engine is to keep.
+    pub keep: u64,
+}
+
+impl HubHandle {
+    /// Tells the hub which posts are about to be sent; see [`ClusterCommand::Expect`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn expect(&self, batch: u64, posts: Vec<Post>) -> Result<Expected, HubGone> {
+        self.ask(|reply| Command::Cluster(ClusterCommand::Expect { batch, posts, reply }))
+    }
+
+    /// Refuses posts because the engine is away.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn refuse_unavailable(&self, posts: Vec<Post>) -> Result<(), HubGone> {
+        let why = ErrorAnswer::Unavailable;
+        self.send(Command::Cluster(ClusterCommand::Refuse { posts, why }))
+    }
+
+    /// Tells the hub the numbers of a batch that was known; see [`ClusterCommand::Known`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn known(&self, batch: u64, stored: Stored) -> Result<(), HubGone> {
+        self.send(Command::Cluster(ClusterCommand::Known { batch, stored }))
+    }
+
+    /// Has pieces written and shown. They come back when the disk is full.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn apply_pieces(&self, pieces: Vec<Piece>) -> Result<Option<Vec<Piece>>, HubGone> {
+        self.ask(|reply| Command::Cluster(ClusterCommand::Pieces { pieces, reply }))
+    }
+
+    /// Has the file numbered under another epoch.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn adopt(&self, epoch: Arc<str>) -> Result<(), HubGone> {
+        self.ask(|reply| Command::Cluster(ClusterCommand::Adopt { epoch, reply }))
+    }
+
+    /// Ends the node.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn end_node(&self, why: Fatal) -> Result<(), HubGone> {
+        self.send(Command::Cluster(ClusterCommand::End(why)))
+    }
+}
