@@ -14,3 +14,6 @@ mod load;
 mod check;
 
 mod harness;
+
+mod together;
+mod life;

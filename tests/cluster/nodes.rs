@@ -128,15 +128,59 @@ impl Nodes {
                 return files;
             }
             if Instant::now() > deadline {
-                for node in &self.all {
-                    let log = node.server.as_ref().map(Server::log).unwrap_or_default();
-                    eprintln!("node {}:\n{log}", node.number);
-                }
                 let lengths: Vec<usize> = files.iter().map(Vec::len).collect();
-                panic!("the files do not become one: {lengths:?} bytes, {has} of {lines} lines");
+                panic!(
+                    "the files do not become one: {lengths:?} bytes, {has} of {lines} lines\n{}",
+                    self.logs()
+                );
             }
             before = files;
             thread::sleep(Duration::from_millis(150));
+        }
+    }
+
+    /// Starts those again that end because of a fork, until all are ready; how often that was.
+    #[track_caller]
+    pub fn rejoin(&mut self) -> usize {
+        let mut forks = 0;
+        let deadline = Instant::now() + CALM;
+        while self.all.iter().any(|node| !node.is_alive() || node.readiness() != 200) {
+            for node in &mut self.all {
+                while !node.is_alive() {
+                    let ended = match &node.server {
+                        Some(_) => Err(node.ends()),
+                        None => node.try_start(),
+                    };
+                    if let Err(ended) = ended {
+                        ended.with(75, &[]);
+                        forks += 1;
+                    }
+                }
+            }
+            assert!(Instant::now() < deadline, "not all become ready again:\n{}", self.logs());
+            thread::sleep(Duration::from_millis(50));
+        }
+        forks
+    }
+
+    /// The sum of a metric over the nodes that run.
+    #[track_caller]
+    pub fn sum(&self, metric: &str) -> f64 {
+        self.all.iter().filter_map(|node| node.metric(metric)).sum()
+    }
+
+    fn logs(&self) -> String {
+        let log = |node: &Node| {
+            let log = node.server.as_ref().map(Server::log).unwrap_or_default();
+            format!("node {}:\n{log}", node.number)
+        };
+        self.all.iter().map(log).collect()
+    }
+
+    /// Changes where all proxies lead, and ends what went elsewhere.
+    pub fn lead_to(&self, engine: &Engine) {
+        for node in &self.all {
+            node.leads_to(engine);
         }
     }
 
@@ -151,10 +195,28 @@ impl Node {
     /// Starts it on its folder, and waits until it listens.
     #[track_caller]
     pub fn start(&mut self) {
+        if let Err(ended) = self.try_start() {
+            panic!("node {} ends with {}:\n{}", self.number, ended.status, ended.log);
+        }
+    }
+
+    /// The same for one that may end instead.
+    #[track_caller]
+    pub fn try_start(&mut self) -> Result<(), Ended> {
         assert!(self.server.is_none(), "it runs already");
-        let server = self.setup.start();
+        let server = self.setup.try_start()?;
         self.addresses.set(self.number, Some(server.address()));
         self.server = Some(server);
+        Ok(())
+    }
+
+    /// Starts it and waits for its end, which comes before or after it listens.
+    #[track_caller]
+    pub fn starts_and_ends(&mut self) -> Ended {
+        match self.try_start() {
+            Ok(()) => self.ends(),
+            Err(ended) => ended,
+        }
     }
 
     #[track_caller]
@@ -208,8 +270,17 @@ impl Node {
         within(CALM, "a node is not ready", || self.readiness() == 503, || server.log());
     }
 
+    /// 0 when it does not answer.
     fn readiness(&self) -> u16 {
-        self.server().has("GET /readyz", &["Connection: close"]).status
+        let request = ask("GET /readyz", &["Connection: close"]);
+        let answer = answer_of(self.server().address(), &request, PATIENCE);
+        answer.map_or(0, |(status, _)| status)
+    }
+
+    /// Where its proxy leads; what went elsewhere ends.
+    pub fn leads_to(&self, engine: &Engine) {
+        self.proxy.leads_to(engine.address());
+        self.proxy.drops_all();
     }
 
     pub fn file(&self) -> Vec<u8> {
@@ -260,18 +331,23 @@ impl Node {
     /// Stores a message as soon as that works again.
     #[track_caller]
     pub fn stores_in_the_end(&self, message: &str) -> u64 {
+        self.stores_with(message, message)
+    }
+
+    /// The same with a key.
+    #[track_caller]
+    pub fn stores_with(&self, key: &str, message: &str) -> u64 {
         let mut stored = 0;
-        let key = format!("Idempotency-Key: {message}");
-        let says = || self.server().log();
-        let store = || {
-            let request = ask_with("POST /messages", &[&key, "Connection: close"], message);
-            let Some((201, body)) = answer_of(self.server().address(), &request, CALM) else {
-                return false;
-            };
-            stored = json(&body)["id"].as_u64().expect("an id");
-            true
+        let key = format!("Idempotency-Key: {key}");
+        let request = ask_with("POST /messages", &[&key, "Connection: close"], message);
+        let store = || match answer_of(self.server().address(), &request, CALM) {
+            Some((201, body)) => {
+                stored = json(&body)["id"].as_u64().expect("an id");
+                true
+            }
+            _ => false,
         };
-        within(CALM, "a post is stored", store, says);
+        within(CALM, "a post is stored", store, || self.server().log());
         stored
     }
 
