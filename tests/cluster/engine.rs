@@ -277,7 +277,14 @@ impl Engine {
     /// Makes it a replica of another, and waits until it has everything.
     #[track_caller]
     pub fn follows(&self, other: &Engine) {
-        self.asks(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]);
+        self.follows_at(other.address());
+    }
+
+    /// The same by way of a proxy.
+    #[track_caller]
+    pub fn follows_at(&self, address: SocketAddr) {
+        let port = address.port().to_string();
+        self.asks(&["REPLICAOF", "127.0.0.1", &port]);
         until("the replica has everything", || self.info("master_link_status") == "up");
     }
 

@@ -30,8 +30,7 @@ const IN_FLIGHT: usize = 6;
 /// Load that runs until it is told to end.
 pub struct Load {
     over: Arc<AtomicBool>,
-    /// What was acknowledged so far.
-    pub acknowledged: Arc<AtomicU64>,
+    acknowledged: Arc<AtomicU64>,
     threads: Vec<JoinHandle<Record>>,
 }
 
@@ -65,6 +64,11 @@ impl Load {
             threads.push(thread::spawn(move || listen(&listener)));
         }
         Load { over, acknowledged, threads }
+    }
+
+    /// How many messages were acknowledged so far.
+    pub fn so_far(&self) -> u64 {
+        self.acknowledged.load(Relaxed)
     }
 
     /// Waits until so many more are acknowledged.

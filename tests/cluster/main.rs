@@ -17,3 +17,10 @@ mod harness;
 
 mod together;
 mod life;
+
+mod faults;
+mod foreign;
+mod meddled;
+
+mod long;
+mod tried;
