@@ -301,7 +301,9 @@ fn split(flags: &[&str]) -> Option<Split> {
     }
     let nodes = Nodes::on(&primary, 3);
     let before = 10;
-    (1..=before).for_each(|number| drop(nodes.all[0].stores(&number.to_string())));
+    for number in 1..=before {
+        nodes.all[0].stores(&number.to_string());
+    }
     nodes.agree(before);
     until("the replica follows", || promoted.meta("last") == before.to_string());
     way.becomes(Way::Cut);

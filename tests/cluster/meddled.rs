@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{Engine, Keeps, META, STREAM},
-    nodes::{CALM, Nodes, within},
+    nodes::{CALM, Node, Nodes, within},
     support::*,
 };
 
@@ -42,19 +42,13 @@ fn an_entry_that_somebody_adds_by_hand_gets_into_no_file() {
     engine.asks(&["XADD", STREAM, "*", "d", "{\"strange\":1}\n"]);
     // Either it is put right, or the nodes say that they cannot go on.
     let mut stored = false;
-    let heals_or_says = || {
-        nodes.all.iter().all(|node| {
-            if !node.is_alive() {
-                return true;
-            }
-            let answer = node.posts("\"after\"");
-            stored |= answer.status == 201;
-            answer.status != 201 && node.server().log().contains("WARN")
-                || node.server().log().contains("ERROR")
-                || answer.status == 201
-        })
+    let mut copes = |node: &Node| {
+        stored |= node.is_alive() && node.posts("\"after\"").status == 201;
+        let says = |level| node.server().log().contains(level);
+        stored || !node.is_alive() || says("WARN") || says("ERROR")
     };
-    within(CALM, "the nodes do something about it", heals_or_says, || nodes.all[0].server().log());
+    let all_cope = || nodes.all.iter().all(&mut copes);
+    within(CALM, "the nodes do something about it", all_cope, || nodes.all[0].server().log());
     for node in &nodes.all {
         let lines = node.lines();
         assert!(!lines.iter().any(|line| line.contains("strange")), "{lines:?}");
@@ -125,7 +119,9 @@ fn a_node_that_lacks_what_the_stream_has_no_more_says_the_command_that_helps() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = two_nodes(&engine);
     nodes.all[1].stop();
-    (11..=20).for_each(|number| drop(nodes.all[0].stores(&format!("\"{number}\""))));
+    for number in 11..=20 {
+        nodes.all[0].stores(&format!("\"{number}\""));
+    }
     engine.asks(&["XTRIM", STREAM, "MAXLEN", "2"]);
     let before = nodes.all[1].file();
     let ended = nodes.all[1].starts_and_ends();

@@ -105,10 +105,6 @@ impl Nodes {
         self.all.push(node);
     }
 
-    pub fn len(&self) -> usize {
-        self.all.len()
-    }
-
     #[track_caller]
     pub fn are_ready(&mut self) {
         self.all.iter().for_each(Node::is_ready);
