@@ -56,7 +56,7 @@ fn a_node_without_its_engine_serves_and_refuses_posts_until_it_is_back() {
 #[test]
 fn what_was_sent_before_the_engine_went_away_stays_pending_and_comes() {
     let Some(mut engine) = Engine::start(Keeps::Always) else { return };
-    let nodes = Nodes::on(&engine, 2);
+    let nodes = Nodes::with(&engine, 2, &[]);
     let mut ann = nodes.all[0].server().join();
     ann.says("1");
     engine.kill();

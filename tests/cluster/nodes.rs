@@ -57,7 +57,8 @@ impl Nodes {
     /// So many nodes on this engine, all started and ready.
     #[track_caller]
     pub fn on(engine: &Engine, count: usize) -> Nodes {
-        Nodes::with(engine, count, &[])
+        // As short as nodes on one machine need it; tests of the time itself take the default.
+        Nodes::with(engine, count, &["--cluster-settle", "1s"])
     }
 
     /// The same with more flags.
