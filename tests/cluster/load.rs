@@ -125,7 +125,7 @@ struct Ear {
 }
 
 /// What an ear hears.
-enum Heard1 {
+enum Told {
     Message(u64, String),
     Refused(String),
     /// The connection is new; what was in flight may be lost.
@@ -139,11 +139,11 @@ impl Ear {
     }
 
     /// The next thing, within a moment.
-    fn next(&mut self, task: &Task, record: &mut Record) -> Vec<Heard1> {
+    fn next(&mut self, task: &Task, record: &mut Record) -> Vec<Told> {
         let Some(socket) = &mut self.socket else {
             return match self.connect(task, record) {
                 Ok(mut heard) => {
-                    heard.push(Heard1::Again);
+                    heard.push(Told::Again);
                     heard
                 }
                 Err(_) => {
@@ -164,17 +164,17 @@ impl Ear {
                     }
                     self.after = Some(heard.id);
                     record.is_shown(heard.id, &heard.data);
-                    vec![Heard1::Message(heard.id, heard.data)]
+                    vec![Told::Message(heard.id, heard.data)]
                 }
-                None => vec![Heard1::Refused(Answer::parse(&text).code)],
+                None => vec![Told::Refused(Answer::parse(&text).code)],
             },
             Ok(Message::Close(_)) => {
                 let _ = socket.flush();
                 self.socket = None;
                 Vec::new()
             }
-            Ok(_) => vec![Heard1::Nothing],
-            Err(Error::Io(error)) if is_timeout(&error) => vec![Heard1::Nothing],
+            Ok(_) => vec![Told::Nothing],
+            Err(Error::Io(error)) if is_timeout(&error) => vec![Told::Nothing],
             Err(_) => {
                 self.socket = None;
                 Vec::new()
@@ -182,7 +182,7 @@ impl Ear {
         }
     }
 
-    fn connect(&mut self, task: &Task, record: &mut Record) -> Result<Vec<Heard1>, Error> {
+    fn connect(&mut self, task: &Task, record: &mut Record) -> Result<Vec<Told>, Error> {
         let gone = || Error::Io(io::ErrorKind::NotConnected.into());
         let address = task.node(self.attempt).ok_or_else(gone)?;
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -204,7 +204,7 @@ impl Ear {
         let mut heard = Vec::new();
         for (id, text) in history.messages() {
             record.is_shown(id, text);
-            heard.push(Heard1::Message(id, text.to_owned()));
+            heard.push(Told::Message(id, text.to_owned()));
         }
         if history.resumed == Some(true) && history.first_id != self.after.unwrap_or(0) + 1 {
             record.complaints.push(format!("{}: resumed at {}", task.name, history.first_id));
@@ -236,7 +236,7 @@ fn speak(task: &Task) -> Record {
     loop {
         for heard in ear.next(task, &mut record) {
             match heard {
-                Heard1::Message(id, text) => {
+                Told::Message(id, text) => {
                     if let Some(at) = pending.iter().position(|sent| *sent == text) {
                         // What one speaker says comes in the order in which it was said.
                         if at > 0 && record.once.contains(&pending[0]) {
@@ -248,7 +248,7 @@ fn speak(task: &Task) -> Record {
                         task.acknowledged.fetch_add(1, Relaxed);
                     }
                 }
-                Heard1::Refused(code) => {
+                Told::Refused(code) => {
                     if code != "unavailable" && code != "shutting_down" && code != "storage_full" {
                         record.complaints.push(format!("{}: refused with {code}", task.name));
                     }
@@ -257,13 +257,13 @@ fn speak(task: &Task) -> Record {
                     ear.attempt += 1;
                     thread::sleep(Duration::from_millis(50));
                 }
-                Heard1::Again => {
+                Told::Again => {
                     for text in &pending {
                         record.once.remove(text);
                         ear.say(text);
                     }
                 }
-                Heard1::Nothing => (),
+                Told::Nothing => (),
             }
         }
         if task.is_over() {
