@@ -203,20 +203,52 @@ fn passwords_are_neither_in_a_log_nor_among_the_processes() {
     assert!(!log.contains(wrong), "{log}");
 }
 
+/// A node does not take this for its engine, and says this word.
+#[track_caller]
+fn is_no_engine(engine: &Engine, word: &str) {
+    match Setup::new().flags(&["--cluster", &engine.url()]).try_start() {
+        Ok(server) => {
+            let told = || server.log().contains(word);
+            within(CALM, "the log names the reason", told, || server.log());
+            assert_eq!(server.has("GET /readyz", &[]).status, 503);
+        }
+        Err(ended) => assert!(ended.log.contains(word), "{}", ended.log),
+    }
+}
+
 #[test]
 fn a_replica_is_no_engine() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let Some(replica) = Engine::start(Keeps::Always) else { return };
     replica.follows(&engine);
-    let setup = Setup::new().flags(&["--cluster", &replica.url()]);
-    match setup.try_start() {
-        Ok(server) => {
-            let told = || server.log().contains("replica");
-            within(CALM, "the log names the replica", told, || server.log());
-            assert_eq!(server.has("GET /readyz", &[]).status, 503);
-        }
-        Err(ended) => assert!(ended.log.contains("replica"), "{}", ended.log),
+    is_no_engine(&replica, "replica");
+}
+
+#[test]
+fn redis_cluster_is_no_engine() {
+    let Some(engine) = Engine::with(Keeps::Always, &["--cluster-enabled", "yes"]) else { return };
+    is_no_engine(&engine, "Redis Cluster");
+}
+
+#[test]
+fn an_engine_that_hangs_holds_up_nobody_who_reads() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    node.stores("1");
+    engine.freeze();
+    let mut ann = node.server().join();
+    let end = Instant::now() + AWAY + SETTLES;
+    while Instant::now() < end {
+        ann.try_say("\"pending\"");
+        let begun = Instant::now();
+        assert!(node.server().gets("/messages?limit=1").contains("\"data\":1}"));
+        assert_eq!(node.server().join().history.first_id, 1);
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "a reader waited for {took:?}");
+        std::thread::sleep(Duration::from_millis(50));
     }
+    engine.thaw();
 }
 
 #[test]

@@ -35,11 +35,13 @@ fn a_line_that_was_edited_is_set_aside_with_all_that_follow_it() {
     assert_eq!(nodes.all[1].stores_in_the_end("\"11\""), 11);
 }
 
-#[test]
-fn an_entry_that_somebody_adds_by_hand_gets_into_no_file() {
+/// An entry that somebody adds by hand gets into no file.
+#[track_caller]
+fn gets_into_no_file(id: &str, more: &[&str]) {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = two_nodes(&engine);
-    engine.asks(&["XADD", STREAM, "*", "d", "{\"strange\":1}\n"]);
+    let entry = ["XADD", STREAM, id, "d", "{\"strange\":1}\n"];
+    engine.asks(&[&entry, more].concat());
     // Either it is put right, or the nodes say that they cannot go on.
     let mut stored = false;
     let mut copes = |node: &Node| {
@@ -67,6 +69,21 @@ fn an_entry_that_somebody_adds_by_hand_gets_into_no_file() {
         nodes.all[0].stores_in_the_end("\"at last\"");
         nodes.agree(11);
     }
+}
+
+#[test]
+fn an_entry_with_an_id_of_the_engines_own_gets_into_no_file() {
+    gets_into_no_file("*", &[]);
+}
+
+#[test]
+fn an_entry_that_lacks_what_entries_have_gets_into_no_file() {
+    gets_into_no_file("0-11", &[]);
+}
+
+#[test]
+fn an_entry_with_a_wrong_hash_gets_into_no_file() {
+    gets_into_no_file("0-11", &["h", "0123456789abcdef", "b", "nobody.1", "t", "1732370535123"]);
 }
 
 /// Something is done to the engine while nodes are idle; then posts go on where they were.
