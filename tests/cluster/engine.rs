@@ -251,7 +251,8 @@ impl Engine {
             files.map(|file| file.expect("a file of the folder").path()).collect();
         paths.retain(|path| path.extension().is_some_and(|end| end == "aof"));
         paths.retain(|path| path.to_string_lossy().contains(".incr."));
-        paths.sort();
+        // They are numbered, so that the longer name is the later one.
+        paths.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         paths.pop().expect("an append-only file")
     }
 
