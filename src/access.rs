@@ -221,7 +221,7 @@ impl Caller {
     }
 
     fn has_rules(&self) -> bool {
-        self.who.access.rules().is_some()
+        self.who.access.path.is_some()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each channel is a text file with a hub of its own; this is the only thing that knows several.
 //! Its one lock is held to look something up or to note it down, never while anything waits for a
 //! disk or a client. A channel that is open belongs to its hub's thread, which alone takes it off
-//! the table when it ends; one that is not open belongs to whoever opens it.
+//! the table when it ends; one that is not open belongs to the thread that opens it.
 
 use std::{
     collections::BTreeMap,

@@ -49,16 +49,16 @@ pub struct JoinRequest {
     pub form: HistoryForm,
     /// `as=NAME`: the name of the person who types.
     pub name: Option<String>,
-    /// `events=1`: whether it is told who is here and who types.
+    /// `events=1`: whether the client is told who is here and who types.
     pub events: Events,
 }
 
 /// Whether a client is told who is here and who types.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Events {
-    /// It is.
+    /// It is told.
     Told,
-    /// It is not: it may not know that there are such frames.
+    /// It is not told: it may not know that there are such frames.
     #[default]
     Untold,
 }

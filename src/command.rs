@@ -427,7 +427,7 @@ impl HubHandle {
         self.ask(|reply| Command::NextStep { client, next_id, reply })
     }
 
-    /// Has a client be told who is here and who types.
+    /// Tells the hub that a client wants to know who is here and who types.
     ///
     /// # Errors
     /// When the hub is gone.

@@ -280,7 +280,7 @@ pub enum Task {
     Health,
     /// Print a new token for NAME, and the line for the --access file
     Token {
-        /// Who gets the token
+        /// The name of the person or program that gets the token
         name: String,
     },
 }

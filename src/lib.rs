@@ -80,7 +80,7 @@
 //! 6. The committed end never goes back, and nothing before it is cut off. One thing before it is ever
 //!    changed: the line of a message that was deleted, and of its edits, is overwritten by as many
 //!    bytes that say nothing, after the operation that deleted it is on disk. So no offset and no id
-//!    changes, and who began to read before sees the line as it was.
+//!    changes, and a reader that began before sees the line as it was.
 //! 7. A stamp is never shown for another line than its own.
 //! 8. Whatever clients do costs a bounded number of threads and a bounded amount of memory.
 //!

@@ -25,7 +25,7 @@ pub enum Resource {
     Messages(Name),
     /// `/messages/42`, `/NAME/42`: one message, by its id.
     Message(Name, u64),
-    /// `/NAME/42/reactions/KEY`: whoever asks reacts to a message under this key.
+    /// `/NAME/42/reactions/KEY`: the caller reacts to a message under this key.
     Reaction(Name, u64, String),
     /// `/NAME/42/pin`: whether a message is pinned.
     Pin(Name, u64),

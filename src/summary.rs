@@ -1,6 +1,6 @@
 //! What everybody may know of a channel without asking its hub, and who wants to hear of changes.
 //!
-//! A hub says how far it is whenever it shows something; whoever lists the channels reads that, so
+//! A hub says how far it is whenever it shows something; a request for the list reads that, so
 //! that a list costs the hubs nothing, however much is said. The locks here are held while a few
 //! numbers are copied, and for nothing else.
 

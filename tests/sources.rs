@@ -30,7 +30,7 @@ fn files(folder: &str, endings: &[&str]) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// Whoever chats at the repository's root changes the messages.txt that lies there, and a server
+/// A chat at the repository's root changes the messages.txt that lies there, and a server
 /// that runs meanwhile holds it.
 #[test]
 fn no_test_depends_on_the_file_that_using_the_program_changes() {

@@ -11,8 +11,8 @@ const PREFIX: &str = "tc_";
 /// How many random bytes a token is made of.
 const RANDOM_BYTES: usize = 32;
 
-/// The SHA-256 of a token. To compare it tells nothing about the token: whoever measures how long that
-/// takes learns something about a hash that he cannot choose.
+/// The SHA-256 of a token. The time that a comparison takes tells nothing about the token: it depends
+/// on hashes, which a stranger cannot choose.
 pub type TokenHash = [u8; 32];
 
 /// The hash of a token.

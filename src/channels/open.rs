@@ -187,7 +187,7 @@ impl Room {
             let mut table = self.lock();
             let running = table.running.clone();
             if running.is_none() {
-                // Who stops now has not seen this one, and would not tell it.
+                // The thread that stops the server has not seen this one, and would not tell it.
                 return Err(io::Error::other("the server is stopping"));
             }
             // Before the hub can end.

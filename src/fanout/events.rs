@@ -1,4 +1,4 @@
-//! Who is here and who types: told to the clients that ask for events, and never stored.
+//! Events: clients that ask for them are told who is here and who types. Nothing of it is stored.
 //!
 //! Presence is a state: a client is told the latest one, at its turn. That somebody types is told once,
 //! and a client that is behind misses it. Without a client that asks, nothing is made or kept.

@@ -433,8 +433,8 @@ impl StampFile {
         self.restore(&what)
     }
 
-    /// Writes all stamps that the open file still has to a new file of the same name. Whoever reads
-    /// the old one at this moment goes on reading the same bytes. `what` says what happened to it.
+    /// Writes all stamps that the open file still has to a new file of the same name. A reader of
+    /// the old one goes on reading the same bytes. `what` says what happened to it.
     fn restore(&mut self, what: &str) -> io::Result<()> {
         let (new, copy) = create_beside(&self.text, "stamps.new")?;
         let restored = self.restore_as(&new, copy);

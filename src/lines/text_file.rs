@@ -45,7 +45,7 @@ pub struct TextFile {
     count: &'static AtomicUsize,
 }
 
-/// A state of the file. Whoever holds one keeps all that was erased since, and nothing else does.
+/// A state of the file. A thread that holds one keeps all that was erased since, and nothing else does.
 #[derive(Debug, Default)]
 struct State {
     next: OnceLock<Next>,
@@ -141,7 +141,7 @@ impl TextFile {
         };
         seen.next.set(next).expect("the hub alone erases, and holds the last state");
         *seen = after;
-        // Whoever reads a byte of what is written next finds the line.
+        // A reader of a byte that is written next finds the line.
         fence(Ordering::SeqCst);
     }
 

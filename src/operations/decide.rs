@@ -5,8 +5,8 @@ use super::{Action, Operation, Operations};
 /// The most different keys of reactions that a message may have at a time.
 pub const MOST_KEYS: usize = 20;
 
-/// Who a sender is. A name that is known by a token is itself; a pseudonym is whoever has the key,
-/// under whatever name, so only the letters after the `~` count.
+/// The person behind a sender. A name that is known by a token is itself; a pseudonym stands for its
+/// key, under whatever name, so only the letters after the `~` count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Person<'a> {
     /// The name that goes with a token.
@@ -25,10 +25,10 @@ impl<'a> Person<'a> {
     }
 }
 
-/// What whoever asks is allowed, apart from posting.
+/// What an asker is allowed, apart from posting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The right `admin`, which the operator has who writes into the file by hand.
+    /// The right `admin`. An operator who writes into the file by hand has it.
     Admin,
     /// An access file rules, and does not grant `admin`.
     Member,
@@ -46,7 +46,7 @@ pub struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Whoever appends lines to the text file by hand: the operator.
+    /// The operator, who appends lines to the text file by hand.
     pub const OPERATOR: Asker<'static> = Asker { sender: None, standing: Standing::Admin };
 }
 
@@ -62,7 +62,7 @@ pub enum Target<'a> {
 /// Why an operation is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Whoever asks may not do this.
+    /// The asker may not do this.
     Forbidden(Forbidden),
     /// There is no message of that id that could be changed.
     NoSuchMessage,

@@ -245,7 +245,7 @@ impl Operations {
         erased
     }
 
-    /// Takes in an operation of the log. Who may was decided when it was stored. The message that it
+    /// Takes in an operation of the log, which was allowed when it was stored. The message that it
     /// names may have been erased since, by an operation that is still to come.
     fn replay_one(
         &mut self,

@@ -13,7 +13,7 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// The name of who gives none.
+/// The name of a speaker who gives none.
 pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// The longest body of many messages, in bytes; each of them keeps to `--max-message`.

@@ -3,7 +3,6 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::{Duration, Instant},
 };
 
 use crate::{house::*, support::*};
@@ -14,11 +13,7 @@ fn reads_again(server: &Server, rules: &str, says: &str) {
     write_rules(server.setup(), rules);
     let before = server.log().matches(says).count();
     server.signal("HUP");
-    let deadline = Instant::now() + PATIENCE;
-    while server.log().matches(says).count() == before {
-        assert!(Instant::now() < deadline, "{}", server.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("it has read the file", || server.log().matches(says).count() > before);
 }
 
 #[test]
@@ -78,11 +73,9 @@ fn a_mistake_keeps_the_old_rules_and_is_logged() {
     assert_eq!(server.me("token=foo", &[])["from"], "ann");
     std::fs::remove_file(server.dir.join("access")).expect("it is there");
     server.signal("HUP");
-    let deadline = Instant::now() + PATIENCE;
-    while server.log().matches("the rules stay as they were").count() < 2 {
-        assert!(Instant::now() < deadline, "{}", server.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("it has said so again", || {
+        server.log().matches("the rules stay as they were").count() == 2
+    });
     nobody.says("2");
 }
 
@@ -142,7 +135,7 @@ fn count_rest(mut stream: impl Read) -> usize {
 fn a_client_that_may_not_read_any_more_is_not_sent_the_rest_of_its_history() {
     for path in ["/ws", "/ws?history=each"] {
         let setup = with_rules("* - messages read\n").file(long_history());
-        let server = setup.flags(&["--stall-timeout", "1h"]).start();
+        let server = setup.flags(&NO_STALL).start();
         let stream = begin(&server, &server.head(path, &[]));
         reads_again(&server, "* - messages post\n", "was read again");
         until("it is let go", || server.gets("/metrics").contains("txtcord_clients 0\n"));
@@ -153,7 +146,7 @@ fn a_client_that_may_not_read_any_more_is_not_sent_the_rest_of_its_history() {
 
 #[test]
 fn a_caller_that_may_not_read_any_more_is_not_sent_the_rest_of_an_answer() {
-    let server = with_rules("* - messages read\n").file(long_history()).start();
+    let server = with_rules("* - messages read\n").file(long_history()).flags(&NO_STALL).start();
     let paths = [
         "/messages",
         "/messages?follow=1",
@@ -176,7 +169,7 @@ fn a_caller_that_may_not_read_any_more_is_not_sent_the_rest_of_an_answer() {
 
 #[test]
 fn an_answer_goes_on_when_the_rules_change_and_the_caller_may_still_read() {
-    let server = with_rules("* - messages read\n").file(long_history()).start();
+    let server = with_rules("* - messages read\n").file(long_history()).flags(&NO_STALL).start();
     let stream = begin(&server, &ask("GET /messages.txt", &["Connection: close"]));
     reads_again(&server, "* - * read,post\n", "was read again");
     let rest = count_rest(stream);
@@ -190,11 +183,7 @@ fn a_client_that_does_not_answer_the_close_frame_is_let_go_whatever_it_sends() {
         let mut raw = server.raw_join();
         reads_again(&server, "* - messages post\n", "was read again");
         while raw.frame().first != CLOSE {}
-        let deadline = Instant::now() + PATIENCE;
-        while raw.try_send(&sent) {
-            assert!(Instant::now() < deadline, "it is still there");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until("it is let go", || !raw.try_send(&sent));
         assert_eq!(server.lines(), [""; 0], "nothing counts after the close frame");
     }
 }

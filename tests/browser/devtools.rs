@@ -28,7 +28,7 @@ use tungstenite::{Message, WebSocket, protocol::WebSocketConfig};
 use crate::support::{cut, skipped};
 
 /// How long anything in a browser may take: it starts dozens of threads, and the machine may be busy.
-pub const BROWSER_PATIENCE: Duration = Duration::from_secs(30);
+pub const BROWSER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at a page.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -186,7 +186,7 @@ fn end(child: &mut Child, home: &Path) {
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();
     // The last of its processes may still be writing for a moment.
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + BROWSER_PATIENCE;
     while fs::remove_dir_all(home).is_err() && home.exists() && Instant::now() < deadline {
         thread::sleep(LOOK_AGAIN);
     }

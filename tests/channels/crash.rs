@@ -1,6 +1,14 @@
 //! `kill -9` while channels are made, used, and taken away: what was answered is there.
 
-use std::{collections::BTreeMap, fs, thread};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use crate::support::*;
 
@@ -10,8 +18,8 @@ const KILLS: usize = 12;
 /// What was answered: for each channel, its messages in order of their ids.
 type Answered = BTreeMap<String, BTreeMap<u64, String>>;
 
-/// Makes channels of its own and says something there, until the server is gone.
-fn work(server: &std::net::SocketAddr, who: usize, round: usize) -> Answered {
+/// Makes channels of its own and says something there, until the server is gone; counts the answers.
+fn work(server: &std::net::SocketAddr, who: usize, round: usize, count: &AtomicU64) -> Answered {
     let mut answered = Answered::new();
     for number in 0.. {
         let name = format!("w{who}-{round}-{}", number / 8);
@@ -27,6 +35,7 @@ fn work(server: &std::net::SocketAddr, who: usize, round: usize) -> Answered {
             Some((201, body)) => {
                 let id = json(&body)["id"].as_u64().expect("an id");
                 answered.entry(name).or_default().insert(id, message);
+                count.fetch_add(1, Relaxed);
             }
             Some(other) => panic!("{other:?}"),
             None => return answered,
@@ -56,8 +65,12 @@ fn what_was_answered_is_there_after_kill_9() {
     for round in 0..KILLS {
         let server = setup.start();
         let address = server.address();
-        let workers: Vec<_> =
-            (0..3).map(|who| thread::spawn(move || work(&address, who, round))).collect();
+        let count = Arc::new(AtomicU64::new(0));
+        let start = |who| {
+            let count = count.clone();
+            thread::spawn(move || work(&address, who, round, &count))
+        };
+        let workers: Vec<_> = (0..3).map(start).collect();
         // Meanwhile some of the older ones are taken away.
         let old: Vec<String> = answered.keys().take(2).cloned().collect();
         for name in old {
@@ -66,7 +79,8 @@ fn what_was_answered_is_there_after_kill_9() {
             answered.remove(&name);
             away.push(name);
         }
-        thread::sleep(std::time::Duration::from_millis(30 + dice.below(200)));
+        let killed_at = 5 + dice.below(100);
+        until("so much is answered", || count.load(Relaxed) >= killed_at);
         drop(server.kill());
         for worker in workers {
             answered.extend(worker.join().expect("a worker ends with the server"));

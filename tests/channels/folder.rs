@@ -6,13 +6,13 @@ use std::{fs, time::Instant};
 use crate::{house::*, support::*};
 
 #[test]
-fn a_file_that_is_put_into_the_folder_is_a_channel_within_two_seconds() {
+fn a_file_that_is_put_into_the_folder_is_a_channel_soon() {
     let server = Server::start();
     fs::create_dir(server.dir.join("channels")).expect("a folder");
     let begun = Instant::now();
     append(&server.file_of("ops"), "1\n2\n");
     until("it is there", || server.has("GET /ops", &[]).status == 200);
-    assert!(begun.elapsed().as_secs_f64() < 2.0, "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PROMPT, "after {:?}", begun.elapsed());
     assert_eq!(server.gets("/ops.txt"), "1\n2\n");
     // One that is moved there is whole when it is seen.
     let text = padded_lines(2000, 100);
@@ -36,7 +36,7 @@ fn lines_that_others_append_are_said_whether_somebody_is_there_or_not() {
     let begun = Instant::now();
     append(&server.file_of("dev"), "2\n");
     until("it is taken in", || server.gets("/dev").lines().count() == 2);
-    assert!(begun.elapsed().as_secs_f64() < 1.5, "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PROMPT, "after {:?}", begun.elapsed());
     let mut follower = server.listens("/dev?follow=1&after=2", &[]);
     append(&server.file_of("dev"), "3\n");
     assert_eq!(follower.json()["id"], 3);
@@ -62,7 +62,7 @@ fn a_file_that_is_taken_away_is_no_channel_any_more() {
     ann.is_closed_with(1012);
     assert_eq!(follower.line(), None);
     until("it is gone", || server.has("GET /dev", &[]).status == 404);
-    assert!(begun.elapsed().as_secs_f64() < 2.0, "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PROMPT, "after {:?}", begun.elapsed());
     assert_eq!(server.names(), ["messages", "ops"]);
     // What only the server held is saved.
     let saved = server.in_folder("dev.txt.saved-");

@@ -83,7 +83,7 @@ fn a_disk_that_hangs_in_one_channel_delays_no_other() {
     let mut dev = server.join_at("/dev/ws");
     let path = server.file_of("slow");
     let path = path.to_str().expect("a UTF-8 path");
-    let Some(_meddling) = meddle_with(&server, name, "write:delay_enter=1500000", path) else {
+    let Some(_meddling) = meddle_with(&server, name, "write:delay_enter=8000000", path) else {
         return;
     };
     let begun = std::time::Instant::now();
@@ -93,7 +93,7 @@ fn a_disk_that_hangs_in_one_channel_delays_no_other() {
         server.stores("messages", "1");
         server.channels();
     }
-    assert!(begun.elapsed() < Duration::from_millis(1500), "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "after {:?}", begun.elapsed());
     slow.hears("1");
 }
 
@@ -145,6 +145,7 @@ fn a_channel_where_nobody_is_costs_no_processor_time() {
     // Those where somebody was have noted how far they are, after which they sleep, too.
     until("they sleep", || {
         let before = wakes();
+        // Time itself is what is tested: a hub that looks at its file would wake within it.
         thread::sleep(Duration::from_millis(1100));
         wakes() == before
     });

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use serde_json::{Value, json as object};
@@ -94,6 +94,7 @@ fn a_quiet_list_of_events_shows_that_it_is_alive() {
 fn a_follower_under_a_storm_in_a_hundred_channels_ends_with_the_true_last_ids() {
     const CHANNELS: usize = 100;
     const ROUNDS: usize = 20;
+    const LAST: &str = "zz";
     let names: Vec<String> = (0..CHANNELS).map(|number| format!("c{number:02}")).collect();
     let files: Vec<(String, &str)> = names.iter().map(|name| (format!("{name}.txt"), "")).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (&**name, *text)).collect();
@@ -104,8 +105,9 @@ fn a_follower_under_a_storm_in_a_hundred_channels_ends_with_the_true_last_ids() 
     let mut counts: HashMap<String, usize> = HashMap::new();
     let mut last: BTreeMap<String, u64> = BTreeMap::new();
     thread::scope(|scope| {
-        for part in names.chunks(CHANNELS / 4) {
-            let server = &server;
+        let server = &server;
+        let post = |part: &[String]| {
+            let part = part.to_vec();
             scope.spawn(move || {
                 let mut dice = Dice::new();
                 let mut raw = server.raw();
@@ -116,46 +118,35 @@ fn a_follower_under_a_storm_in_a_hundred_channels_ends_with_the_true_last_ids() 
                     raw.send(ask_with(&format!("POST /{name}"), &[kind], &body));
                     assert_eq!(raw.whole().status, 201);
                 }
-            });
-        }
-        // Those who post are done some time; the follower hears the last state all the same.
-        let mut truth: Option<BTreeMap<String, u64>> = None;
-        let is_over = |last: &BTreeMap<String, u64>, truth: &Option<BTreeMap<String, u64>>| {
-            truth.as_ref().is_some_and(|truth| truth == last)
+            })
         };
-        while !is_over(&last, &truth) {
+        let posting: Vec<_> = names.chunks(CHANNELS / 4).map(post).collect();
+        // When all is said, a last channel is made: the list tells of it after all others.
+        scope.spawn(|| {
+            posting.into_iter().for_each(|thread| thread.join().expect("all is said"));
+            server.puts(LAST);
+        });
+        while !last.contains_key(LAST) {
             let line = stream.json();
-            let name = line["channel"].as_str().expect("a name").to_owned();
+            let (name, id) = name_and_last_id(&line);
             *counts.entry(name.clone()).or_default() += 1;
-            let id = line["last_id"].as_u64().expect("an id");
             let before = last.insert(name, id);
             assert!(before.is_none_or(|before| before <= id), "it went back: {line}");
-            if truth.is_none() && last.values().sum::<u64>() >= (ROUNDS * CHANNELS) as u64 {
-                // About half of it is said; the rest decides.
-                let stored = server.metric_of("txtcord_messages_total");
-                until("all is said", || {
-                    let now = server.metric_of("txtcord_messages_total");
-                    let said: u64 = server
-                        .channels()
-                        .iter()
-                        .map(|it| it["last_id"].as_u64().unwrap_or(0))
-                        .sum();
-                    now >= stored && now as u64 == said && server.is_at_rest()
-                });
-                let list = server.channels();
-                let pair = |line: &Value| {
-                    let id = line["last_id"].as_u64().expect("an id");
-                    (line["channel"].as_str().expect("a name").to_owned(), id)
-                };
-                truth = Some(list.iter().map(pair).collect());
-            }
         }
     });
+    let truth: BTreeMap<_, _> = server.channels().iter().map(name_and_last_id).collect();
+    assert_eq!(last, truth);
     // Four a second and channel at the most, and the first list.
     let quarters = (begun.elapsed().as_millis() / 250) as usize;
     for (name, count) in counts {
         assert!(count <= quarters + 2, "{name}: {count} lines in {quarters} quarters of a second");
     }
+}
+
+/// A channel of the list, and how far it is.
+fn name_and_last_id(line: &Value) -> (String, u64) {
+    let name = line["channel"].as_str().expect("a name");
+    (name.to_owned(), line["last_id"].as_u64().expect("an id"))
 }
 
 impl Server {
@@ -164,13 +155,6 @@ impl Server {
         let text = self.gets("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
-    }
-
-    /// Whether nothing was said for a while.
-    fn is_at_rest(&self) -> bool {
-        let before = self.metric_of("txtcord_messages_total");
-        thread::sleep(Duration::from_millis(100));
-        self.metric_of("txtcord_messages_total") == before
     }
 }
 

@@ -182,7 +182,7 @@ impl Short {
     fn says_what_it_can_carry(&self, server: &Server) -> Option<usize> {
         let wanted = format!(" clients, fewer than --max-clients {}", self.max_clients);
         // The line that says where it listens may come first.
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let log = server.log();
             let mut lines = log.lines().filter_map(|line| {

@@ -11,9 +11,6 @@ use std::{
 
 use crate::support::*;
 
-/// A second, as promised, and what a busy machine adds.
-const SOON: Duration = Duration::from_secs(2);
-
 #[test]
 fn an_echo_into_the_file_is_a_message_to_everyone() {
     let server = Server::on(SEED);
@@ -23,7 +20,7 @@ fn an_echo_into_the_file_is_a_message_to_everyone() {
     let file = file.display();
     shell(&format!(r#"echo '{{"user":"cron","content":"backup done"}}' >> '{file}'"#));
     let heard = ann.hears(r#"{"user":"cron","content":"backup done"}"#);
-    assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PROMPT, "after {:?}", begun.elapsed());
     assert_eq!(heard.id, 8);
     assert!(now_ms().abs_diff(heard.ts) < 60_000);
     assert_eq!(bob.hears_one(), heard);
@@ -264,6 +261,8 @@ fn who_slips_in_right_before_our_write_moves_it_and_costs_nothing() {
             }
         }
         while ann.hears_one().data != ours {}
+        // A half line that came too late for this round must not swallow the next one's.
+        server.dir.append("\n");
     }
     server.dir.append("\n\"the end\"\n");
     let heard = listens(bob, |data| data == "\"the end\"");
@@ -282,7 +281,7 @@ fn a_post_of_several_messages_keeps_its_order_behind_a_half_line_that_slips_in()
     let name = "a_post_of_several_messages_keeps_its_order_behind_a_half_line_that_slips_in";
     let server = Server::start();
     let mut ann = server.join();
-    let hold = "write,writev,pwrite64:delay_enter=100000:when=1";
+    let hold = "write,writev,pwrite64:delay_enter=3000000:when=1";
     let Some(_meddling) = meddle(&server, name, hold) else {
         return;
     };
@@ -293,8 +292,8 @@ fn a_post_of_several_messages_keeps_its_order_behind_a_half_line_that_slips_in()
     let request = head.replacen("GET", "POST", 1) + body;
     let response = thread::scope(|scope| {
         let response = scope.spawn(|| server.asked(&request));
-        // Our write is held up for a tenth of a second, and nothing says when it begins.
-        thread::sleep(Duration::from_millis(30));
+        // Our write is held up for seconds, and nothing says when it begins.
+        thread::sleep(Duration::from_millis(100));
         server.dir.append("{\"half\":");
         response.join().expect("an answer")
     });
@@ -329,7 +328,7 @@ fn check_changed(change: impl Fn(&Path), then_someone_speaks: impl Fn(&mut Clien
     }
     drop((ann, bob));
     server.ends().with(75, &["messages.txt"]);
-    assert!(begun.elapsed() < SOON + Duration::from_secs(3), "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PROMPT, "after {:?}", begun.elapsed());
     let copy = dir.beside().into_iter().find(|(_, bytes)| *bytes == before);
     match saved {
         Saved::Beside => assert!(copy.is_some(), "no copy among {:?}", dir.beside().keys()),

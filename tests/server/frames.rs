@@ -160,7 +160,7 @@ fn a_peer_that_is_still_sending_gets_its_close_frame_and_no_reset() {
     for (code, bytes) in bad {
         let mut raw = server.raw_join();
         raw.send([bytes, vec![b'x'; 50_000]].concat());
-        // The close frame is there, and whoever has not seen it yet goes on sending.
+        // The close frame is there, and a peer that has not seen it yet goes on sending.
         raw.stream.peek(&mut [0]).expect("a close frame");
         for _ in 0..20 {
             raw.send([b'x'; 5000]);
@@ -208,7 +208,7 @@ fn are_not_held_up(ann: &mut Client, bob: &mut Client) {
         let begun = Instant::now();
         ann.says(&number.to_string());
         bob.hears(&number.to_string());
-        assert!(begun.elapsed() < Duration::from_secs(2), "held up {:?}", begun.elapsed());
+        assert!(begun.elapsed() < PROMPT, "held up {:?}", begun.elapsed());
     }
 }
 
@@ -307,23 +307,25 @@ fn a_client_costs_one_thread_and_one_descriptor() {
 #[test]
 fn a_silent_peer_is_asked_and_then_let_go() {
     let server = Server::with(&["--ping-interval", "300ms"]);
-    let mut silent = server.raw_join();
+    // The server's clock begins later, so what it does comes no earlier by this one.
     let begun = Instant::now();
+    let mut silent = server.raw_join();
     let first = silent.frame();
     assert_eq!(first.first, PING);
     assert!(begun.elapsed() > Duration::from_millis(200), "asked after {:?}", begun.elapsed());
     silent.is_gone();
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(500), "let go after {took:?}");
-    assert!(took < Duration::from_secs(3), "let go after {took:?}");
+    assert!(took < PROMPT, "let go after {took:?}");
 }
 
 #[test]
 fn a_quiet_client_that_answers_pings_stays() {
-    let server = Server::with(&["--ping-interval", "200ms"]);
+    // So long may this test itself be held up by a busy machine.
+    let server = Server::with(&["--ping-interval", "2s"]);
     let mut ann = server.join();
     let mut bob = server.raw_join();
-    for _ in 0..6 {
+    for _ in 0..3 {
         loop {
             match ann.next_of_all() {
                 Frame::Ping => break,

@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::Shutdown,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -230,8 +231,9 @@ fn frames_right_behind_the_request_are_not_lost() {
 
 #[test]
 fn who_does_not_finish_the_request_in_time_is_told_so() {
-    // The deadline is the server's own and is for the whole head: a byte now and then is no way
-    // around it.
+    // The deadline, ten seconds, is the server's own and is for the whole head: a byte now and then
+    // is no way around it. A busy machine adds something.
+    const IN_TIME: Range<Duration> = Duration::from_millis(9_500)..Duration::from_secs(40);
     let server = Server::start();
     let begun = Instant::now();
     let mut silent = server.raw();
@@ -241,20 +243,21 @@ fn who_does_not_finish_the_request_in_time_is_told_so() {
     dribbling.send("GET /ws HTTP/1.1\r\nX-Pad: ");
     // The pace of the dribble is the timeout of its own reads.
     dribbling.stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    while begun.elapsed() < Duration::from_secs(14) {
+    while begun.elapsed() < IN_TIME.end {
         match dribbling.stream.peek(&mut [0]) {
             Err(error) if is_timeout(&error) => assert!(dribbling.try_send("x"), "no answer"),
             _ => break,
         }
     }
+    dribbling.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     dribbling.response().refuses(408, &[]);
     let took = begun.elapsed();
-    assert!((9.5..13.0).contains(&took.as_secs_f32()), "the answer took {took:?}");
+    assert!(IN_TIME.contains(&took), "the answer took {took:?}");
     halfway.response().refuses(408, &[]);
-    // Who has asked for nothing, as a browser that connects ahead, need not be answered.
+    // A peer that has asked for nothing, as a browser that connects ahead, need not be answered.
     silent.is_gone();
     let took = begun.elapsed();
-    assert!((9.5..13.0).contains(&took.as_secs_f32()), "the end took {took:?}");
+    assert!(IN_TIME.contains(&took), "the end took {took:?}");
     server.join();
 }
 

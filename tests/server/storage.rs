@@ -55,7 +55,7 @@ fn a_full_disk_is_told_to_the_sender_and_the_server_stays() {
             Frame::Answer(answer) => assert_eq!(answer.code, "storage_full"),
             other => panic!("{other:?}"),
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "still full");
+        assert!(begun.elapsed() < PATIENCE, "still full");
         // The server tries at most once a second, and nothing says when the second is over.
         thread::sleep(Duration::from_millis(50));
     }
@@ -214,8 +214,9 @@ fn nothing_is_shown_before_it_is_synced_and_many_share_one_sync() {
     for (number, client) in crowd.iter_mut().enumerate() {
         client.say(&number.to_string());
     }
-    let begun = Instant::now();
     (0..CROWD).for_each(|_| drop(crowd[0].hears_one()));
-    let took = begun.elapsed();
-    assert!(took < DELAY * 6, "{CROWD} messages took {took:?}: one sync for each");
+    let metrics = server.gets("/metrics");
+    let syncs = metrics.lines().find_map(|line| line.strip_prefix("txtcord_fsync_seconds_count "));
+    let syncs: usize = syncs.and_then(|count| count.parse().ok()).expect("a number of syncs");
+    assert!(syncs <= 1 + CROWD / 2, "{syncs} syncs for {CROWD} messages and one");
 }

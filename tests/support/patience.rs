@@ -7,10 +7,33 @@ use std::{
 };
 
 /// How long anything may take before a test gives it up: far more than it takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What nothing prompt takes even on a busy machine; far shorter than a stall timeout.
-pub const PROMPT: Duration = Duration::from_secs(5);
+/// What nothing prompt takes even on a busy machine; far shorter than the stall timeout of tests in
+/// which a client is slow ([`NO_STALL`]).
+pub const PROMPT: Duration = Duration::from_secs(20);
+
+/// A server with these flags closes no client that is slow, however long the test takes.
+pub const NO_STALL: [&str; 2] = ["--stall-timeout", "1h"];
+
+/// How often something may take long before that counts.
+const ATTEMPTS: usize = 5;
+
+/// Checks that something takes less than `limit`, in one of a few attempts; each says how long it
+/// took. A busy machine makes some of them slow, a fault makes all of them slow.
+#[track_caller]
+pub fn is_quick(limit: Duration, mut attempt: impl FnMut() -> Duration) {
+    let mut times = Vec::new();
+    while times.len() < ATTEMPTS {
+        let took = attempt();
+        if took < limit {
+            return;
+        }
+        times.push(took);
+    }
+    panic!("each attempt took too long: {times:?}");
+}
 
 /// Waits for a condition that no event announces, by looking again and again.
 #[track_caller]

@@ -1,4 +1,4 @@
-//! The settings of a server in the environment of whoever runs the tests: no server under test may
+//! The settings of a server in the environment of the tests: no server under test may
 //! have them. The benchmark includes this file too.
 
 use std::{env, process::Command};

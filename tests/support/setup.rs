@@ -101,8 +101,8 @@ impl Setup {
         self.spawn().ends()
     }
 
-    /// The program with its flags, in its directory and without the settings of whoever runs the
-    /// tests; where its output goes is the caller's to say.
+    /// The program with its flags, in its directory and without the settings of the tests'
+    /// environment; where its output goes is the caller's to say.
     pub fn command(&self) -> Command {
         let binary = env!("CARGO_BIN_EXE_txtcord");
         let mut command = if self.shell.is_empty() {

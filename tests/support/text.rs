@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The seven lines that the original program left behind: a copy, since whoever uses the chat
-/// changes the repository's own file.
+/// The seven lines that the original program left behind: a copy, since using the
+/// chat changes the repository's own file.
 pub const SEED: &str = include_str!("seed.txt");
 
 /// The start of a long text, for a failure's message.

@@ -1,10 +1,6 @@
 //! Streams: `GET /messages?follow=1` and server-sent events.
 
-use std::{
-    io::Read,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io::Read, thread, time::Instant};
 
 use crate::{support::*, talk::*};
 
@@ -113,7 +109,7 @@ fn a_follower_that_stops_reading_delays_nobody_and_gets_everything_when_it_goes_
     const COUNT: usize = 600;
     // More than the sockets in between can swallow.
     const LENGTH: usize = 16 << 10;
-    let server = Server::with(&["--stall-timeout", "60s", "--fsync", "never"]);
+    let server = Server::with(&[&NO_STALL[..], &["--fsync", "never"]].concat());
     let (mut ann, mut bob) = (server.join(), server.join());
     let mut slow = Stream::over(server.raw_narrow(), "/messages?follow=1", &[]);
     let mut events = Stream::over(server.raw_narrow(), "/messages", &["Accept: text/event-stream"]);
@@ -253,7 +249,6 @@ fn a_follower_with_a_limit_does_not_wait_for_what_is_there() {
     // The first two behind message 3, and then? It may be refused, end here, or go on; but message
     // 6 is there, so it comes now and not when somebody happens to speak.
     if raw.response().status != 400 {
-        raw.stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout");
         let mut text = String::new();
         while text.lines().count() < 3
             && let Some(chunk) = raw.chunk()

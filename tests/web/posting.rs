@@ -286,7 +286,7 @@ fn a_client_that_waits_for_leave_to_send_gets_it_or_the_refusal() {
     }
     raw.send(head(1025));
     raw.head_alone_is(413);
-    // Who did not wait needs no leave.
+    // A client that did not wait needs no leave.
     let mut raw = server.raw();
     assert_eq!(raw.asks([head(3), b"[9]".to_vec()].concat()).status, 201);
     assert_eq!(server.lines(), ["[9]"; 3]);

@@ -58,7 +58,7 @@ fn the_time_to_wait_is_rounded_up() {
 }
 
 #[test]
-fn what_is_kept_is_bounded_whoever_comes_and_callers_that_are_known_keep_their_allowance() {
+fn what_is_kept_is_bounded_however_many_come_and_callers_that_are_known_keep_their_allowance() {
     let rate = rate(&["--post-rate", "1/s", "--post-burst", "2"]);
     let begun = Instant::now();
     let ann = || Subject::Pseudonym("~ra5k4rs4tily".into());
@@ -69,7 +69,7 @@ fn what_is_kept_is_bounded_whoever_comes_and_callers_that_are_known_keep_their_a
     assert!(refused > 800_000, "those that do not fit share one allowance: {refused}");
     rate.take_at(begun, ann(), 1).expect("it has one left");
     rate.take_at(begun, ann(), 1).expect_err("it has none left");
-    // Who has a token is always counted apart from strangers.
+    // A caller with a token is always counted apart from strangers.
     let root = || Subject::Name("root".into());
     rate.take_at(begun, at(5_000_000), 1).expect_err("the strangers have used up what they share");
     rate.take_at(begun, root(), 2).expect("it has a burst of its own");

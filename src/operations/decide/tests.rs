@@ -51,7 +51,7 @@ fn who_may_do_what_is_as_the_design_says() {
     }
     let ok = Ok(());
     let (not_sender, not_admin, nobody) = (Err(NotTheSender), Err(NotAdmin), Err(Nobody));
-    // Nobody may do anything, whoever wrote the message.
+    // Nobody may do anything, no matter who wrote the message.
     for standing in [Open, Member] {
         check(None, standing, None, [nobody; 6]);
         check(None, standing, Some(ANN), [nobody; 6]);

@@ -39,7 +39,7 @@ fn sent(text: &str) {
     }
     let line = only_line(&lines);
     assert_eq!(line, verbatim(text));
-    // The same value for whoever parses it; serde_json's own limits (depth, huge exponents) apart.
+    // Each parser gets the same value; serde_json's own limits (depth, huge exponents) apart.
     if let Ok(value) = serde_json::from_str::<Value>(text) {
         assert_eq!(serde_json::from_slice::<Value>(line).ok(), Some(value));
     }

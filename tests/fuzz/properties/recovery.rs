@@ -183,7 +183,7 @@ impl Model<'_> {
         }
     }
 
-    /// Whether who connects and asks so gets what wire.md promises.
+    /// Checks that a client that connects and asks so gets what was promised.
     fn joins(&self, history: &History, epoch: &Arc<str>, after: Option<u64>, limit: Option<u64>) {
         let all = self.after(0);
         let count = limit.map_or(all.len(), |limit| all.len().min(limit.min(1 << 32) as usize));
