@@ -69,6 +69,15 @@ impl Setup {
     /// Starts it and waits until it can be talked to.
     #[track_caller]
     pub fn start(&self) -> Server {
+        match self.try_start() {
+            Ok(server) => server,
+            Err(ended) => panic!("the server did not say where it listens:\n{}", ended.log),
+        }
+    }
+
+    /// Starts it and waits until it can be talked to, or ends instead.
+    #[track_caller]
+    pub fn try_start(&self) -> Result<Server, Ended> {
         let mut server = self.spawn();
         let port = server.err.wait_for(|line| {
             let (address, _) = line.split_once("ws://")?.1.split_once("/ws")?;
@@ -76,9 +85,9 @@ impl Setup {
         });
         match port {
             Some(port) => server.port = port,
-            None => panic!("the server did not say where it listens:\n{}", server.log()),
+            None => return Err(server.ends()),
         }
-        server
+        Ok(server)
     }
 
     /// Starts it and waits for nothing.

@@ -42,7 +42,11 @@ pub struct Dice(u64);
 
 impl Dice {
     pub fn new() -> Dice {
-        let seed = now_ms() | 1;
+        Dice::of(now_ms() | 1)
+    }
+
+    /// The same again, from the seed that was printed; it must not be 0.
+    pub fn of(seed: u64) -> Dice {
         println!("dice: {seed}");
         Dice(seed)
     }

@@ -1,0 +1,138 @@
+//! Lines that other programs append on a node: `echo >> messages.txt`, and `>> messages.txt.in`.
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    check::faults,
+    engine::{Engine, Keeps},
+    load::Load,
+    nodes::{CALM, Nodes, within},
+    support::*,
+};
+
+/// Another program's `echo TEXT >> PATH`.
+fn echo(path: &PathBuf, text: &str) {
+    let file = fs::OpenOptions::new().append(true).create(true).open(path);
+    file.expect("the file").write_all(format!("{text}\n").as_bytes()).expect("it can be written");
+}
+
+#[test]
+fn lines_appended_on_any_node_are_on_all() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let mut listeners: Vec<Client> = nodes.all.iter().map(|node| node.server().join()).collect();
+    let mut id = 0;
+    for name in ["messages.txt", "messages.txt.in"] {
+        for node in &nodes.all {
+            id += 1;
+            let text = format!("{{\"from\":\"cron\", \"id\":{id}}}");
+            echo(&node.setup.dir.join(name), &text);
+            for listener in &mut listeners {
+                assert_eq!(listener.hears(&text).id, id, "{name}");
+            }
+        }
+    }
+    nodes.agree(id);
+}
+
+#[test]
+fn lines_appended_while_the_engine_is_away_or_the_node_is_stopped_come_later() {
+    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 2);
+    nodes.all[0].stores("1");
+    nodes.agree(1);
+    engine.kill();
+    nodes.all[0].is_unready();
+    echo(&nodes.all[0].setup.dir.file(), "\"away\"");
+    echo(&nodes.all[0].setup.dir.join("messages.txt.in"), "\"away, too\"");
+    nodes.all[1].stop();
+    echo(&nodes.all[1].setup.dir.file(), "\"stopped\"");
+    engine.restart();
+    nodes.all[1].start();
+    let mut lines: Vec<String> = {
+        let files = nodes.agree(4);
+        String::from_utf8_lossy(&files[0]).lines().map(str::to_owned).collect()
+    };
+    assert_eq!(lines.remove(0), "1");
+    lines.sort();
+    assert_eq!(lines, ["\"away\"", "\"away, too\"", "\"stopped\""]);
+}
+
+/// Lines are appended on every node while everybody talks and nodes are killed; each comes once.
+#[track_caller]
+fn check(name: &str) {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 3);
+    let load = Load::on(&nodes.addresses, "load");
+    let over = AtomicBool::new(false);
+    let appended = AtomicU64::new(0);
+    let paths: Vec<PathBuf> = nodes.all.iter().map(|node| node.setup.dir.join(name)).collect();
+    let texts: Vec<String> = thread::scope(|scope| {
+        let _ends = EndsWithMe(&over);
+        let (over, appended) = (&over, &appended);
+        let writers = each_apart(scope, &paths, move |node, path| {
+            let mut texts = Vec::new();
+            while !over.load(Relaxed) {
+                let text = format!("{{\"echo\":[{node},{}]}}", texts.len());
+                echo(path, &text);
+                texts.push(text);
+                appended.fetch_add(1, Relaxed);
+                thread::sleep(Duration::from_millis(15));
+            }
+            texts
+        });
+        for round in 0..4 {
+            load.goes_on(100);
+            nodes.all[round % 3].kill();
+            load.goes_on(50);
+            nodes.all[round % 3].start();
+        }
+        load.goes_on(100);
+        over.store(true, Relaxed);
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    });
+    let mut record = load.ends();
+    record.once.extend(texts.iter().cloned());
+    let all_are_there = || {
+        let lines = nodes.all[0].lines();
+        texts.iter().filter(|text| lines.contains(text)).count() == texts.len()
+    };
+    within(CALM, "each appended line is there", all_are_there, || {
+        let lines = nodes.all[0].lines();
+        let missing: Vec<_> = texts.iter().filter(|text| !lines.contains(text)).collect();
+        format!("{} of {} are missing: {missing:?}", missing.len(), texts.len())
+    });
+    let files = nodes.agree(record.last());
+    let faults = faults(&files, &record);
+    assert!(faults.is_empty(), "{faults:?}");
+    assert!(texts.len() > 50, "{} lines were appended", texts.len());
+    // They come in order.
+    let lines = nodes.all[0].lines();
+    for node in 0..3 {
+        let begins = format!("{{\"echo\":[{node},");
+        let own: Vec<&String> = lines.iter().filter(|line| line.starts_with(&begins)).collect();
+        let sent: Vec<&String> = texts.iter().filter(|text| text.starts_with(&begins)).collect();
+        assert!(own == sent, "node {node}: another order");
+    }
+    for path in paths.iter().filter(|path| path.ends_with("messages.txt.in")) {
+        let is_empty = || fs::read(path).is_ok_and(|bytes| bytes.is_empty()) || !path.exists();
+        within(CALM, "what was posted is gone", is_empty, || path.display().to_string());
+    }
+}
+
+#[test]
+fn lines_appended_to_the_file_under_load_and_kills_come_once() {
+    check("messages.txt");
+}
+
+#[test]
+fn lines_appended_for_posting_under_load_and_kills_come_once() {
+    check("messages.txt.in");
+}

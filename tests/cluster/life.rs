@@ -1,0 +1,343 @@
+//! A node's life beside its engine: it is away, comes back, is not there yet, asks for a password, moves.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    check::holds,
+    engine::{Engine, Keeps},
+    load::Load,
+    nodes::{CALM, Nodes, answer_of, within},
+    support::*,
+};
+
+/// After this long without its engine a node takes no posts.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// For which a started engine gives out no numbers, unless a flag says otherwise.
+const SETTLES: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_node_without_its_engine_serves_and_refuses_posts_until_it_is_back() {
+    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let server = nodes.all[0].server();
+    let mut ann = server.join();
+    let epoch = ann.history.epoch.clone();
+    ann.says("1");
+    engine.kill();
+    nodes.all[0].is_unready();
+    assert_eq!(server.has("GET /healthz", &[]).status, 200);
+    let refused = || {
+        let answer = nodes.all[0].posts("\"refused\"");
+        answer.status == 503 && json(&answer.body)["code"] == "unavailable"
+    };
+    within(CALM, "posts are refused", refused, || server.log());
+    let begun = Instant::now();
+    ann.say("\"refused on the socket\"");
+    ann.is_told("unavailable");
+    assert!(begun.elapsed() < AWAY, "{:?}", begun.elapsed());
+    // Everything else goes on.
+    assert!(server.gets("/messages").contains("\"data\":1}"));
+    let resumed = server.join_at(&format!("/ws?after=1&epoch={epoch}"));
+    assert_eq!(resumed.history.resumed, Some(true));
+    assert_eq!(nodes.all[0].metric("txtcord_cluster_up"), Some(0.0));
+    engine.restart();
+    nodes.all[0].is_ready();
+    ann.says("2");
+    assert_eq!(nodes.all[0].metric("txtcord_cluster_up"), Some(1.0));
+    assert!(nodes.all[0].metric("txtcord_cluster_reconnects_total").is_some_and(|n| n > 0.0));
+    // What was refused is not there.
+    assert_eq!(nodes.agree(2)[1], b"1\n2\n");
+}
+
+#[test]
+fn what_was_sent_before_the_engine_went_away_stays_pending_and_comes() {
+    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::with(&engine, 2, &[]);
+    let mut ann = nodes.all[0].server().join();
+    ann.says("1");
+    engine.kill();
+    ann.say("\"pending\"");
+    let begun = Instant::now();
+    engine.restart();
+    ann.hears("\"pending\"");
+    let took = begun.elapsed();
+    assert!(took > SETTLES.mul_f64(0.8), "numbers were given out after {took:?}");
+    assert!(took < SETTLES * 3, "{took:?}");
+    assert_eq!(nodes.agree(2)[1], b"1\n\"pending\"\n");
+}
+
+#[test]
+fn a_node_starts_without_its_engine_and_joins_it_later() {
+    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+    engine.kill();
+    let mut nodes = Nodes::begin(&engine, 0, &[]);
+    nodes.one_more(&engine, Setup::new().file(SEED));
+    let node = &nodes.all[0];
+    let server = node.server();
+    assert_eq!(server.join().history.said(), SEED.lines().collect::<Vec<_>>());
+    assert_eq!(server.has("GET /readyz", &[]).status, 503);
+    assert_eq!(server.has("GET /healthz", &[]).status, 200);
+    let mut listener = server.join_at("/ws?limit=0");
+    engine.restart();
+    node.is_ready();
+    assert_eq!(node.stores("8"), 8);
+    listener.hears("8");
+}
+
+#[test]
+fn a_post_that_nobody_answers_is_given_up_after_half_a_minute() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    nodes.all[0].stores("1");
+    engine.freeze();
+    let begun = Instant::now();
+    let request = ask_with("POST /messages", &["Idempotency-Key: k", "Connection: close"], "2");
+    let address = nodes.all[0].server().address();
+    let (status, body) = answer_of(address, &request, Duration::from_secs(45)).expect("an answer");
+    let took = begun.elapsed();
+    assert_eq!(status, 503, "{body}");
+    assert!(took < Duration::from_secs(35), "{took:?}");
+    // It was taken before the engine was known to be away, so it waits for the whole time.
+    assert!(took > Duration::from_secs(25), "{took:?}: {body}");
+    assert!(body.contains("Idempotency-Key"), "{body}");
+    engine.thaw();
+    assert_eq!(nodes.all[0].stores_with("k", "2"), 2);
+    assert_eq!(nodes.agree(2)[0], b"1\n2\n");
+}
+
+#[test]
+fn nodes_that_are_stopped_in_order_under_load_lose_nothing() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 2);
+    let load = Load::on(&nodes.addresses, "load");
+    for round in 0..4 {
+        load.goes_on(100);
+        nodes.all[round % 2].stop();
+        load.goes_on(50);
+        nodes.all[round % 2].start();
+    }
+    let record = load.ends();
+    holds(&nodes.agree(record.last()), &record);
+}
+
+#[test]
+fn a_node_stops_with_posts_pending_and_each_comes_once_or_not_at_all() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 2);
+    nodes.all[0].stores("\"first\"");
+    nodes.agree(1);
+    engine.freeze();
+    let mut ann = nodes.all[0].server().join();
+    let texts: Vec<String> = (0..20).map(|number| format!("\"pending {number}\"")).collect();
+    texts.iter().for_each(|text| ann.say(text));
+    let begun = Instant::now();
+    nodes.all[0].stop();
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    engine.thaw();
+    nodes.all[0].start();
+    nodes.all[0].is_ready();
+    nodes.all[1].stores("\"last\"");
+    let files = nodes.agree(2);
+    let lines: Vec<&str> = std::str::from_utf8(&files[0]).expect("UTF-8").lines().collect();
+    for text in &texts {
+        let times = lines.iter().filter(|line| **line == text).count();
+        assert!(times <= 1, "{text} came {times} times");
+    }
+    assert_eq!((lines.first(), lines.last()), (Some(&"\"first\""), Some(&"\"last\"")));
+}
+
+#[test]
+fn passwords_are_neither_in_a_log_nor_among_the_processes() {
+    const SECRET: &str = "correcthorsebattery";
+    let acl = ["--user", "chat", "on", ">correcthorsebattery", "~txtcord:*", "&*", "+@all"];
+    let Some(mut engine) = Engine::with(Keeps::Always, &acl) else { return };
+    let address = engine.address();
+    let with = |password: &str| format!("redis://chat:{password}@{address}/0");
+    let setup = Setup::new().flags(&["--log-level", "trace"]);
+    let server = setup.clone().variable("TXTCORD_CLUSTER", with(SECRET)).start();
+    let ready = || server.has("GET /readyz", &[]).status == 200;
+    within(CALM, "the node is ready", ready, || server.log());
+    assert_eq!(server.asked(post("1")).status, 201);
+    engine.kill();
+    let unready = || server.has("GET /readyz", &[]).status == 503;
+    within(CALM, "the node misses its engine", unready, || server.log());
+    engine.restart();
+    within(CALM, "the node is ready again", ready, || server.log());
+    assert_eq!(server.asked(post("2")).status, 201);
+    let command = fs::read(format!("/proc/{}/cmdline", server.pid())).expect("the server runs");
+    assert!(!String::from_utf8_lossy(&command).contains(SECRET));
+    assert!(!server.log().contains(SECRET), "{}", server.log());
+    assert!(!server.gets("/metrics").contains(SECRET));
+    drop(server.stop());
+    // By the flag it is among the processes, but in no log.
+    let setup = Setup::new().flags(&["--log-level", "trace", "--cluster", &with(SECRET)]);
+    let server = setup.start();
+    within(
+        CALM,
+        "the node is ready",
+        || server.has("GET /readyz", &[]).status == 200,
+        || server.log(),
+    );
+    assert!(!server.log().contains(SECRET), "{}", server.log());
+    // Nor is a wrong one, which is no reason to take posts.
+    let wrong = "wronghorsebattery";
+    let setup = Setup::new().variable("TXTCORD_CLUSTER", with(wrong));
+    let log = match setup.try_start() {
+        Ok(server) => {
+            let says = |word: &str| server.log().to_lowercase().contains(word);
+            let told = || says("password") || says("wrongpass");
+            within(CALM, "the log names the password", told, || server.log());
+            assert_eq!(server.has("GET /readyz", &[]).status, 503);
+            server.log()
+        }
+        Err(ended) => {
+            assert!(!ended.status.success());
+            assert!(ended.log.to_lowercase().contains("pass"), "{}", ended.log);
+            ended.log
+        }
+    };
+    assert!(!log.contains(wrong), "{log}");
+}
+
+/// A node does not take this for its engine, and says this word.
+#[track_caller]
+fn is_no_engine(engine: &Engine, word: &str) {
+    match Setup::new().flags(&["--cluster", &engine.url()]).try_start() {
+        Ok(server) => {
+            let told = || server.log().contains(word);
+            within(CALM, "the log names the reason", told, || server.log());
+            assert_eq!(server.has("GET /readyz", &[]).status, 503);
+        }
+        Err(ended) => assert!(ended.log.contains(word), "{}", ended.log),
+    }
+}
+
+#[test]
+fn a_replica_is_no_engine() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let Some(replica) = Engine::start(Keeps::Always) else { return };
+    replica.follows(&engine);
+    is_no_engine(&replica, "replica");
+}
+
+#[test]
+fn redis_cluster_is_no_engine() {
+    let Some(engine) = Engine::with(Keeps::Always, &["--cluster-enabled", "yes"]) else { return };
+    is_no_engine(&engine, "Redis Cluster");
+}
+
+#[test]
+fn an_engine_that_hangs_holds_up_nobody_who_reads() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    node.stores("1");
+    engine.freeze();
+    let mut ann = node.server().join();
+    let end = Instant::now() + AWAY + SETTLES;
+    while Instant::now() < end {
+        ann.try_say("\"pending\"");
+        let begun = Instant::now();
+        assert!(node.server().gets("/messages?limit=1").contains("\"data\":1}"));
+        assert_eq!(node.server().join().history.first_id, 1);
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "a reader waited for {took:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    engine.thaw();
+}
+
+#[test]
+fn an_engine_that_may_forget_is_warned_about() {
+    let flags = ["--maxmemory-policy", "allkeys-lru"];
+    let Some(engine) = Engine::with(Keeps::Nothing, &flags) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let log = nodes.all[0].server().log();
+    assert!(log.contains("maxmemory-policy"), "{log}");
+    assert!(log.contains("appendonly"), "{log}");
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let log = nodes.all[0].server().log();
+    assert!(!log.contains("maxmemory-policy") && !log.contains("appendonly"), "{log}");
+}
+
+#[test]
+fn the_metrics_of_a_node_have_their_names() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    nodes.all[0].stores("1");
+    let metrics = nodes.all[0].server().gets("/metrics");
+    for name in [
+        "up",
+        "lag_lines",
+        "append_seconds",
+        "reconnects_total",
+        "restored_lines_total",
+        "forks_total",
+        "pending_posts",
+    ] {
+        let name = format!("txtcord_cluster_{name}");
+        let is_it = |line: &str| line.starts_with(&name);
+        assert!(metrics.lines().any(is_it), "{name} is not in\n{metrics}");
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} has no type");
+    }
+    assert_eq!(nodes.all[0].metric("txtcord_cluster_lag_lines"), Some(0.0));
+    // Without the flag there is none of them.
+    assert!(!Server::start().gets("/metrics").contains("txtcord_cluster"));
+}
+
+#[test]
+fn the_engine_may_be_on_a_unix_socket() {
+    let Some(engine) = Engine::with(Keeps::Always, &["--unixsocket", "socket"]) else { return };
+    let url = format!("redis+unix://{}", engine.folder().join("socket").display());
+    let server = Setup::new().flags(&["--cluster", &url]).start();
+    within(
+        CALM,
+        "the node is ready",
+        || server.has("GET /readyz", &[]).status == 200,
+        || server.log(),
+    );
+    assert_eq!(server.asked(post("1")).status, 201);
+}
+
+#[test]
+fn a_node_asks_sentinel_where_its_engine_is() {
+    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+    let Some(replica) = Engine::start(Keeps::Always) else { return };
+    replica.follows(&engine);
+    let sentinel = Engine::sentinel(&engine);
+    let knows = || {
+        let replicas = sentinel.asks(&["SENTINEL", "REPLICAS", "chat"]).many();
+        !replicas.is_empty()
+    };
+    within(CALM, "sentinel knows the replica", knows, || sentinel.log());
+    let url = format!("redis+sentinel://{}/chat", sentinel.address());
+    let server = Setup::new().flags(&["--cluster", &url]).start();
+    let ready = || server.has("GET /readyz", &[]).status == 200;
+    within(CALM, "the node is ready", ready, || server.log());
+    assert_eq!(server.asked(post("1")).status, 201);
+    engine.kill();
+    let promoted = || replica.info("role") == "master";
+    within(CALM, "sentinel promotes the replica", promoted, || sentinel.log());
+    let stored =
+        || server.asked(ask_with("POST /messages", &["Idempotency-Key: 2"], "2")).status == 201;
+    within(CALM, "posts are stored again", stored, || server.log());
+    assert_eq!(server.lines(), ["1", "2"]);
+}
+
+#[test]
+fn a_url_that_makes_no_sense_is_refused_at_the_start() {
+    for (url, word) in [
+        ("nonsense", "redis://"),
+        ("http://127.0.0.1:6379", "redis://"),
+        ("redis+sentinel://127.0.0.1:26379", "NAME"),
+    ] {
+        let ended = Setup::new().flags(&["--cluster", url]).ends();
+        assert_eq!(ended.status.code(), Some(2), "{url}: {}", ended.log);
+        assert!(ended.log.contains(word), "{url}: {}", ended.log);
+    }
+}

@@ -1,0 +1,26 @@
+//! Many machines as one, tried from outside: real nodes on a real engine, with proxies between that cut,
+//! freeze and swallow. What anybody was acknowledged or shown is compared with every node's file.
+//!
+//! Where there is no `redis-server` these tests say SKIPPED. `TXTCORD_CHAOS=3600` makes the random
+//! faults last that many seconds, `TXTCORD_CHAOS_SEED` repeats a run.
+
+#[path = "../support/mod.rs"]
+mod support;
+mod resp;
+mod engine;
+mod proxy;
+mod nodes;
+mod load;
+mod check;
+
+mod harness;
+
+mod together;
+mod life;
+
+mod faults;
+mod foreign;
+mod meddled;
+
+mod long;
+mod tried;
