@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod open;
+mod roster;
 mod watch;
 
 pub use open::names_in;
@@ -147,6 +148,8 @@ pub enum NoChannel {
     NoFile(io::Error),
     /// Its file cannot be put away, and all is as it was.
     NotAway(io::Error),
+    /// The channels of a cluster stay.
+    InCluster,
     /// The server is about to end.
     Stopping,
 }
@@ -179,6 +182,10 @@ impl NoChannel {
             NoChannel::NotAway(why) => HttpRefusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("the channel {name} cannot be put away: {}", why.kind()),
+            ),
+            NoChannel::InCluster => HttpRefusal::new(
+                StatusCode::NOT_IMPLEMENTED,
+                format!("the channel {name} is on all nodes of a cluster, and cannot be put away"),
             ),
             NoChannel::Stopping => stopping(),
         }
@@ -293,6 +300,9 @@ impl Channels {
     /// # Errors
     /// When there is none, or its file cannot get another name; then all is as it was.
     pub fn put_away(&self, name: &Name) -> Result<(), NoChannel> {
+        if self.room.config.cluster.is_some() {
+            return Err(NoChannel::InCluster);
+        }
         let found = self.find(name)?;
         match found.hub.put_away() {
             Ok(done) => done.map_err(NoChannel::NotAway)?,

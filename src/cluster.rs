@@ -28,9 +28,9 @@ mod reader;
 mod sequencer;
 mod start;
 
-pub use engine::EngineError;
+pub use engine::{Engine, EngineError};
 pub use link::Link;
-pub use start::{Prepared, prepare};
+pub use start::{CopyError, open_as_copy};
 
 use chain::Walk;
 use engine::Keys;
@@ -49,9 +49,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Of the default channel's file.
-    pub fn new(url: EngineUrl, settle: Duration, file: PathBuf) -> Settings {
-        Settings { url, keys: Keys::of(&Name::default()), settle, file }
+    /// Of the file of a channel.
+    pub fn new(url: EngineUrl, name: &Name, settle: Duration, file: PathBuf) -> Settings {
+        Settings { url, keys: Keys::of(name), settle, file }
+    }
+
+    /// Connects to the engine.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or is none that can be used.
+    pub fn connect(&self) -> Result<Engine, EngineError> {
+        Engine::connect(&self.url, self.keys.clone())
     }
 }
 

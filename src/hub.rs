@@ -459,18 +459,22 @@ impl Hub {
     }
 
     fn refuse(&mut self, posts: Vec<Post>, why: ErrorAnswer) {
-        let frame = why.frame(why.sentence());
         for post in posts {
-            let count = count_lines(&post.lines);
-            self.metrics.refused(count as u64);
-            match post.by {
-                Speaker::Client(client) => {
-                    (0..count).for_each(|_| self.fanout.control(client, &frame));
-                }
-                Speaker::Request { reply, .. } => {
-                    // A caller that has stopped waiting needs no answer.
-                    let _ = reply.send(Err(why));
-                }
+            self.refuse_one(post.by, count_lines(&post.lines), why);
+        }
+    }
+
+    /// Refuses a post of `count` lines.
+    fn refuse_one(&mut self, by: Speaker, count: usize, why: ErrorAnswer) {
+        self.metrics.refused(count as u64);
+        match by {
+            Speaker::Client(client) => {
+                let frame = why.frame(why.sentence());
+                (0..count).for_each(|_| self.fanout.control(client, &frame));
+            }
+            Speaker::Request { reply, .. } => {
+                // A caller that has stopped waiting needs no answer.
+                let _ = reply.send(Err(why));
             }
         }
     }

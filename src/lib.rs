@@ -68,6 +68,7 @@
 //! | `sequencer` | has the engine of a cluster give numbers to posts | the server stops |
 //! | `reader` | brings the order of a cluster into the file | the server stops |
 //! | `inbox` | posts what other programs appended on a node of a cluster | the server stops |
+//! | `roster` | makes the channels of a cluster that are missing here | the server stops |
 //! | `signals` | waits for SIGTERM and SIGINT | the process ends |
 //!
 //! # What always holds

@@ -24,13 +24,14 @@ use crate::{
     access::{Access, Counted, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
-    cluster::{self, Prepared},
-    config::{Config, EngineUrl, Fsync},
+    cluster::{self, CopyError},
+    config::{Config, Fsync},
     connection::{Admission, House, converse},
     history::History,
     http::HttpRefusal,
-    journal::{self, Fatal, Journal, OpenError},
+    journal::{Fatal, Journal, OpenError},
     metrics::Metrics,
+    name::Name,
     outbox::{CLOSE_WAIT, Outbox},
     socket::LINGER,
     tally::Tally,
@@ -157,10 +158,7 @@ impl Server {
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         let (max_clients, max_channels) = room(config);
-        let (journal, history) = match &config.cluster {
-            None => open(config)?,
-            Some(url) => open_as_copy(config, &settings(config, url))?,
-        };
+        let (journal, history) = open(config)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)
@@ -188,6 +186,7 @@ impl Server {
         channels
             .watch(default_file, watched)
             .map_err(other("starting to watch the channels' files"))?;
+        channels.follow_roster().map_err(other("starting to follow the cluster's channels"))?;
         let listener = Arc::new(listener);
         let (alive, clients) = bounded(0);
         let alive = Arc::new(alive);
@@ -306,39 +305,25 @@ fn in_words(fsync: Fsync) -> &'static str {
 
 /// Opens the default channel's file, with its stamps and operations.
 fn open(config: &Config) -> Result<(Journal, History), StartError> {
-    let open = || {
-        let (journal, history) = Journal::open(&config.file, config.fsync, config.max_message)?;
-        let journal = match config.no_stamps {
-            true => journal,
-            false => journal.with_stamps(&history)?,
-        };
-        journal.with_operations(history)
-    };
-    open().map_err(StartError::File)
-}
-
-/// The same for a file that is a copy of a cluster's order. What is not of it was set aside
-/// afterwards.
-fn open_as_copy(
-    config: &Config,
-    settings: &cluster::Settings,
-) -> Result<(Journal, History), StartError> {
-    let stamped = (!config.no_stamps).then(|| journal::stamped_lines(&config.file)).flatten();
-    journal::cut_torn_tail(&config.file)
-        .map_err(|error| StartError::Other("the end of the file".into(), error))?;
-    let (mut journal, history) = open(config)?;
-    let prepared = cluster::prepare(settings, &mut journal, &history, stamped);
-    match prepared.map_err(StartError::Cluster)? {
-        Prepared::AsItWas => Ok((journal, history)),
-        Prepared::Cut => {
-            drop((journal, history));
-            open_as_copy(config, settings)
+    let open = || Journal::open(&config.file, config.fsync, config.max_message);
+    let (journal, history) = match &config.cluster {
+        None => open().map_err(StartError::File)?,
+        Some(url) => {
+            let (settle, file) = (config.cluster_settle, config.file.clone());
+            let settings = cluster::Settings::new(url.clone(), &Name::default(), settle, file);
+            cluster::open_as_copy(&settings, !config.no_stamps, open).map_err(
+                |error| match error {
+                    CopyError::Open(error) => StartError::File(error),
+                    CopyError::Order(fatal) => StartError::Cluster(fatal),
+                },
+            )?
         }
-    }
-}
-
-fn settings(config: &Config, url: &EngineUrl) -> cluster::Settings {
-    cluster::Settings::new(url.clone(), config.cluster_settle, config.file.clone())
+    };
+    let journal = match config.no_stamps {
+        true => journal,
+        false => journal.with_stamps(&history).map_err(StartError::File)?,
+    };
+    journal.with_operations(history).map_err(StartError::File)
 }
 
 /// How many clients and channels are served: as many as the operator allows, or what this machine can

@@ -15,7 +15,7 @@ use log::{error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State, is_full};
 use crate::{
-    cluster::{self, Beginning, Link},
+    cluster::{self, Beginning, CopyError, Link},
     command::{self, QUEUE},
     config::{Config, EngineUrl},
     history::History,
@@ -91,7 +91,25 @@ impl Room {
     pub(super) fn open(self: &Arc<Room>, name: &Name) {
         let mut attempt = Attempt { room: self, name, why: "opening it failed, by a bug".into() };
         let config = &self.config;
-        let opened = Journal::open_in_folder(&self.path(name), config.fsync, config.max_message)
+        let path = self.path(name);
+        let open = || Journal::open_in_folder(&path, config.fsync, config.max_message);
+        let opened = match &config.cluster {
+            None => open(),
+            Some(url) => {
+                let settle = config.cluster_settle;
+                let settings = cluster::Settings::new(url.clone(), name, settle, path.clone());
+                match cluster::open_as_copy(&settings, !config.no_stamps, open) {
+                    Ok(opened) => Ok(opened),
+                    Err(CopyError::Open(error)) => Err(error),
+                    Err(CopyError::Order(fatal)) => {
+                        error!("channel {name} cannot be served: {fatal}");
+                        attempt.why = fatal.to_string();
+                        return;
+                    }
+                }
+            }
+        };
+        let opened = opened
             .and_then(|(journal, history)| match config.no_stamps {
                 true => Ok((journal, history)),
                 false => Ok((journal.with_stamps(&history)?, history)),
@@ -176,8 +194,8 @@ impl Room {
         let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
         let summary = Arc::new(summary);
         let (handle, commands) = command::queue();
-        let cluster = self.config.cluster.as_ref().filter(|_| role == Role::Default);
-        let node = cluster.map(|url| Node::new(url, &self.config, &journal, &history));
+        let cluster = self.config.cluster.as_ref();
+        let node = cluster.map(|url| Node::new(url, name, &self.config, &journal, &history));
         let node = node.transpose()?;
         let mut hub = Hub::new(
             journal,
@@ -189,13 +207,17 @@ impl Room {
             summary.clone(),
         );
         let mut handle = handle;
+        let mut link = None;
         if let Some(node) = node {
             let (posts, waiting) = bounded(QUEUE);
             handle = handle.with_sequencer(posts);
             hub = hub.with_link(node.link.clone());
             cluster::start(node.settings, &node.link, node.beginning, handle.clone(), waiting)?;
-            // There is one default channel.
-            let _ = self.link.set(node.link);
+            if role == Role::Default {
+                // There is one default channel.
+                let _ = self.link.set(node.link.clone());
+            }
+            link = Some(node.link);
         }
         let running = {
             let mut table = self.lock();
@@ -214,7 +236,9 @@ impl Room {
         };
         self.tell();
         let run = move || {
-            ended(hub.run(&commands, role));
+            let done = hub.run(&commands, role);
+            link.into_iter().for_each(|link| link.stop());
+            ended(done);
             drop(running);
             // What is still asked gets no answer, and is told so by the end of its reply queue; left
             // in a queue that nobody reads, it would wait for ever.
@@ -262,7 +286,7 @@ impl Room {
     }
 }
 
-/// What makes the default channel's hub one of a cluster.
+/// What makes a hub one of a cluster.
 struct Node {
     settings: cluster::Settings,
     link: Arc<Link>,
@@ -272,13 +296,14 @@ struct Node {
 impl Node {
     fn new(
         url: &EngineUrl,
+        name: &Name,
         config: &Config,
         journal: &Journal,
         history: &History,
     ) -> io::Result<Node> {
         let settle = config.cluster_settle;
         Ok(Node {
-            settings: cluster::Settings::new(url.clone(), settle, journal.path().to_owned()),
+            settings: cluster::Settings::new(url.clone(), name, settle, journal.path().to_owned()),
             link: Arc::new(Link::new().map_err(io::Error::other)?),
             beginning: Beginning::of(journal, history),
         })

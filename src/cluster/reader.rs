@@ -141,7 +141,7 @@ impl Reader {
     }
 
     fn follow(&mut self) -> End {
-        let mut engine = match Engine::connect(&self.settings.url, self.settings.keys.clone()) {
+        let mut engine = match self.settings.connect() {
             Ok(engine) => engine,
             Err(error) => return End::Engine(error),
         };

@@ -58,7 +58,10 @@ pub(super) struct Sequencer {
 struct Waiting {
     number: u64,
     expected: Expected,
+    /// Whether it was sent since the node joined.
     is_sent: bool,
+    /// Whether it was sent at all, so that the engine may have it.
+    was_tried: bool,
 }
 
 impl Sequencer {
@@ -108,11 +111,20 @@ impl Sequencer {
             if let Some(epoch) = self.link.epoch() {
                 return self.send(at, &epoch);
             }
+            // The node has not joined yet; what waits longer than that is told.
             self.refuse_what_waits();
         }
         if self.batches.len() >= BATCHES && !self.link.is_given_up() {
             // Whatever comes, it is looked at again.
             let _ = self.link.nudges().recv_timeout(LOOK);
+            return Ok(());
+        }
+        if self.has_warned {
+            // Nothing is to be sent that would show whether the engine is there again.
+            match self.connect() {
+                Ok(()) => self.is_well(),
+                Err(error) => self.lose_engine(&error),
+            }
             return Ok(());
         }
         let post = match self.next_post.take() {
@@ -152,7 +164,7 @@ impl Sequencer {
         // The hub may have refused all of it.
         if !expected.lines.is_empty() {
             self.last_batch = number;
-            self.batches.push_back(Waiting { number, expected, is_sent: false });
+            self.batches.push_back(Waiting { number, expected, is_sent: false, was_tried: false });
         }
         Ok(())
     }
@@ -186,14 +198,9 @@ impl Sequencer {
     }
 
     fn try_send(&mut self, at: usize, epoch: &str) -> Result<Appended, EngineError> {
-        let engine = match &mut self.engine {
-            Some(engine) => engine,
-            none => {
-                let mut engine = Engine::connect(&self.settings.url, self.settings.keys.clone())?;
-                engine.arrive(self.settings.settle, "")?;
-                none.insert(engine)
-            }
-        };
+        self.connect()?;
+        let engine = self.engine.as_mut().expect("it was connected a moment ago");
+        self.batches[at].was_tried = true;
         let Waiting { number, expected, .. } = &self.batches[at];
         let batch = Batch {
             node: self.link.node(),
@@ -203,6 +210,15 @@ impl Sequencer {
             lines: &expected.lines,
         };
         engine.append(epoch, &batch, self.link.last(), expected.keep)
+    }
+
+    fn connect(&mut self) -> Result<(), EngineError> {
+        if self.engine.is_none() {
+            let mut engine = self.settings.connect()?;
+            engine.arrive(self.settings.settle, "")?;
+            self.engine = Some(engine);
+        }
+        Ok(())
     }
 
     fn is_well(&mut self) {
@@ -230,10 +246,15 @@ impl Sequencer {
         self.refuse_what_waits();
     }
 
-    /// Tells those who posted while the engine is given up.
+    /// Tells those who posted while the engine is given up. What was sent stays pending.
     fn refuse_what_waits(&mut self) {
         if !self.link.is_given_up() {
             return;
+        }
+        while self.batches.back().is_some_and(|batch| !batch.was_tried) {
+            let batch = self.batches.pop_back().expect("there is one");
+            // A hub that is gone has no clients to tell.
+            let _ = self.hub.take_back(batch.number);
         }
         let posts: Vec<Post> =
             self.next_post.take().into_iter().chain(self.posts.try_iter()).collect();

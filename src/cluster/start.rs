@@ -13,32 +13,68 @@ use super::{
 };
 use crate::{
     history::History,
-    journal::{Fatal, Journal, SetAside},
+    journal::{self, Fatal, Journal, OpenError, SetAside},
     lines::read_at,
 };
 
 /// What was done to a file before it is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prepared {
+enum Prepared {
     /// Nothing.
     AsItWas,
     /// Lines were set aside: the file must be opened again.
     Cut,
 }
 
+/// Opens a node's file with `open`, and sets aside what is not of the engine's order; `path` is where
+/// it is, and `has_stamps` says whether its stamps are kept.
+///
+/// # Errors
+/// When it cannot be opened, or cannot join the order.
+pub fn open_as_copy(
+    settings: &Settings,
+    has_stamps: bool,
+    open: impl Fn() -> Result<(Journal, History), OpenError>,
+) -> Result<(Journal, History), CopyError> {
+    let path = &settings.file;
+    loop {
+        let stamped = has_stamps.then(|| journal::stamped_lines(path)).flatten();
+        let noted = journal::noted_epoch(path);
+        journal::cut_torn_tail(path)
+            .map_err(|why| CopyError::Open(OpenError::Failed(path.clone(), why)))?;
+        let (mut journal, history) = open().map_err(CopyError::Open)?;
+        let noted = noted.unwrap_or_else(|| journal.epoch().to_string());
+        match prepare(settings, &mut journal, &history, &noted, stamped) {
+            Ok(Prepared::AsItWas) => return Ok((journal, history)),
+            Ok(Prepared::Cut) => {}
+            Err(fatal) => return Err(CopyError::Order(fatal)),
+        }
+    }
+}
+
+/// Why a node's file cannot be served.
+#[derive(Debug)]
+pub enum CopyError {
+    /// It cannot be opened.
+    Open(OpenError),
+    /// It cannot join the order.
+    Order(Fatal),
+}
+
 /// Looks whether a file that was just opened is of the engine's order, and sets lines aside that are
-/// not: those that forked, and those that another program appended while no server ran. Of these
-/// lines, `stamped` had stamps when it was opened. An engine that is away is no reason not to serve.
+/// not: those that forked, and those that another program appended while no server ran. The file had
+/// the epoch `noted` and `stamped` lines with stamps when a server had it last. An engine that is away is no reason not to serve.
 ///
 /// # Errors
 /// When the file cannot join the order, and this start must end.
-pub fn prepare(
+fn prepare(
     settings: &Settings,
     journal: &mut Journal,
     history: &History,
+    noted: &str,
     stamped: Option<u64>,
 ) -> Result<Prepared, Fatal> {
-    match look(settings, journal, history, stamped) {
+    match look(settings, journal, history, noted, stamped) {
         Ok(prepared) => Ok(prepared),
         Err(Trouble::Engine(why)) => {
             warn!("the engine at {} is away: {why}; serving what the file has", settings.url);
@@ -80,9 +116,10 @@ fn look(
     settings: &Settings,
     journal: &mut Journal,
     history: &History,
+    noted: &str,
     stamped: Option<u64>,
 ) -> Result<Prepared, Trouble> {
-    let mut engine = Engine::connect(&settings.url, settings.keys.clone())?;
+    let mut engine = settings.connect()?;
     let epoch = journal.epoch().clone();
     let is_empty = history.last_id() == 0;
     let (order, _) = engine.arrive(settings.settle, if is_empty { &epoch } else { "" })?;
@@ -109,10 +146,10 @@ fn look(
         Verdict::Beginning(_) | Verdict::Longer(_) => Ok(Prepared::AsItWas),
         Verdict::Trimmed => end(Fatal::Strange(trimmed(&settings.file, history.last_id()))),
         Verdict::Strange => end(Fatal::Strange(strange(settings))),
-        Verdict::Fork(lines, _) if order.epoch == *epoch => {
+        Verdict::Fork(lines, _) if order.epoch == noted => {
             let mut name = [0; 8];
             getrandom::fill(&mut name).map_err(io::Error::other)?;
-            engine.fork(&epoch, &data_encoding::HEXLOWER.encode(&name))?;
+            engine.fork(noted, &data_encoding::HEXLOWER.encode(&name))?;
             end(Fatal::Forked(forked(lines, history.last_id())))
         }
         Verdict::Fork(lines, offset) => {

@@ -27,6 +27,11 @@ pub enum ClusterCommand {
         /// Why.
         why: ErrorAnswer,
     },
+    /// A batch is not sent, as the engine is away: its posts are refused.
+    TakeBack {
+        /// The number of the batch.
+        batch: u64,
+    },
     /// A batch is not sent, as its key was known: its lines have these numbers.
     Known {
         /// The number of the batch.
@@ -83,6 +88,14 @@ impl HubHandle {
     pub fn refuse_unavailable(&self, posts: Vec<Post>) -> Result<(), HubGone> {
         let why = ErrorAnswer::Unavailable;
         self.send(Command::Cluster(ClusterCommand::Refuse { posts, why }))
+    }
+
+    /// Refuses a batch that was not sent.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn take_back(&self, batch: u64) -> Result<(), HubGone> {
+        self.send(Command::Cluster(ClusterCommand::TakeBack { batch }))
     }
 
     /// Tells the hub the numbers of a batch that was known; see [`ClusterCommand::Known`].

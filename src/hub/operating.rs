@@ -121,7 +121,9 @@ impl Hub {
         let index = self.history.operations();
         let accepted = operation.filter(|operation| {
             let target = self.history.target(operation.target, None);
-            operation.target < id && decide(operation, Asker::OPERATOR, target, index).is_ok()
+            // Whether the sender may was decided before the line was written.
+            let asker = Asker { sender: from, ..Asker::OPERATOR };
+            operation.target < id && decide(operation, asker, target, index).is_ok()
         });
         if let Some(operation) = accepted {
             return self.apply_operation(&operation, id, from);

@@ -57,6 +57,7 @@ impl Hub {
                 let _ = reply.send(self.expect(batch, posts));
             }
             ClusterCommand::Refuse { posts, why } => self.refuse(posts, why),
+            ClusterCommand::TakeBack { batch } => self.take_back(batch),
             ClusterCommand::Known { batch, stored } => self.note_known(batch, stored),
             ClusterCommand::Pieces { pieces, reply } => {
                 let back = self.apply_pieces(pieces)?;
@@ -111,6 +112,15 @@ impl Hub {
             replica.sent.push_back(Batch { number, speakers });
         }
         expected
+    }
+
+    fn take_back(&mut self, number: u64) {
+        let Some(replica) = &mut self.replica else { return };
+        let at = replica.sent.iter().position(|batch| batch.number == number);
+        let batch = at.and_then(|at| replica.sent.remove(at));
+        for (by, count) in batch.into_iter().flat_map(|batch| batch.speakers) {
+            self.refuse_one(by, count as usize, ErrorAnswer::Unavailable);
+        }
     }
 
     fn note_known(&mut self, number: u64, stored: Stored) {

@@ -175,6 +175,11 @@ impl Record {
         Record::parse(&text)
     }
 
+    /// The epoch.
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
     /// The committed end when the record was written. With `--fsync always`, all bytes before it
     /// were on disk.
     pub(super) fn bytes(&self) -> u64 {

@@ -15,7 +15,9 @@ use std::{
 use log::{info, warn};
 
 use super::{
-    Fatal, Journal, create_beside, identity, path_beside,
+    Fatal, Journal, create_beside,
+    epoch::Record,
+    identity, path_beside,
     recovery::{end_of_whole_lines, lock, save_tail},
     sync_folder_of,
 };
@@ -126,6 +128,12 @@ pub fn cut_torn_tail(path: &Path) -> io::Result<()> {
         info!("{}: the last line had no end; it is in {}", path.display(), saved.display());
     }
     Ok(())
+}
+
+/// The epoch of the file when a server had it last; `None` when none had.
+pub fn noted_epoch(path: &Path) -> Option<String> {
+    let lock_file = File::open(path_beside(path, "lock")).ok()?;
+    Record::read(&lock_file).map(|record| record.epoch().to_owned())
 }
 
 /// How many lines have a stamp, as the file beside says; `None` where there is none.

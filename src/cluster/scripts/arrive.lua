@@ -10,9 +10,9 @@ if meta[2] ~= ARGV[1] then
   redis.call('HSET', KEYS[2], 'run', ARGV[1], 'settled', settled)
 end
 local epoch = meta[1]
-if not epoch and ARGV[3] ~= '' then
+-- Where the record is lost and the lines are not, a node that has them gives the record back.
+if not epoch and ARGV[3] ~= '' and redis.call('EXISTS', KEYS[1]) == 0 then
   epoch = ARGV[3]
-  redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[2], 'epoch', epoch, 'last', 0, 'chain', '')
 end
 return {epoch or '', tonumber(meta[4] or 0), meta[5] or '', math.max(settled - now, 0)}

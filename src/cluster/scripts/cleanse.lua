@@ -3,6 +3,10 @@
 local last = redis.call('HGET', KEYS[2], 'last')
 if not last then return 0 end
 local strange = redis.call('XRANGE', KEYS[1], '(0-' .. last, '+')
-for _, entry in ipairs(strange) do redis.call('XDEL', KEYS[1], entry[1]) end
-if #strange > 0 then redis.call('XSETID', KEYS[1], '0-' .. last) end
+if #strange > 0 then
+  -- The stream forgets the highest id that it had only when it is made anew.
+  local good = redis.call('XRANGE', KEYS[1], '-', '0-' .. last)
+  redis.call('DEL', KEYS[1])
+  for _, entry in ipairs(good) do redis.call('XADD', KEYS[1], entry[1], unpack(entry[2])) end
+end
 return #strange
