@@ -126,7 +126,7 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     // The name is free, and what comes there has nothing to do with what was.
     assert_eq!(house.channels.make(&dev).expect("it is made"), Made::Now);
     let again = house.channels.find(&dev).expect("it is there");
-    assert_ne!(again.summary.epoch, open.summary.epoch);
+    assert_ne!(again.summary.epoch(), open.summary.epoch());
     assert!(said(&again).is_empty());
 }
 
@@ -253,7 +253,7 @@ fn a_channel_whose_file_is_replaced_ends_alone_and_is_opened_anew() {
     // It is still listed, and a request gets it, even one that comes at once.
     assert_eq!(house.names(), ["dev", "ops"]);
     assert_eq!(said(&after), ["\"other\""]);
-    assert_ne!(after.summary.epoch, before.summary.epoch);
+    assert_ne!(after.summary.epoch(), before.summary.epoch());
     assert!(house.channels.find(&ops).expect("it is there").is(&other));
     // Once in a while is enough.
     replace("3\n");

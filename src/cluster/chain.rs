@@ -3,7 +3,7 @@
 //! `h0 = ""`, `hn = hex(sha1(h(n-1) ++ line n with its \n))[..16]`. The engine's scripts compute the
 //! same, and it follows from the file alone.
 
-use std::{fs::File, io};
+use std::{fs::File, io, os::unix::fs::FileExt};
 
 use sha1_smol::Sha1;
 
@@ -40,6 +40,19 @@ impl Chain {
             self.0.truncate(DIGITS);
         }
     }
+}
+
+/// So many bytes at an offset; `None` when they do not end before `end`.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn bytes_at(file: &File, offset: u64, len: usize, end: u64) -> io::Result<Option<Vec<u8>>> {
+    if offset + len as u64 > end {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(Some(bytes))
 }
 
 /// A walk over the whole lines of a file, from the first one.

@@ -3,10 +3,10 @@
 use std::{fs::File, io};
 
 use super::{
-    chain::{Chain, Walk},
+    chain::{Chain, Walk, bytes_at},
     engine::{Engine, EngineError, Entry, Order},
 };
-use crate::{lines::read_at, message};
+use crate::message;
 
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;
@@ -140,10 +140,9 @@ fn has_only_erased(
                 if id > until {
                     return Ok(erased > 0);
                 }
-                let mut own = vec![0; line.len()];
-                if read_at(ours.file, &mut own, walk.offset)? < own.len() {
+                let Some(own) = bytes_at(ours.file, walk.offset, line.len(), ours.end)? else {
                     return Ok(false);
-                }
+                };
                 if own != line {
                     if !is_erased(&own) && !is_erased(line) {
                         return Ok(false);
@@ -189,10 +188,8 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
             }
             if is_known && piece.first_id == lines + 1 {
                 for line in piece.lines.split_inclusive(|&byte| byte == b'\n') {
-                    let mut own = vec![0; line.len()];
-                    let got = read_at(ours.file, &mut own, offset)?;
-                    let is_numbered = offset + line.len() as u64 <= ours.end;
-                    if !is_numbered || got < own.len() || own != line {
+                    let own = bytes_at(ours.file, offset, line.len(), ours.end)?;
+                    if own.as_deref() != Some(line) {
                         break;
                     }
                     lines += 1;

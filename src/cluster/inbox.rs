@@ -1,11 +1,11 @@
 //! The inbox of a node, `messages.txt.in`: lines that other programs append, to be posted once each.
 //!
-//! Lines that were appended to the text file itself come here, too. The thread gives the file another
+//! Lines that were appended to the text file itself come beside it, too (`journal/replica.rs`). The thread gives the file another
 //! name, so that new lines go to a new file, and posts what it holds in parts, each with a key that is
 //! made of that name and the part's place: after a crash the same parts have the same keys.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     thread,
@@ -94,9 +94,6 @@ fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
 /// Posts what a file holds, and removes it; false when the engine is away, to be tried again.
 fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, HubGone>> {
     let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
-    // Whoever writes into it holds the lock.
-    let file = File::open(taken)?;
-    file.lock()?;
     let bytes = fs::read(taken)?;
     for (offset, part) in parts(&bytes) {
         let (lines, operations) = match part {

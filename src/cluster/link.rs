@@ -131,6 +131,11 @@ impl Link {
         self.reconnects.fetch_add(1, SeqCst);
     }
 
+    /// Whether the reader has no engine.
+    pub fn is_reader_away(&self) -> bool {
+        self.state().away[Side::Reader as usize].is_some()
+    }
+
     /// Whether the node has joined and its engine is there and gives out numbers.
     pub fn is_up(&self) -> bool {
         let state = self.state();

@@ -18,7 +18,7 @@ use log::{info, warn};
 
 use super::{
     Settings,
-    chain::{Chain, Walk},
+    chain::{Chain, Walk, bytes_at},
     compare::{CompareError, Numbered, Verdict, compare},
     engine::{Engine, EngineError, Entry, Order, Restored, Strange},
     link::{Link, Side},
@@ -26,7 +26,6 @@ use super::{
 use crate::{
     command::{HubGone, HubHandle},
     journal::Fatal,
-    lines::read_at,
     piece::{Origin, Piece, StampRun},
 };
 
@@ -311,9 +310,9 @@ impl Reader {
     fn lines(&self, offset: u64, most: u64, all: bool) -> std::io::Result<Vec<u8>> {
         let mut len = PIECE_BYTES;
         loop {
-            let mut lines = vec![0; len.min(self.ours.end - offset) as usize];
-            let got = read_at(&self.ours.file, &mut lines, offset)?;
-            lines.truncate(got);
+            let part = len.min(self.ours.end - offset) as usize;
+            let lines = bytes_at(&self.ours.file, offset, part, self.ours.end)?;
+            let mut lines = lines.expect("it ends there at the latest");
             let mut ends = memchr::memchr_iter(b'\n', &lines);
             let whole = ends.by_ref().take(most as usize).enumerate().last();
             let is_enough = whole.is_some_and(|(at, _)| !all || at as u64 + 1 == most);

@@ -213,6 +213,10 @@ impl Sequencer {
     }
 
     fn connect(&mut self) -> Result<(), EngineError> {
+        if self.link.is_reader_away() {
+            // This connection may be broken, too: what is sent over it may be lost or not.
+            self.engine = None;
+        }
         if self.engine.is_none() {
             let mut engine = self.settings.connect()?;
             engine.arrive(self.settings.settle, "")?;

@@ -6,7 +6,7 @@ use log::warn;
 
 use super::{
     Settings,
-    chain::Walk,
+    chain::{Walk, bytes_at},
     compare::{CompareError, Numbered, Verdict, compare},
     engine::{Engine, EngineError},
     reader::{forked, strange, trimmed},
@@ -14,7 +14,6 @@ use super::{
 use crate::{
     history::History,
     journal::{self, Fatal, Journal, OpenError, SetAside},
-    lines::read_at,
 };
 
 /// What was done to a file before it is served.
@@ -40,7 +39,7 @@ pub fn open_as_copy(
     loop {
         let stamped = has_stamps.then(|| journal::stamped_lines(path)).flatten();
         let noted = journal::noted_epoch(path);
-        journal::cut_torn_tail(path)
+        journal::mend_copy(path)
             .map_err(|why| CopyError::Open(OpenError::Failed(path.clone(), why)))?;
         let (mut journal, history) = open().map_err(CopyError::Open)?;
         let noted = noted.unwrap_or_else(|| journal.epoch().to_string());
@@ -123,7 +122,17 @@ fn look(
     let epoch = journal.epoch().clone();
     let is_empty = history.last_id() == 0;
     let (order, _) = engine.arrive(settings.settle, if is_empty { &epoch } else { "" })?;
-    if let Some(stamped) = stamped.filter(|&stamped| stamped < history.last_id()) {
+    let ours = Numbered {
+        file: journal.file(),
+        epoch: &epoch,
+        last: history.last_id(),
+        end: history.end(),
+        chain: None,
+    };
+    let verdict = compare(&mut engine, &order, &ours)?;
+    if let Some(stamped) = stamped.filter(|&stamped| stamped < history.last_id())
+        && !matches!(verdict, Verdict::Beginning(_))
+    {
         // A crash may have come between a line and its stamp: the order has that line.
         let numbered = as_ordered(&mut engine, journal, history, stamped)?;
         if numbered < history.last_id() {
@@ -134,15 +143,8 @@ fn look(
             return Ok(Prepared::Cut);
         }
     }
-    let ours = Numbered {
-        file: journal.file(),
-        epoch: &epoch,
-        last: history.last_id(),
-        end: history.end(),
-        chain: None,
-    };
     let end = |fatal| Err(Trouble::Fatal(fatal));
-    match compare(&mut engine, &order, &ours)? {
+    match verdict {
         Verdict::Beginning(_) | Verdict::Longer(_) => Ok(Prepared::AsItWas),
         Verdict::Trimmed => end(Fatal::Strange(trimmed(&settings.file, history.last_id()))),
         Verdict::Strange => end(Fatal::Strange(strange(settings))),
@@ -178,9 +180,8 @@ fn as_ordered(
         }
         entry.piece.begin_at(numbered + 1);
         for line in entry.piece.lines.split_inclusive(|&byte| byte == b'\n') {
-            let mut own = vec![0; line.len()];
-            let got = read_at(journal.file(), &mut own, offset)?;
-            if got < own.len() || own != line || numbered == history.last_id() {
+            let own = bytes_at(journal.file(), offset, line.len(), history.end())?;
+            if own.as_deref() != Some(line) {
                 return Ok(numbered);
             }
             numbered += 1;

@@ -5,19 +5,20 @@
 //! anything is cut off the file.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use log::{info, warn};
+use data_encoding::HEXLOWER;
+use log::info;
 
 use super::{
     Fatal, Journal, create_beside,
     epoch::Record,
-    identity, path_beside,
+    path_beside,
     recovery::{end_of_whole_lines, lock, save_tail},
     sync_folder_of,
 };
@@ -52,26 +53,24 @@ impl Journal {
     /// # Errors
     /// When they cannot be written elsewhere; the file is as it was then.
     pub fn set_aside(&mut self, how: SetAside, id: u64, offset: u64) -> io::Result<PathBuf> {
-        let size = self.file.metadata()?.len();
-        let path = match how {
-            SetAside::ForPosting => append_to_inbox(&self.path, &self.file, offset, size)?,
+        self.epoch.note_before(id, offset, u64::MAX, &self.file)?;
+        match how {
+            SetAside::ForPosting => self.move_to_inbox(offset),
             SetAside::Forked => {
                 let (path, mut aside) = create_beside(&self.path, "forked")?;
+                let size = self.file.metadata()?.len();
                 copy(&self.file, offset, size, &mut aside)?;
                 aside.sync_all()?;
                 sync_folder_of(&self.path)?;
-                path
+                self.file.set_len(offset)?;
+                self.file.sync_data()?;
+                Ok(path)
             }
-        };
-        self.epoch.note_before(id, offset, u64::MAX, &self.file)?;
-        self.file.set_len(offset)?;
-        self.file.sync_data()?;
-        Ok(path)
+        }
     }
 
-    /// Moves what stands after the committed end to the inbox: whole lines, and with `torn` also the
-    /// beginning of a line, which goes to a file of its own. How many bytes are left after the committed
-    /// end.
+    /// Moves what stands after the committed end to the inbox: whole lines, and with
+    /// [`Torn::MovesToo`] also the beginning of a line. How many bytes are left after the committed end.
     ///
     /// # Errors
     /// When that fails.
@@ -80,28 +79,74 @@ impl Journal {
             let size = self.file.metadata()?.len();
             let whole = end_of_whole_lines(&self.file, size)?.max(committed_end);
             if whole == size || torn == Torn::MovesToo {
-                self.move_after(committed_end, whole, size)?;
+                self.move_to_inbox(committed_end)?;
             }
             Ok(self.file.metadata()?.len().saturating_sub(committed_end))
         };
         clear().map_err(Fatal::Storage)
     }
 
-    fn move_after(&self, end: u64, whole: u64, size: u64) -> io::Result<()> {
-        if end < whole {
-            append_to_inbox(&self.path, &self.file, end, whole)?;
+    /// Moves all bytes from `offset` on to a file that is to be posted. A crash leaves them in one of
+    /// both: in the file until they are on disk elsewhere, under a name that says where they were.
+    fn move_to_inbox(&self, offset: u64) -> io::Result<PathBuf> {
+        let moving = path_beside(&self.path, &format!("{MOVING}{offset}"));
+        let mut out = File::create(&moving)?;
+        let mut copied = offset;
+        loop {
+            let size = self.file.metadata()?.len();
+            if size == copied {
+                break;
+            }
+            copy(&self.file, copied, size, &mut out)?;
+            out.sync_all()?;
+            sync_folder_of(&self.path)?;
+            copied = size;
         }
-        if whole < size {
-            let path = save_tail(&self.path, &self.file, whole, size)?;
-            warn!("a line that another program had begun was moved to {}", path.display());
-        }
-        // What came meanwhile is moved the next time; an instant remains in which it could be lost,
-        // which is why the inbox itself is the better place.
-        if end < size && self.file.metadata()?.len() == size {
-            self.truncate(end)?;
-        }
-        Ok(())
+        // Between this look and the cut, a line could be lost: that is why the inbox itself is the
+        // better place for other programs.
+        self.file.set_len(offset)?;
+        self.file.sync_data()?;
+        hand_in(&self.path, &moving)
     }
+}
+
+/// The ending of a file that holds lines on their way to the inbox, before the offset they were at.
+const MOVING: &str = "moving-";
+
+/// Does again what a crash left undone when lines were moved to the inbox.
+fn finish_moving(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let begin = path_beside(Path::new(path.file_name().unwrap_or_default()), MOVING);
+    let begin = begin.to_string_lossy().into_owned();
+    for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(offset) = name.strip_prefix(&begin).and_then(|offset| offset.parse().ok()) else {
+            continue;
+        };
+        let moving = entry.path();
+        let bytes = fs::read(&moving)?;
+        // They were cut off only after all of them had been copied.
+        let mut there = vec![0; bytes.len()];
+        let is_there = File::open(path)
+            .and_then(|file| file.read_exact_at(&mut there, offset))
+            .is_ok_and(|()| there == bytes);
+        match is_there {
+            true => fs::remove_file(&moving)?,
+            false => drop(hand_in(path, &moving)?),
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file a name under which it is posted, once.
+fn hand_in(path: &Path, moving: &Path) -> io::Result<PathBuf> {
+    let mut name = [0; 8];
+    getrandom::fill(&mut name).map_err(io::Error::other)?;
+    let taken = path_beside(path, &format!("in-{}", HEXLOWER.encode(&name)));
+    fs::rename(moving, &taken)?;
+    sync_folder_of(path)?;
+    Ok(taken)
 }
 
 /// Whether the beginning of a line that has no end yet is moved, too.
@@ -113,12 +158,15 @@ pub enum Torn {
     MovesToo,
 }
 
-/// Cuts off what a crash left of a last line: the order has it whole.
+/// Prepares a copy to be opened: lines that were on their way to the inbox come there, and what a crash
+/// left of a last line is cut off, since the order has it whole. Nothing is done to a file that another
+/// server uses, or that is not there.
 ///
 /// # Errors
-/// When the file cannot be read or written.
-pub fn cut_torn_tail(path: &Path) -> io::Result<()> {
+/// When the file or its folder cannot be read or written.
+pub fn mend_copy(path: &Path) -> io::Result<()> {
     let Ok(_lock) = lock(path) else { return Ok(()) };
+    finish_moving(path)?;
     let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(()) };
     let size = file.metadata()?.len();
     let whole = end_of_whole_lines(&file, size)?;
@@ -139,36 +187,14 @@ pub fn noted_epoch(path: &Path) -> Option<String> {
 /// How many lines have a stamp, as the file beside says; `None` where there is none.
 pub fn stamped_lines(path: &Path) -> Option<u64> {
     let file = File::open(path_beside(path, "stamps")).ok()?;
+    let size = file.metadata().ok()?.len();
     let (mut lines, mut offset, mut space) = (0, 0, vec![0; BLOCK]);
-    loop {
-        match read_at(&file, &mut space, offset).ok()? {
-            0 => return Some(lines),
-            got => {
-                lines += memchr::memchr_iter(b'\n', &space[..got]).count() as u64;
-                offset += got as u64;
-            }
-        }
+    while offset < size {
+        let got = read_at(&file, &mut space, offset).ok()?;
+        lines += memchr::memchr_iter(b'\n', &space[..got]).count() as u64;
+        offset += got as u64;
     }
-}
-
-/// Appends a part of a file to its inbox, which is on disk afterwards.
-fn append_to_inbox(path: &Path, file: &File, from: u64, to: u64) -> io::Result<PathBuf> {
-    let inbox = path_beside(path, "in");
-    loop {
-        let mut out = OpenOptions::new().append(true).create(true).open(&inbox)?;
-        // Who posts the inbox gives it another name first, and waits for the lock.
-        out.lock()?;
-        let there = std::fs::metadata(&inbox);
-        if !there
-            .is_ok_and(|there| out.metadata().is_ok_and(|own| identity(&own) == identity(&there)))
-        {
-            continue;
-        }
-        copy(file, from, to, &mut out)?;
-        out.sync_all()?;
-        sync_folder_of(path)?;
-        return Ok(inbox);
-    }
+    Some(lines)
 }
 
 fn copy(file: &File, from: u64, to: u64, out: &mut File) -> io::Result<()> {
