@@ -16,7 +16,7 @@ let known = null;
 export function takePresence({ count, names }) {
   if (!Number.isSafeInteger(count) || !Array.isArray(names)) return;
   known = { count, names: names.filter(name => typeof name === 'string') };
-  here.textContent = `${count} here`;
+  here.replaceChildren(String(count), make('span', 'word', ' here'));
   here.hidden = false;
   here.setAttribute('aria-label', `${counted(count, 'connection')} here. Show who`);
   here.title = known.names.slice(0, 12).map(plainName).join(', ');

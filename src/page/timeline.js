@@ -270,7 +270,7 @@ function onScroll() {
   if (isAtEnd()) shown.unread = 0;
   if (scroller.scrollTop < NEAR) {
     if (start > 0) addAbove();
-    else loadOlder();
+    if (start === 0 && scroller.scrollTop < NEAR) loadOlder();
   }
   if (below < NEAR && end < shown.log.length) addBelow();
   drawEdges();
@@ -405,6 +405,8 @@ async function loadOlder() {
     start += length, end += length;
     // It may belong to the person above it now.
     quietly(() => keepPlace(() => redraw(length)));
+    // Where all before were operations, these are the first messages to be seen.
+    if (length === room.log.length) drawAll();
   } catch (error) {
     console.warn(error);
     if (room === shown) failed();

@@ -37,8 +37,9 @@ export async function act(item, op, more = {}) {
 
 const tools = make('div', 'tools');
 tools.setAttribute('role', 'toolbar');
-const react = button('', '🙂', () => ask(picker)), pin = button('', '📌', togglePin);
-const edit = button('', '✏️', () => on.edit(at)), remove = button('', '🗑️', () => ask(question));
+// Their signs are the style's: what is read out of a message has none of them.
+const react = button('react', '', () => ask(picker)), pin = button('pin', '', togglePin);
+const edit = button('edit', '', () => on.edit(at)), remove = button('delete', '', () => ask(question));
 tools.append(react, edit, pin, remove);
 
 const nameOf = item => (item.from ? plainName(item.from) : viewOf(item).name ?? 'a program').slice(0, 60);
