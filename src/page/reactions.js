@@ -22,7 +22,7 @@ export function drawState(message, item, timeOf) {
     if (edit.ts !== undefined) note.append(' ', timeOf(edit));
     line.append(note);
   }
-  if (isPinned) line.append(make('span', 'note', '📌 pinned'));
+  if (isPinned) line.append(make('span', 'note', 'pinned'));
   for (const [key, senders] of reactions) line.append(chip(item, key, senders));
   message.append(line);
 }
