@@ -64,7 +64,10 @@ $('StopEditing').onclick = () => { endEdit(); focusOnText(); };
 
 async function submitEdit() {
   const room = shown, { editing } = room, text = textBox.value;
+  // What one would type now would belong to nothing.
+  textBox.readOnly = true;
   const isTaken = await on.edited(editing.id, text.trimEnd());
+  textBox.readOnly = false;
   // It may have gone on, or to another channel, meanwhile.
   if (!isTaken || room.editing !== editing) return;
   if (room === shown) endEdit();
