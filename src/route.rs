@@ -76,7 +76,7 @@ macro_rules! page_file {
 }
 
 /// The files of the chat page: all there is under `/app/`, and what `/` is.
-pub static PAGE: [PageFile; 20] = [
+pub static PAGE: [PageFile; 25] = [
     page_file!("/", HTML, "index.html"),
     page_file!("/app/style.css", CSS, "style.css"),
     page_file!("/app/absent.js", SCRIPT, "absent.js"),
@@ -90,13 +90,18 @@ pub static PAGE: [PageFile; 20] = [
     page_file!("/app/identity.js", SCRIPT, "identity.js"),
     page_file!("/app/json.js", SCRIPT, "json.js"),
     page_file!("/app/message.js", SCRIPT, "message.js"),
+    page_file!("/app/operations.js", SCRIPT, "operations.js"),
     page_file!("/app/outbox.js", SCRIPT, "outbox.js"),
     page_file!("/app/pending.js", SCRIPT, "pending.js"),
+    page_file!("/app/pinned.js", SCRIPT, "pinned.js"),
+    page_file!("/app/presence.js", SCRIPT, "presence.js"),
+    page_file!("/app/reactions.js", SCRIPT, "reactions.js"),
     page_file!("/app/server.js", SCRIPT, "server.js"),
     page_file!("/app/sidebar.js", SCRIPT, "sidebar.js"),
     page_file!("/app/status.js", SCRIPT, "status.js"),
     page_file!("/app/timeline.js", SCRIPT, "timeline.js"),
     page_file!("/app/title.js", SCRIPT, "title.js"),
+    page_file!("/app/tools.js", SCRIPT, "tools.js"),
 ];
 
 /// Which channels a path of several names.

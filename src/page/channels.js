@@ -31,6 +31,7 @@ export const isComplete = () => isWhole;
 export const has = name => known.has(name);
 export const wasThere = name => past.has(name);
 export const mayPost = name => known.get(name)?.may.includes('post') ?? true;
+export const isAdmin = name => known.get(name)?.may.includes('admin') ?? false;
 
 // Their names in order, the default channel first. The same array as long as they are the same.
 export function names() {

@@ -10,14 +10,20 @@ import { Conversation, show, shown } from './conversation.js';
 import { $, hasMouse } from './dom.js';
 import { isLeftAt } from './outbox.js';
 import * as identity from './identity.js';
+import { editableOf, edited } from './message.js';
 import * as pending from './pending.js';
-import { DEFAULT, socketUrl } from './server.js';
+import * as pinned from './pinned.js';
+import * as presence from './presence.js';
+import * as reactions from './reactions.js';
+import { DEFAULT, operate, socketUrl } from './server.js';
 import * as sidebar from './sidebar.js';
 import * as status from './status.js';
 import * as timeline from './timeline.js';
 import { drawTitle } from './title.js';
+import * as tools from './tools.js';
 
 const KEPT = 8;         // conversations that are kept as they were left
+const TOLD_MS = 3000;   // readers of screens hear of an operation at most this often
 const SOON_MS = 50;     // how long what the server says of other channels may wait until it is drawn
 
 // name → Conversation, the one that was shown last at the end.
@@ -42,6 +48,7 @@ function go() {
 
 function leave() {
   if (!shown || isAbsent) return;
+  tools.moveTo(null);
   composer.saveDraft();
   timeline.leave();
   connection.close();
@@ -65,6 +72,7 @@ function open(name) {
   $('Scroll').hidden = false;
   $('Where').textContent = name;
   $('Scroll').setAttribute('aria-label', `Messages in ${name}`);
+  pinned.offer();
   composer.takeDraft();
   composer.offer(channels.mayPost(name) ? 'write' : 'read');
   timeline.enter();
@@ -86,6 +94,7 @@ function leaveFor(why, name) {
   composer.offer('none');
   $('Scroll').hidden = true;
   $('Where').textContent = '';
+  $('Pins').hidden = true;
   showAbsent(why, name);
   if (hadFocus) $('Absent').focus({ preventScroll: true });
   draw();
@@ -148,8 +157,17 @@ connection.on.history = taken => {
   const lastSeen = isOpening ? channels.lastRead(shown.name, shown.epoch) : null;
   isOpening = false;
   timeline.takeHistory(taken, lastSeen);
+  for (const id of taken.touched) stopEditing(id);
+  pinned.offer();
 };
-connection.on.live = timeline.takeLive;
+connection.on.live = taken => {
+  timeline.takeLive(taken);
+  if (taken.item.from) presence.stops(taken.item.from);
+  if (taken.operation) tell(taken);
+};
+connection.on.presence = presence.takePresence;
+connection.on.typing = presence.takeTyping;
+connection.on.alone = presence.forget;
 connection.on.outbox = timeline.drawSoon;
 connection.on.missing = conversation => { if (!isAbsent && (conversation.name !== DEFAULT || channels.areOffered())) missing(conversation); };
 // After a dead line the list may be as dead, and cannot know it.
@@ -172,6 +190,54 @@ composer.on.say = (name, text) => {
   timeline.jumpToLatest();
   timeline.drawSoon();
 };
+
+// ---- Operations -----------------------------------------------------------------------------------
+
+const DONE = { edit: 'edited a message', delete: 'deleted a message', react: 'reacted to a message', pin: 'pinned a message', unpin: 'unpinned a message' };
+let toldAt = 0;
+
+// An operation has come: what depends on it follows, and readers of screens hear of it, sparingly.
+function tell({ item: { from }, operation: { op, target } }) {
+  stopEditing(target);
+  if (op === 'delete' || op === 'pin' || op === 'unpin') pinned.refresh();
+  if (!DONE[op] || identity.isMe(from) || document.hidden || Date.now() - toldAt < TOLD_MS) return;
+  toldAt = Date.now();
+  $('Told').textContent = `${from ? reactions.plainName(from) : 'The operator'} ${DONE[op]}`;
+}
+
+// What one edits was deleted: the text is not lost, it becomes the draft.
+function stopEditing(id) {
+  if (shown.editing?.id !== id || !shown.fold.stateOf(id)?.isDeleted) return;
+  composer.saveDraft();
+  const { text } = shown.editing;
+  composer.endEdit();
+  composer.write(text);
+  status.tell('The message that you were editing was deleted. Your text is kept as a draft.');
+}
+
+timeline.on.redrawn = tools.stay;
+tools.on.tell = status.tell;
+tools.on.edit = item => composer.edit(item.id, editableOf(item));
+reactions.on.mayReact = tools.mayReact;
+reactions.on.toggle = (item, key, isMine) => tools.act(item, isMine ? 'unreact' : 'react', { key });
+
+composer.on.types = () => { if (tools.mayReact()) connection.typing(); };
+composer.on.editLast = () => {
+  const item = shown.log.findLast(item => identity.isMe(item.from) && tools.mayChange(item));
+  if (item) composer.edit(item.id, editableOf(item));
+};
+composer.on.edited = async (id, text) => {
+  const room = shown, item = room.log[room.indexOf(id)];
+  if (!item) return status.tell('This message is not loaded any more. Copy your text, and scroll up to it.');
+  if (text === editableOf(item)) return true;
+  let data;
+  try { data = edited(item, text); } catch { return status.tell('This is no valid JSON yet, and the message is JSON.'); }
+  const why = await operate(identity.signed('/' + room.name), `{"$op":"edit","id":${id},"data":${data}}`);
+  if (why) return status.tell(why);
+  status.hush();
+  return true;
+};
+identity.on.known = () => { if (shown && !isAbsent) timeline.redrawAll(); };
 
 composer.on.name = name => { if (identity.call(name) && !isAbsent) connection.open(); };
 identity.on.change = becomeAnother;

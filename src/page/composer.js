@@ -1,4 +1,5 @@
-// The box to write in, and the name of who writes. What is not sent is kept, over a reload, too.
+// The box to write in, and the name of who writes. What is not sent is kept, over a reload, too. While one
+// edits a message the box has its text, and the draft waits until that is done or given up.
 
 import { shown } from './conversation.js';
 import { $, recall, remember } from './dom.js';
@@ -7,8 +8,9 @@ const DRAFT_MS = 250; // how long a draft may wait until it is kept
 
 const textBox = $('Text'), nameBox = $('Name');
 
-// Set by chat.js: somebody says something.
-export const on = { say(_name, _text) {}, name(_name) {} };
+// Set by chat.js: somebody says something, types, wants to edit the last message, or has edited one (which
+// comes to whether that was taken).
+export const on = { say(_name, _text) {}, name(_name) {}, types() {}, editLast() {}, async edited(_id, _text) {} };
 
 let draftTimer = 0;
 const draftKey = () => 'draft ' + shown.url.href;
@@ -16,7 +18,8 @@ const draftKey = () => 'draft ' + shown.url.href;
 export function saveDraft() {
   clearTimeout(draftTimer);
   draftTimer = 0;
-  remember('localStorage', draftKey(), textBox.value);
+  if (shown.editing) shown.editing.text = textBox.value;
+  else remember('localStorage', draftKey(), textBox.value);
 }
 
 function fit() {
@@ -32,12 +35,43 @@ function onInput() {
 
 // Takes the draft of the conversation that is shown from now on.
 export function takeDraft() {
-  textBox.value = recall('localStorage', draftKey());
+  textBox.value = shown.editing?.text ?? recall('localStorage', draftKey());
+  $('Editing').hidden = !shown.editing;
   onInput();
   clearTimeout(draftTimer);
   draftTimer = 0;
   textBox.placeholder = `Message #${shown.name}`;
-  textBox.setAttribute('aria-label', `Message to ${shown.name}`);
+  textBox.setAttribute('aria-label', shown.editing ? 'Edit the message' : `Message to ${shown.name}`);
+}
+
+// Puts a message's text into the box, to be changed.
+export function edit(id, text) {
+  saveDraft();
+  shown.editing = { id, text };
+  takeDraft();
+  focusOnText();
+  textBox.setSelectionRange(text.length, text.length);
+}
+
+// Gives the box back to the draft.
+export function endEdit() {
+  if (!shown.editing) return;
+  shown.editing = null;
+  takeDraft();
+}
+
+$('StopEditing').onclick = () => { endEdit(); focusOnText(); };
+
+async function submitEdit() {
+  const room = shown, { editing } = room, text = textBox.value;
+  // What one would type now would belong to nothing.
+  textBox.readOnly = true;
+  const isTaken = await on.edited(editing.id, text.trimEnd());
+  textBox.readOnly = false;
+  // It may have gone on, or to another channel, meanwhile.
+  if (!isTaken || room.editing !== editing) return;
+  if (room === shown) endEdit();
+  else room.editing = null;
 }
 
 // Offers the box, or nothing, or says that one may only read: 'write', 'none', 'read'.
@@ -51,12 +85,21 @@ export const focusOnText = () => textBox.focus({ preventScroll: true });
 
 // Puts a text in front of what is being written.
 export function write(text) {
+  endEdit();
   textBox.value = text + (textBox.value && '\n' + textBox.value);
   onInput();
 }
 
-textBox.addEventListener('input', onInput);
+textBox.addEventListener('input', () => {
+  onInput();
+  if (!shown.editing && /\S/.test(textBox.value)) on.types();
+});
 textBox.addEventListener('keydown', event => {
+  if (event.key === 'Escape' && shown.editing && !event.isComposing) { event.preventDefault(); return endEdit(); }
+  if (event.key === 'ArrowUp' && !textBox.value && !shown.editing && !event.altKey && !event.shiftKey && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    return on.editLast();
+  }
   // Enter that ends the composing of a character is not meant for us; 229 is Safari's word for it.
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
@@ -66,6 +109,7 @@ $('Form').addEventListener('submit', event => {
   event.preventDefault();
   const text = textBox.value.replace(/^(?:[^\S\n]*\n)+/, '').trimEnd();
   if (document.activeElement === nameBox || !text) return textBox.focus();
+  if (shown.editing) return submitEdit();
   textBox.value = '';
   onInput();
   saveDraft();

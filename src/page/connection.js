@@ -15,15 +15,17 @@ const ECHO_MS = 15e3;      // a sent message unanswered for this long means a de
 const LATE_MS = 1000;      // how long, after a resume, an echo may still be on its way
 const HURRY_MS = 200;      // who goes through channels faster than this is not connected to each
 const CALM_MS = 500;       // a channel that takes no longer to open is not said to be connecting
+const TYPING_MS = 3000;    // between two words about typing: more than that go no further
 const MAX_SENDS = 4;       // then a message waits for a person to say "Retry"
 
 // Set by chat.js: what came, what has become of what was written, that the channel is not there, and
 // that the server is there again.
-export const on = { history() {}, live() {}, outbox() {}, missing() {}, back() {} };
+// Also: who is here, who types, and that neither is known any more.
+export const on = { history() {}, live() {}, outbox() {}, missing() {}, back() {}, presence(_told) {}, typing(_told) {}, alone() {} };
 
 let socket = null, heldUntilHistory = false, wasLost = false;
 let each = [];             // messages of a history that comes one by one
-let openedAt = 0, busyTimer = 0;
+let openedAt = 0, busyTimer = 0, typedAt = 0;
 let failures = 0, waitTimer = 0, retryAt = 0, openTimer = 0, lateTimer = 0, readyAt = 0, lastSign = 0, lastBuffered = 0;
 
 // Connects to the conversation that is shown from now on.
@@ -87,6 +89,14 @@ function abandon() {
   lateTimer = 0;
   ws.onopen = ws.onmessage = ws.onclose = null;
   ws.close();
+  on.alone();
+}
+
+// Tells the others that one types. The server must know who that is.
+export function typing() {
+  if (!shown.isReady || heldUntilHistory || Date.now() - typedAt < TYPING_MS) return;
+  typedAt = Date.now();
+  socket.send('{"$op":"typing"}');
 }
 
 function lost(ws, code, reason, opened) {
@@ -167,6 +177,10 @@ function receive(data) {
     } else if (message.type === 'new_message' && message.data !== undefined) {
       const taken = shown.takeLive(message);
       if (taken) on.live(taken);
+    } else if (message.type === 'presence') {
+      on.presence(message);
+    } else if (message.type === 'typing') {
+      on.typing(message);
     } else if (message.type === 'error') {
       takeError(message);
     }

@@ -4,8 +4,9 @@
 import { eachIn, skipSpace } from './json.js';
 import { sign } from './identity.js';
 import { senderOf, timeOf } from './message.js';
+import { Fold, isHole } from './operations.js';
 import { Outbox } from './outbox.js';
-import { givesHistory, socketUrl } from './server.js';
+import { givesHistory, isOwn, socketUrl } from './server.js';
 
 const FIRST_LIMIT = 200;    // messages asked for on connect: more than a screen
 const RESUME_LIMIT = 10000; // messages missed at most; after more than that the list starts anew
@@ -14,7 +15,10 @@ const OLDER_LIMIT = 100;    // messages asked for in addition, to know where one
 const toItem = ({ id, data, ts, from }) => ({ id, raw: data, ts: timeOf(ts), from: senderOf(from) });
 
 export class Conversation {
-  log = [];               // items, oldest first
+  log = [];               // messages, oldest first, without those that were deleted
+  fold = new Fold();      // what operations have made of them
+  firstId = 1;            // all lines from this one on were looked at
+  editing = null;         // {id, text}: the message that is being edited here
   epoch = undefined;
   lastId = 0;
   isNumbered = false;     // the server gives ids, so a connection can be resumed
@@ -55,6 +59,7 @@ export class Conversation {
     }
     // Each message of the history by itself, with its time and its sender.
     ask.set('history', 'each');
+    if (isOwn) ask.set('events', 1);
     return sign(url).href;
   }
 
@@ -109,12 +114,58 @@ export class Conversation {
       this.newAfter = null;
       this.unread = 0;
     }
-    this.log = isRest ? old.concat(items) : items;
+    if (!isRest) {
+      this.fold = new Fold();
+      this.log = [];
+      this.firstId = this.isNumbered ? firstId : 1;
+    }
+    const { messages, touched } = this.sort(items);
+    this.log = this.log.concat(messages);
     this.isReady = true;
-    return { items, isRest, isFirst };
+    return { items: messages, isRest, isFirst, touched };
   }
 
-  // Takes a live message: {item, isMine}, or nothing when it is there already.
+  // Parts lines into messages and operations: {messages, touched}. `touched` are the ids of the messages
+  // that the operations name.
+  sort(items) {
+    const touched = new Set();
+    const rest = this.isNumbered ? items.filter(item => {
+      const operation = this.fold.add(item);
+      if (operation) touched.add(operation.target);
+      return !operation && !isHole(item.raw);
+    }) : items;
+    const messages = rest.filter(item => !(item.state = this.fold.stateOf(item.id))?.isDeleted);
+    return { messages, touched };
+  }
+
+  // Puts older lines in front, given with the id before which they stand.
+  takeOlder(items, before) {
+    const { messages } = this.sort(items);
+    this.log = messages.concat(this.log);
+    this.firstId = items.length ? Math.min(items[0].id, before) : 1;
+    return messages;
+  }
+
+  // Forgets the messages before an index of the log; they can be loaded again.
+  forget(count) {
+    if (count <= 0) return;
+    this.log = this.log.slice(count);
+    this.firstId = this.log[0]?.id ?? this.lastId + 1;
+  }
+
+  // Where a message stands in the log; -1 when it is not there.
+  indexOf(id) {
+    let low = 0, high = this.log.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.log[middle].id < id) low = middle + 1;
+      else high = middle;
+    }
+    return this.log[low]?.id === id ? low : -1;
+  }
+
+  // Takes a live line: {item, isMine} for a message, {item, operation} for an operation, or nothing when
+  // it is there already.
   takeLive({ data, id, ts, from }) {
     if (this.isNumbered && Number.isSafeInteger(id)) {
       if (id <= this.lastId) return;
@@ -122,8 +173,10 @@ export class Conversation {
       id = this.lastId + 1;
     }
     const item = { id, raw: data, ts: timeOf(ts) ?? Date.now(), from: senderOf(from) };
-    this.log.push(item);
     if (!this.isNumbered || id > this.lastId) this.lastId = id;
+    const operation = this.isNumbered ? this.fold.add(item) : undefined;
+    if (operation) return { item, operation };
+    this.log.push(item);
     return { item, isMine: this.outbox.settle(item) };
   }
 }

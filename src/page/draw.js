@@ -3,7 +3,8 @@
 
 import { button, make, roughly } from './dom.js';
 import { pretty, visible } from './json.js';
-import { viewOf } from './message.js';
+import { rawOf, viewOf } from './message.js';
+import { drawState } from './reactions.js';
 
 const CLIP_CHARS = 800, CLIP_LINES = 18;  // what a long message shows before "Show all"
 const MAX_LINKS = 200;     // links made in one message; the rest stays text
@@ -23,10 +24,10 @@ export function dayName(day) {
   return (daysAgo > 0 && daysAgo < 300 ? dayNear : dayFar).format(day);
 }
 
-function timeOf(item, className) {
-  const time = make('time', className, clock.format(item.ts));
-  time.dateTime = new Date(item.ts).toISOString();
-  time.title = moment.format(item.ts);
+export function timeOf({ ts }, className) {
+  const time = make('time', className, clock.format(ts));
+  time.dateTime = new Date(ts).toISOString();
+  time.title = moment.format(ts);
   return time;
 }
 
@@ -62,6 +63,7 @@ export function drawMessage(item, before, isAfterRule, resize) {
     }
   }
   drawBody(message, item, view, resize);
+  if (item.state) drawState(message, item, timeOf);
   return message;
 }
 
@@ -76,7 +78,7 @@ function markOf(from, letters) {
 function drawBody(message, item, view, resize) {
   // Twice what is shown: enough to know that there is more.
   const most = item.isOpen ? Infinity : CLIP_CHARS * 2;
-  const whole = view.isChat ? view.text : visible(pretty(item.raw, most));
+  const whole = view.isChat ? view.text : visible(pretty(rawOf(item), most));
   let shown = item.isOpen ? whole : clip(whole);
   const body = make(view.isChat ? 'div' : 'pre', view.isChat ? 'text' : '');
   if (view.isChat) {
@@ -89,14 +91,16 @@ function drawBody(message, item, view, resize) {
   }
   message.append(body);
   if (!item.isOpen && shown === whole) return;
-  const size = view.isChat ? view.text.length : item.raw.length;
+  const size = view.isChat ? view.text.length : rawOf(item).length;
   const more = button('more', item.isOpen ? 'Show less' : `Show all (${roughly.format(size)} characters)`, () => {
     item.isOpen = !item.isOpen;
     resize(() => {
+      const state = message.querySelector(':scope > .state');
       for (const part of [body, more]) part.remove();
       drawBody(message, item, view, resize);
+      if (state) message.append(state);
     }, () => {
-      message.lastChild.focus({ preventScroll: true });
+      message.querySelector(':scope > .more')?.focus({ preventScroll: true });
       if (!item.isOpen) message.scrollIntoView({ block: 'nearest' });
     });
   });

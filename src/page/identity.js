@@ -3,7 +3,8 @@
 // a name; then the key counts for nothing. Both stay in this browser.
 
 import { $, hasMouse, recall, remember } from './dom.js';
-import { isOwn } from './server.js';
+import { personOf } from './operations.js';
+import { DEFAULT, isOwn } from './server.js';
 
 const KEY_BYTES = 24;      // of randomness
 const KEY_LEAST = 8;       // characters of a key that the server takes
@@ -11,11 +12,12 @@ const NAME_BYTES = 64;     // of a pseudonym's name
 const PATIENCE_MS = 15e3;  // how long the server may take to say who one is
 
 // Set by chat.js: one is somebody else from now on; a sentence for the person.
-export const on = { change() {}, tell(_words) {} };
+// Also: the server has said who one is.
+export const on = { change() {}, tell(_words) {}, known() {} };
 
 const panel = $('Identity'), who = $('Who'), secret = $('Secret');
 let token = isOwn ? recall('localStorage', 'token') : '', key = isOwn ? ownKey() : '';
-let name = '', from = '', asked = 0;
+let name = '', from = '', asked = 0, isOpen = false;
 
 function ownKey() {
   const kept = recall('localStorage', 'key');
@@ -76,7 +78,19 @@ export function call(text) {
 }
 
 // Whether messages of this verified sender are one's own.
-export const isMe = sender => sender !== undefined && sender === from;
+export const isMe = sender => sender !== undefined && from !== '' && personOf(sender) === personOf(from);
+
+// The verified sender that one is; '' while the server has given none.
+export const sender = () => from;
+
+// Whether nobody has more rights than others here, because there is no access file.
+export const isWithoutRules = () => isOpen;
+
+// The address at which one asks for something to be done, and the header fields.
+export function signed(path) {
+  if (token) return [path, fields()];
+  return [from ? `${path}?as=${encodeURIComponent(name)}` : path, from ? { 'Txtcord-Key': key } : {}];
+}
 
 // The server knows the token no more.
 export const isRefused = () => !!token;
@@ -89,12 +103,21 @@ async function ask() {
     const url = token ? '/me' : '/me?as=' + encodeURIComponent(name);
     const answer = await fetch(url, { headers: head, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
     if (mine !== asked) return;
+    isOpen = false;
     from = answer.ok ? (await answer.json()).from ?? '' : '';
+    if (from && !token) await askForRules();
     draw(answer.status === 401 ? 'refused' : answer.ok ? 'known' : 'unknown');
   } catch { /* it is down: the state of the connection says so */ }
 }
 
+// Without an access file everybody may make channels, so also this one, which is there: nothing happens.
+async function askForRules() {
+  const answer = await fetch('/' + DEFAULT, { method: 'PUT', cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
+  isOpen = answer.ok;
+}
+
 function draw(state) {
+  on.known();
   who.hidden = state === 'unknown';
   if (state === 'unknown') open(false);
   const [plain, letters] = from.split('~'), nameBox = $('Name');

@@ -18,7 +18,8 @@ const KEPT_ASIDE = 200;    // messages kept of a conversation that is left at it
 const ABOVE_NEW = 40;      // px in sight above the first new message
 
 // Set by chat.js: what is unread may have changed; everything has to be asked for anew.
-export const on = { change() {}, needAll() {} };
+// Also: a message is drawn anew, or gone.
+export const on = { change() {}, needAll() {}, redrawn(_item) {} };
 
 const scroller = $('Scroll'), list = $('Log');
 let start = 0, end = 0, isStuck = true, isArriving = false;
@@ -37,7 +38,7 @@ function dayBefore(i) {
 function isMarked(i) {
   const { log, newAfter } = shown;
   if (newAfter === null || log[i].id <= newAfter) return false;
-  return i > 0 ? log[i - 1].id <= newAfter : log[i].id === newAfter + 1;
+  return i > 0 ? log[i - 1].id <= newAfter : shown.firstId <= newAfter + 1;
 }
 
 function drawRow(i) {
@@ -66,6 +67,43 @@ function undraw(from, to) {
 function redraw(i) {
   if (i >= start && i < end) shown.log[i].row.replaceWith(drawRow(i));
 }
+
+// Draws what an operation has changed: a message, which may be gone, and the one below it.
+function refresh(id) {
+  const i = shown.indexOf(id);
+  if (i < 0) return;
+  const item = shown.log[i];
+  item.state = shown.fold.stateOf(id);
+  item.view = undefined;
+  const focus = item.row?.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  quietly(() => keepPlace(() => {
+    if (item.state?.isDeleted) {
+      item.row?.remove();
+      item.row = null;
+      shown.log.splice(i, 1);
+      if (i < start) start--;
+      if (i < end) end--;
+      redraw(i);
+    } else {
+      redraw(i);
+      redraw(i + 1);
+    }
+  }));
+  if (focus !== undefined) [...(item.row?.querySelectorAll('[data-key]') ?? [])].find(e => e.dataset.key === focus)?.focus({ preventScroll: true });
+  if (isStuck) toBottom();
+  on.redrawn(item);
+}
+
+// The message that an element of the list belongs to, and the ones beside it in the document.
+export function itemAt(element) {
+  const row = element.closest('#Log .row');
+  return row ? shown.log.slice(start, end).find(item => item.row === row) : undefined;
+}
+export function beside(item, step) {
+  const i = shown.log.indexOf(item) + step;
+  return i >= start && i < end ? shown.log[i] : undefined;
+}
+export const lastDrawn = () => (end > start ? shown.log[end - 1] : undefined);
 
 // Readers of screens hear what is said now, not what is drawn because someone scrolls.
 let quietTimer = 0;
@@ -125,6 +163,11 @@ function drawAll() {
   drawBefore(shown.log.length);
   toBottom();
   drawEdges();
+}
+
+// Who one is has changed: what is one's own is drawn as that.
+export function redrawAll() {
+  if (end > start) redrawWindow();
 }
 
 function redrawWindow() {
@@ -187,7 +230,7 @@ export const drawSoon = () => { frame ||= requestAnimationFrame(drawLive); };
 function forgetOld() {
   if (!shown.canLoadOlder() || shown.log.length < 2 * KEPT) return;
   const gone = Math.min(start, shown.log.length - KEPT);
-  shown.log = shown.log.slice(gone);
+  shown.forget(gone);
   start -= gone, end -= gone;
 }
 
@@ -200,7 +243,7 @@ export function drawEdges() {
   $('Empty').hidden = !hasHistory || log.length > 0 || entries.length > 0;
   $('Top').hidden = !$('Empty').hidden;
   $('Pending').hidden = !entries.length || hidden > 0;
-  const top = $('Top'), hasMore = start > 0 || (isNumbered && log.length && log[0].id > 1);
+  const top = $('Top'), hasMore = start > 0 || (isNumbered && shown.firstId > 1);
   const wanted = olderFailed ? 'retry' : isLoading ? 'Loading older messages…'
     : hasMore || !log.length ? '' : 'This is where it all begins.';
   if (top.dataset.shows !== wanted) {
@@ -227,7 +270,7 @@ function onScroll() {
   if (isAtEnd()) shown.unread = 0;
   if (scroller.scrollTop < NEAR) {
     if (start > 0) addAbove();
-    else loadOlder();
+    if (start === 0 && scroller.scrollTop < NEAR) loadOlder();
   }
   if (below < NEAR && end < shown.log.length) addBelow();
   drawEdges();
@@ -263,7 +306,7 @@ export function leave() {
   shown.place = isStuck ? null : topInSight();
   if (!unread) shown.newAfter = null;
   for (const item of log.slice(start, end)) item.row = null;
-  if (shown.canLoadOlder()) shown.log = log.slice(isStuck ? Math.max(0, log.length - KEPT_ASIDE) : start);
+  if (shown.canLoadOlder()) shown.forget(isStuck ? log.length - KEPT_ASIDE : start);
   list.textContent = '';
   start = end = 0;
 }
@@ -311,7 +354,7 @@ export function mark(newAfter) {
 
 // What there is on connect. `lastSeen`, when the conversation was just opened: the last id that was
 // read; null or 0 when there is none.
-export function takeHistory({ items, isRest, isFirst }, lastSeen) {
+export function takeHistory({ items, isRest, touched }, lastSeen) {
   // Until it is known where one stands, nothing counts as seen.
   isArriving = true;
   if (isRest) {
@@ -320,6 +363,7 @@ export function takeHistory({ items, isRest, isFirst }, lastSeen) {
       shown.unread += items.length;
     }
     drawLive();
+    for (const id of touched) refresh(id);
   } else {
     start = end = 0;
     olderFailed = false;
@@ -332,7 +376,13 @@ export function takeHistory({ items, isRest, isFirst }, lastSeen) {
   onScroll();
 }
 
-export function takeLive({ item, isMine }) {
+export function takeLive({ item, isMine, operation }) {
+  if (operation) {
+    // What was not drawn yet is drawn as it is now.
+    if (frame) drawLive();
+    refresh(operation.target);
+    return drawSoon();
+  }
   if (!isAtEnd() && !isMine) {
     if (shown.unread++ === 0) mark(item.id - 1);
     if (document.hidden) drawEdges();
@@ -343,19 +393,20 @@ export function takeLive({ item, isMine }) {
 // ---- Older messages, by HTTP -----------------------------------------------------
 
 async function loadOlder() {
-  const room = shown, { log } = room;
-  if (isLoading || olderFailed || !room.canLoadOlder() || !log.length || log[0].id <= 1) return;
+  const room = shown;
+  if (isLoading || olderFailed || !room.canLoadOlder() || !room.hasHistory || room.firstId <= 1) return;
   isLoading = true;
   drawEdges();
-  const first = log[0];
+  const before = room.firstId;
   try {
-    const items = await messagesBefore(room.name, first.id, OLDER_LIMIT, fields());
-    if (shown.log[0] !== first) return; // rebuilt, shortened or left meanwhile
-    if (!items.length) first.id = 1; // nothing but lines that hold no message
-    shown.log = items.concat(shown.log);
-    start += items.length, end += items.length;
+    const items = await messagesBefore(room.name, before, OLDER_LIMIT, fields());
+    if (shown !== room || room.firstId !== before) return; // rebuilt, shortened or left meanwhile
+    const { length } = room.takeOlder(items, before);
+    start += length, end += length;
     // It may belong to the person above it now.
-    quietly(() => keepPlace(() => redraw(items.length)));
+    quietly(() => keepPlace(() => redraw(length)));
+    // Where all before were operations, these are the first messages to be seen.
+    if (length === room.log.length) drawAll();
   } catch (error) {
     console.warn(error);
     if (room === shown) failed();
@@ -368,7 +419,7 @@ async function loadOlder() {
 function failed() {
   if (givesHistory()) {
     olderFailed = true;
-  } else if (shown.log.length && shown.log[0].id > 1) {
+  } else if (shown.firstId > 1) {
     // Only the socket can give old messages: all of them, then.
     shown.needsAll = true;
     on.needAll();

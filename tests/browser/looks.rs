@@ -196,6 +196,32 @@ fn pictures() {
     people_go_on(&server);
     page.shows_last("Then good night, and thanks everybody.");
     picture(&mut page, "conversation");
+    for operation in [
+        r#"{"$op":"react","id":1,"key":"👍"}"#,
+        r#"{"$op":"react","id":13,"key":"🎉"}"#,
+        r#"{"$op":"react","id":13,"key":"well done"}"#,
+        r#"{"$op":"pin","id":13}"#,
+        r#"{"$op":"edit","id":16,"data":{"user":"Jonas","content":"And this is really Jonas, as always."}}"#,
+        r#"{"$op":"typing"}"#,
+    ] {
+        jonas.send(tungstenite::Message::text(operation));
+    }
+    page.shows("And this is really Jonas, as always.");
+    page.clicks("#Log .row:nth-last-child(3) .text");
+    page.tab.until("the buttons come", "document.querySelector('.tools') !== null");
+    picture(&mut page, "operations");
+    for (button, what) in
+        [("#Pins", "pinned"), (".tools .react", "picker"), (".tools .delete", "delete")]
+    {
+        page.clicks(button);
+        picture(&mut page, what);
+        page.presses("Escape");
+    }
+    page.is_shown_on(Screen::Wide);
+    page.tab.ask("document.getElementById('Text').focus()");
+    page.presses("ArrowUp");
+    picture(&mut page, "editing");
+    page.presses("Escape");
     let mut bob = server.join_at("/dev/ws");
     let mut bot = server.join_at("/backups/ws");
     for number in 1..=3 {

@@ -11,6 +11,7 @@ mod page;
 
 mod channels;
 mod identity;
+mod operations;
 mod talk;
 
 mod away;
