@@ -269,28 +269,39 @@ pub type Commands = Receiver<Box<Command>>;
 /// A handle to ask the hub with. The hub ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct HubHandle {
-    inbox: Arc<Sender<Box<Command>>>,
-    /// Where posts go instead, if others give out the numbers.
+    door: Arc<Door>,
+}
+
+/// Where what the hub is asked goes.
+#[derive(Debug)]
+struct Door {
+    commands: Sender<Box<Command>>,
+    /// Where posts go instead, if an engine gives out the numbers.
     sequencer: Option<Sender<Post>>,
 }
 
 /// A handle that does not keep the hub running. The hub itself has it, and makes handles from it.
 #[derive(Clone, Debug)]
 pub struct WeakHubHandle {
-    inbox: Weak<Sender<Box<Command>>>,
+    door: Weak<Door>,
 }
 
 impl WeakHubHandle {
     /// A handle that keeps the hub running; `None` when the last one of these was dropped.
     pub fn upgrade(&self) -> Option<HubHandle> {
-        self.inbox.upgrade().map(|inbox| HubHandle { inbox, sequencer: None })
+        self.door.upgrade().map(|door| HubHandle { door })
     }
 }
 
 /// Makes the hub's queue: the first handle, and the end from which the hub takes commands.
 pub fn queue() -> (HubHandle, Commands) {
+    queue_beside(None)
+}
+
+/// The same for a hub whose posts go to a sequencer first.
+pub fn queue_beside(sequencer: Option<Sender<Post>>) -> (HubHandle, Commands) {
     let (inbox, commands) = bounded(QUEUE);
-    (HubHandle { inbox: Arc::new(inbox), sequencer: None }, commands)
+    (HubHandle { door: Arc::new(Door { commands: inbox, sequencer }) }, commands)
 }
 
 /// The hub gave no answer: its channel has ended, or the process is about to end, or it does not know
@@ -301,7 +312,7 @@ pub struct HubGone;
 impl HubHandle {
     /// A handle that does not keep the hub running.
     pub fn downgrade(&self) -> WeakHubHandle {
-        WeakHubHandle { inbox: Arc::downgrade(&self.inbox) }
+        WeakHubHandle { door: Arc::downgrade(&self.door) }
     }
 
     /// Joins a client to the hub; see [`Command::Join`].
@@ -377,7 +388,7 @@ impl HubHandle {
         let (reply, answer) = bounded(1);
         let by = Speaker::Request { key, reply };
         self.post_or_queue(Post { by, sender, lines, operations })?;
-        if self.sequencer.is_none() {
+        if self.door.sequencer.is_none() {
             return answer.recv().map_err(|_| HubGone);
         }
         match answer.recv_timeout(ANSWER_TIME) {
@@ -426,7 +437,7 @@ impl HubHandle {
     /// When the hub is gone.
     pub fn status(&self, timeout: Duration) -> Result<Option<Status>, HubGone> {
         let (reply, answer) = bounded(1);
-        match self.inbox.send_timeout(Box::new(Command::Status(reply)), timeout) {
+        match self.door.commands.send_timeout(Box::new(Command::Status(reply)), timeout) {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => return Ok(None),
             Err(SendTimeoutError::Disconnected(_)) => return Err(HubGone),
@@ -470,14 +481,17 @@ impl HubHandle {
 
     /// Has the hub look at its file; false when its queue is full.
     pub fn survey(&self) -> bool {
-        !matches!(self.inbox.try_send(Box::new(Command::Survey)), Err(TrySendError::Full(_)))
+        !matches!(
+            self.door.commands.try_send(Box::new(Command::Survey)),
+            Err(TrySendError::Full(_))
+        )
     }
 
     /// Has the hub look at once who may still read the channel; see [`Command::CheckRights`].
     pub fn check_rights(&self) {
         // A hub whose queue is full may wait for a disk that hangs, and nobody waits for that. It
         // looks at its next tick. The clients of a hub that has ended are gone.
-        let _ = self.inbox.try_send(Box::new(Command::CheckRights));
+        let _ = self.door.commands.try_send(Box::new(Command::CheckRights));
     }
 
     /// Puts the channel away; see [`Command::PutAway`].
@@ -494,18 +508,13 @@ impl HubHandle {
     pub fn stop(&self, deadline: Instant) -> bool {
         // A hub that has ended has stopped.
         !matches!(
-            self.inbox.send_deadline(Box::new(Command::Stop), deadline),
+            self.door.commands.send_deadline(Box::new(Command::Stop), deadline),
             Err(SendTimeoutError::Timeout(_))
         )
     }
 
-    /// The same handle, whose posts go to a sequencer.
-    pub fn with_sequencer(self, sequencer: Sender<Post>) -> HubHandle {
-        HubHandle { sequencer: Some(sequencer), ..self }
-    }
-
     fn post_or_queue(&self, post: Post) -> Result<(), HubGone> {
-        match &self.sequencer {
+        match &self.door.sequencer {
             Some(sequencer) => sequencer.send(post).map_err(|_| HubGone),
             None => self.send(Command::Post(post)),
         }
@@ -521,6 +530,6 @@ impl HubHandle {
     }
 
     fn send(&self, command: Command) -> Result<(), HubGone> {
-        self.inbox.send(Box::new(command)).map_err(|_| HubGone)
+        self.door.commands.send(Box::new(command)).map_err(|_| HubGone)
     }
 }

@@ -193,10 +193,11 @@ impl Room {
     ) -> io::Result<()> {
         let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
         let summary = Arc::new(summary);
-        let (handle, commands) = command::queue();
         let cluster = self.config.cluster.as_ref();
         let node = cluster.map(|url| Node::new(url, name, &self.config, &journal, &history));
         let node = node.transpose()?;
+        let (posts, waiting) = bounded(QUEUE);
+        let (handle, commands) = command::queue_beside(node.is_some().then_some(posts));
         let mut hub = Hub::new(
             journal,
             history,
@@ -206,18 +207,16 @@ impl Room {
             handle.downgrade(),
             summary.clone(),
         );
-        let mut handle = handle;
-        let mut link = None;
-        if let Some(node) = node {
-            let (posts, waiting) = bounded(QUEUE);
-            handle = handle.with_sequencer(posts);
-            hub = hub.with_link(node.link.clone());
-            cluster::start(node.settings, &node.link, node.beginning, handle.clone(), waiting)?;
+        let mut linked = None;
+        if let Some(Node { settings, link, beginning }) = node {
+            hub = hub.with_link(link.clone());
+            // The threads of the node end with the hub, or when it cannot be started.
+            linked = Some(Linked(link.clone()));
+            cluster::start(settings, &link, beginning, handle.clone(), waiting)?;
             if role == Role::Default {
                 // There is one default channel.
-                let _ = self.link.set(node.link.clone());
+                let _ = self.link.set(link);
             }
-            link = Some(node.link);
         }
         let running = {
             let mut table = self.lock();
@@ -237,7 +236,7 @@ impl Room {
         self.tell();
         let run = move || {
             let done = hub.run(&commands, role);
-            link.into_iter().for_each(|link| link.stop());
+            drop(linked);
             ended(done);
             drop(running);
             // What is still asked gets no answer, and is told so by the end of its reply queue; left
@@ -291,6 +290,15 @@ struct Node {
     settings: cluster::Settings,
     link: Arc<Link>,
     beginning: Beginning,
+}
+
+/// Ends the threads of a node when it is dropped.
+struct Linked(Arc<Link>);
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Node {
