@@ -31,7 +31,7 @@ pub struct Origin {
 pub struct StampRun {
     /// How many lines.
     pub lines: u64,
-    /// When they were accepted, in Unix milliseconds.
+    /// When they were accepted, in Unix milliseconds; 0 when nobody knows.
     pub ts: u64,
     /// Their verified sender.
     pub from: Option<String>,

@@ -152,6 +152,12 @@ impl NewStamps {
         self.lines += lines;
     }
 
+    /// Says of so many lines that nothing is known of them.
+    pub fn push_unknown(&mut self, lines: u64) {
+        (0..lines).for_each(|_| self.bytes.extend_from_slice(NOTHING));
+        self.lines += lines;
+    }
+
     /// The lines as they are to stand in the file.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

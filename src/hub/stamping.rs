@@ -53,7 +53,10 @@ impl Hub {
             return Ok(true);
         }
         for run in pieces.iter().flat_map(|piece| &piece.stamps) {
-            self.new_stamps.push(run.lines, run.ts, run.from.as_deref());
+            match run.ts {
+                0 => self.new_stamps.push_unknown(run.lines),
+                ts => self.new_stamps.push(run.lines, ts, run.from.as_deref()),
+            }
         }
         self.write_stamps()
     }

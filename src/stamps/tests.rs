@@ -216,3 +216,17 @@ fn all_that_was_remembered_is_told_of_the_lines_that_were_asked_for() {
     assert_eq!(told, BTreeMap::from([(1, None), (2, Some(10)), (3, Some(10))]));
     assert_eq!(Stamps::default().read().of(1), Stamp::default());
 }
+
+#[test]
+fn lines_of_which_nothing_is_known_keep_their_places() {
+    let mut new = NewStamps::default();
+    new.push(1, MS, None);
+    new.push_unknown(2);
+    new.push(1, MS, Some("ann"));
+    let text = std::str::from_utf8(new.bytes()).expect("stamps are text");
+    let stamps: Vec<_> = text.lines().map(|line| Stamp::parse(line.as_bytes())).collect();
+    let known = Stamp { ts: Some(MS), from: None };
+    let by_ann = Stamp { ts: Some(MS), from: Some("ann") };
+    assert_eq!(stamps, [known, Stamp::default(), Stamp::default(), by_ann]);
+    assert_eq!(new.lines(), 4);
+}
