@@ -5,11 +5,18 @@
 //! which writes and shows it. So every file has the same bytes, and a client that knows an id and the
 //! epoch resumes on any node. A message counts as stored when the engine has answered and the line
 //! has come back into this node's file.
+//!
+//! ```text
+//! client-N --post--> queue --> sequencer --append--> engine
+//! client-N --all else--> hub <--pieces-- reader <--XREAD-- engine
+//! ```
+//!
+//! The design follows what a prototype was forced to: an entry is a batch of whole lines, each entry
+//! carries a running hash, numbers come from a script, and nodes give back what an engine lost.
 
 use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use crossbeam_channel::Receiver;
-use log::warn;
 
 use crate::{
     command::{HubHandle, Post},
@@ -32,7 +39,6 @@ pub use engine::{Engine, EngineError};
 pub use link::Link;
 pub use start::{CopyError, open_as_copy};
 
-use chain::Walk;
 use engine::Keys;
 use reader::{Ours, Reader};
 use sequencer::Sequencer;
@@ -96,28 +102,16 @@ pub fn start(
     posts: Receiver<Post>,
 ) -> io::Result<()> {
     let settings = Arc::new(settings);
-    link.applied(beginning.ours.last);
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-        thread::Builder::new().name(name.into()).spawn(run).map(drop)
-    };
+    let ours = beginning.ours;
+    link.applied(ours.last);
     let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
-    spawn("sequencer", Box::new(move || sequencer.run()))?;
-    let (inbox_link, file) = (link.clone(), settings.file.clone());
-    let inbox_hub = hub.clone();
-    let mut ours = beginning.ours;
-    let reader_link = link.clone();
-    spawn(
-        "reader",
-        Box::new(move || {
-            let file = ours.file.clone();
-            let mut walk = Walk::of(&file);
-            match walk.go_to(ours.last, ours.end) {
-                Ok(()) => ours.chain = Some(walk.chain),
-                // It is read again when it is compared, and then ends the node.
-                Err(error) => warn!("the file cannot be read: {error}"),
-            }
-            Reader::new(settings, reader_link, hub, ours).run();
-        }),
-    )?;
-    spawn("inbox", Box::new(move || inbox::run(&file, &inbox_link, &inbox_hub)))
+    spawn("sequencer", move || sequencer.run())?;
+    let (inbox_settings, inbox_link, inbox_hub) = (settings.clone(), link.clone(), hub.clone());
+    spawn("inbox", move || inbox::run(&inbox_settings.file, &inbox_link, &inbox_hub))?;
+    let reader = Reader::new(settings, link.clone(), hub, ours);
+    spawn("reader", move || reader.run())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }

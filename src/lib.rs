@@ -17,6 +17,10 @@
 //! Each channel of the chat has a text file and a hub of its own, and shares nothing with another but
 //! counters. `channels` finds a channel by its name, and opens, watches and ends them.
 //!
+//! On a node of a cluster a post goes to `cluster::sequencer` first, which has the engine number its
+//! lines. `cluster::reader` brings all lines that were numbered to the hub, which writes and applies
+//! them as they are (`hub::replica`).
+//!
 //! # Words
 //!
 //! | word | means |
@@ -35,7 +39,8 @@
 //! | record, note | the epoch and how far the numbering has come; how far the stamps have come |
 //! | hub | the thread that owns the journal, the history and the list of clients |
 //! | channel | a text file and its hub; `messages` is the default one |
-//! | command, batch | what the hub is asked; the commands that it takes at once |
+//! | command | what the hub is asked |
+//! | batch | what is taken from a queue at once: commands by the hub, posts by a sequencer |
 //! | post, speaker | one or more messages; the client or the request that they come from |
 //! | frame | a WebSocket frame |
 //! | cut frame | the rest of a frame of which a full socket took only a part |
@@ -51,6 +56,10 @@
 //! | right, permit | what a caller may do with a channel; those of a client in its channel |
 //! | dismiss | to send a client a close frame because it may not read the channel any more |
 //! | follower | a request that streams messages as they come |
+//! | cluster, node | servers that share one order; one of them |
+//! | engine, order | the Redis or Valkey of a cluster; the lines as it has numbered them |
+//! | piece | the lines of one batch of a node, as they travel to all nodes |
+//! | fork | lines of a node's file that are not those of the order |
 //! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone is always one of the chat |
 //!

@@ -9,7 +9,7 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use data_encoding::HEXLOWER;
@@ -26,18 +26,23 @@ use crate::{
 /// How often the thread looks: what others append comes within a second.
 const LOOK: Duration = Duration::from_millis(400);
 
+/// How long after a change of the folder it is listed again with every look, as coarse as some file
+/// systems count.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// About how many bytes are posted at a time.
 const PART_BYTES: usize = 128 << 10;
 
 /// Runs until the node stops or its hub is gone.
 pub(super) fn run(file: &Path, link: &Link, hub: &HubHandle) {
     let mut complaint = None;
+    let mut seen = None;
     while !link.is_stopping() {
         thread::sleep(LOOK);
         if link.epoch().is_none() || link.is_given_up() {
             continue;
         }
-        match look(file, link, hub) {
+        match look(file, &mut seen, link, hub) {
             Ok(Ok(())) => complaint = None,
             Ok(Err(HubGone)) => return,
             Err(error) => {
@@ -51,14 +56,25 @@ pub(super) fn run(file: &Path, link: &Link, hub: &HubHandle) {
     }
 }
 
-fn look(file: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<(), HubGone>> {
-    // What a crash left comes first, to keep the order.
-    for taken in taken(file)? {
-        match post(&taken, link, hub)? {
-            Ok(true) => {}
-            Ok(false) => return Ok(Ok(())),
-            Err(gone) => return Ok(Err(gone)),
+/// Posts what is there. `seen` is when the folder had changed when nothing was left in it.
+fn look(
+    file: &Path,
+    seen: &mut Option<SystemTime>,
+    link: &Link,
+    hub: &HubHandle,
+) -> io::Result<Result<(), HubGone>> {
+    let changed = fs::metadata(folder_of(file))?.modified()?;
+    if *seen != Some(changed) {
+        // What a crash left comes first, to keep the order.
+        for taken in taken(file)? {
+            match post(&taken, link, hub)? {
+                Ok(true) => {}
+                Ok(false) => return Ok(Ok(())),
+                Err(gone) => return Ok(Err(gone)),
+            }
         }
+        // A change right behind a look may leave the folder with the same time.
+        *seen = Some(changed).filter(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
     }
     let inbox = beside(file, "in");
     match fs::metadata(&inbox) {
@@ -78,10 +94,9 @@ fn look(file: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<(), HubG
 
 /// The files that were taken and not posted to their end.
 fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".in-";
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+    for entry in fs::read_dir(folder_of(file))? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&name) {
             found.push((entry.metadata()?.modified()?, entry.path()));
@@ -161,9 +176,17 @@ fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
     parts
 }
 
+fn folder_of(file: &Path) -> &Path {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 fn beside(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".");
     name.push(ending);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+mod tests;

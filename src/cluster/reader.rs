@@ -120,6 +120,13 @@ impl Reader {
 
     /// Runs until the node stops or its hub is gone.
     pub(super) fn run(mut self) {
+        let file = self.ours.file.clone();
+        let mut walk = Walk::of(&file);
+        match walk.go_to(self.ours.last, self.ours.end) {
+            Ok(()) => self.ours.chain = Some(walk.chain),
+            // It is read again when it is compared, which then ends the node.
+            Err(error) => warn!("the file cannot be read: {error}"),
+        }
         let mut back_off = BACK_OFF.0;
         while !self.link.is_stopping() {
             match self.follow() {

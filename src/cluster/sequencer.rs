@@ -29,8 +29,9 @@ const BATCH_BYTES: usize = 256 << 10;
 /// them.
 const BATCHES: usize = 64;
 
-/// How often the thread looks whether it is to end.
+/// How often the thread looks at batches that wait, and whether it is to end when none does.
 const LOOK: Duration = Duration::from_millis(100);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The shortest and the longest time between two attempts to reach the engine.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
@@ -135,7 +136,7 @@ impl Sequencer {
                     Err(_) => return Err(HubGone),
                 },
                 recv(self.link.nudges()) -> _ => return Ok(()),
-                default(LOOK) => return Ok(()),
+                default(if self.batches.is_empty() { IDLE } else { LOOK }) => return Ok(()),
             },
         };
         self.take(post)

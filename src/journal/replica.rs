@@ -208,3 +208,6 @@ fn copy(file: &File, from: u64, to: u64, out: &mut File) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::testing::Dir;
+
+/// The files of a folder but the lock file, by the ends of their names; those to be posted as `in-`.
+fn files(dir: &Dir) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(dir.path()).expect("the folder is there");
+    let names = entries.map(|entry| entry.expect("it can be read").file_name());
+    let names = names.map(|name| name.to_str().expect("UTF-8").to_owned());
+    let named = names.filter(|name| !name.ends_with(".lock")).map(|name| {
+        let text = fs::read_to_string(dir.path().join(&name)).expect("it can be read");
+        let end = name.strip_prefix("messages.txt").expect("it is a file of the text");
+        let end = match end.find("in-").or(end.find("torn-")) {
+            Some(at) => &end[..at + end[at..].find('-').expect("it is there")],
+            None => end,
+        };
+        (end.to_owned(), text)
+    });
+    named.collect()
+}
+
+/// What a crash left, and what is there when the file has been mended.
+#[track_caller]
+fn check(left: &[(&str, &str)], mended: &[(&str, &str)]) {
+    let dir = Dir::new();
+    for (end, text) in left {
+        let path = path_beside(&dir.file(), "x").with_file_name(format!("messages.txt{end}"));
+        fs::write(path, text).expect("it can be written");
+    }
+    mend_copy(&dir.file()).expect("it can be mended");
+    let mended: BTreeMap<_, _> =
+        mended.iter().map(|(end, text)| ((*end).to_owned(), (*text).to_owned())).collect();
+    assert_eq!(files(&dir), mended, "{left:?}");
+    // Again is the same.
+    mend_copy(&dir.file()).expect("it can be mended");
+    assert_eq!(files(&dir), mended, "{left:?}, again");
+}
+
+#[test]
+fn lines_on_their_way_to_the_inbox_are_in_one_place_after_a_crash() {
+    // Before they were cut off, and after; while they were copied.
+    check(&[("", "1\n2\n3\n"), (".moving-2", "2\n3\n")], &[("", "1\n2\n3\n")]);
+    check(&[("", "1\n"), (".moving-2", "2\n3\n")], &[("", "1\n"), (".in", "2\n3\n")]);
+    check(&[("", "1\n2\n3\n"), (".moving-2", "2\n")], &[("", "1\n2\n3\n")]);
+    check(&[("", "1\n2\n"), (".moving-2", "")], &[("", "1\n2\n")]);
+    // Others appended since.
+    check(&[("", "1\n4\n"), (".moving-2", "2\n")], &[("", "1\n4\n"), (".in", "2\n")]);
+}
+
+#[test]
+fn a_last_line_without_an_end_is_never_completed() {
+    check(&[("", "1\n2")], &[("", "1\n"), (".torn", "2")]);
+    check(&[("", "1\n")], &[("", "1\n")]);
+    check(&[("", "")], &[("", "")]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_not_made() {
+    check(&[], &[]);
+}
