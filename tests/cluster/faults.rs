@@ -65,7 +65,7 @@ fn all_nodes_and_the_engine_are_killed_at_once() {
 #[test]
 fn the_nodes_give_back_what_an_engine_lost_with_its_tail() {
     let Some(mut engine) = Engine::start(Keeps::EverySecond) else { return };
-    let nodes = Nodes::on(&engine, 3);
+    let nodes = Nodes::patient(&engine, 3);
     let load = Load::on(&nodes.addresses, "load");
     let mut dice = Dice::new();
     load.goes_on(300);
@@ -137,7 +137,7 @@ fn late_return(engine: &mut Engine, settle: &str) -> LateReturn {
 #[test]
 fn an_engine_settles_until_those_that_have_its_lost_tail_are_back() {
     let Some(mut engine) = Engine::start(Keeps::Always) else { return };
-    let end = late_return(&mut engine, "3s");
+    let end = late_return(&mut engine, "10s");
     assert_eq!((end.forks, end.given, end.same_epoch), (0, 41, true));
     holds(&end.files, &end.record);
     assert!(end.set_aside.is_empty(), "{:?}", end.set_aside);
@@ -229,7 +229,7 @@ fn a_replica_that_lacks_a_tail_is_promoted_and_gets_it_from_the_nodes() {
     let Some(replica) = Engine::start(Keeps::Always) else { return };
     let way = Proxy::to(primary.address());
     replica.follows_at(way.address());
-    let nodes = Nodes::on(&primary, 3);
+    let nodes = Nodes::patient(&primary, 3);
     let load = Load::on(&nodes.addresses, "load");
     load.goes_on(300);
     // What it lacks it has not even received.
@@ -249,7 +249,7 @@ fn a_replica_that_lacks_a_tail_is_promoted_and_gets_it_from_the_nodes() {
 fn an_engine_that_has_nothing_gets_everything_from_the_nodes() {
     let Some(mut engine) = Engine::start(Keeps::Always) else { return };
     let Some(empty) = Engine::start(Keeps::Always) else { return };
-    let nodes = Nodes::on(&engine, 3);
+    let nodes = Nodes::patient(&engine, 3);
     let epoch = engine.meta("epoch");
     let load = Load::on(&nodes.addresses, "load");
     load.goes_on(500);

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
     nodes::{CALM, Nodes, within},
     support::*,
 };
+
+/// What has not come after so long is lost.
+const LOST: Duration = Duration::from_secs(15);
 
 /// Another program's `echo TEXT >> PATH`.
 fn echo(path: &PathBuf, text: &str) {
@@ -65,9 +68,10 @@ fn lines_appended_while_the_engine_is_away_or_the_node_is_stopped_come_later() {
     assert_eq!(lines, ["\"away\"", "\"away, too\"", "\"stopped\""]);
 }
 
-/// Lines are appended on every node while everybody talks and nodes are killed; each comes once.
+/// Lines are appended on every node while everybody talks and nodes are killed; each comes once, but for
+/// so many that may be lost.
 #[track_caller]
-fn check(name: &str) {
+fn check(name: &str, may_be_lost: usize) {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = Nodes::on(&engine, 3);
     let load = Load::on(&nodes.addresses, "load");
@@ -99,16 +103,19 @@ fn check(name: &str) {
         writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
     });
     let mut record = load.ends();
-    record.once.extend(texts.iter().cloned());
+    let begun = Instant::now();
     let all_are_there = || {
         let lines = nodes.all[0].lines();
-        texts.iter().filter(|text| lines.contains(text)).count() == texts.len()
+        let missing = texts.iter().filter(|text| !lines.contains(text)).count();
+        missing == 0 || missing <= may_be_lost && begun.elapsed() > LOST
     };
     within(CALM, "each appended line is there", all_are_there, || {
         let lines = nodes.all[0].lines();
         let missing: Vec<_> = texts.iter().filter(|text| !lines.contains(text)).collect();
         format!("{} of {} are missing: {missing:?}", missing.len(), texts.len())
     });
+    let there = nodes.all[0].lines();
+    record.once.extend(texts.iter().filter(|text| there.contains(text)).cloned());
     let files = nodes.agree(record.last());
     let faults = faults(&files, &record);
     assert!(faults.is_empty(), "{faults:?}");
@@ -118,7 +125,8 @@ fn check(name: &str) {
     for node in 0..3 {
         let begins = format!("{{\"echo\":[{node},");
         let own: Vec<&String> = lines.iter().filter(|line| line.starts_with(&begins)).collect();
-        let sent: Vec<&String> = texts.iter().filter(|text| text.starts_with(&begins)).collect();
+        let is_own = |text: &&String| text.starts_with(&begins) && there.contains(text);
+        let sent: Vec<&String> = texts.iter().filter(is_own).collect();
         assert!(own == sent, "node {node}: another order");
     }
     for path in paths.iter().filter(|path| path.ends_with("messages.txt.in")) {
@@ -129,10 +137,11 @@ fn check(name: &str) {
 
 #[test]
 fn lines_appended_to_the_file_under_load_and_kills_come_once() {
-    check("messages.txt");
+    // An instant remains between the last look at the file and its cut.
+    check("messages.txt", 1);
 }
 
 #[test]
 fn lines_appended_for_posting_under_load_and_kills_come_once() {
-    check("messages.txt.in");
+    check("messages.txt.in", 0);
 }

@@ -76,7 +76,7 @@ fn one_run(dice: &mut Dice, end: Instant) -> Option<usize> {
     let mut engine = Engine::start(Keeps::EverySecond)?;
     let mut standby = Engine::start(Keeps::EverySecond)?;
     standby.follows(&engine);
-    let mut nodes = Nodes::with(&engine, NODES as usize, &[]);
+    let mut nodes = Nodes::patient(&engine, NODES as usize);
     let load = Load::on(&nodes.addresses, "load");
     load.goes_on(200);
     while Instant::now() < end && load.so_far() < MESSAGES {

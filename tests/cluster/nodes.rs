@@ -13,7 +13,7 @@ use crate::{engine::Engine, proxy::Proxy, support::*};
 
 /// How long a cluster may take to become well after what was done to it: connections time out after
 /// seconds, and it settles for three.
-pub const CALM: Duration = Duration::from_secs(30);
+pub const CALM: Duration = Duration::from_secs(90);
 
 /// Where the nodes listen; none for one that does not run. Load looks here whenever it connects.
 #[derive(Clone, Default)]
@@ -59,6 +59,13 @@ impl Nodes {
     pub fn on(engine: &Engine, count: usize) -> Nodes {
         // As short as nodes on one machine need it; tests of the time itself take the default.
         Nodes::with(engine, count, &["--cluster-settle", "1s"])
+    }
+
+    /// The same for an engine that will lose lines, which those that have them must give back in time,
+    /// on a slow machine too.
+    #[track_caller]
+    pub fn patient(engine: &Engine, count: usize) -> Nodes {
+        Nodes::with(engine, count, &["--cluster-settle", "8s"])
     }
 
     /// The same with more flags.
