@@ -5,6 +5,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
+use data_encoding::HEXLOWER;
 use sha1_smol::Sha1;
 
 use crate::lines::read_at;
@@ -32,12 +33,22 @@ impl Chain {
 
     /// Takes in the lines that follow, each with its `\n`.
     pub fn extend(&mut self, lines: &[u8]) {
+        // A file of millions of lines is hashed at a start: nothing is allocated for a line.
+        let mut digits = [0; DIGITS];
+        let mut is_first = true;
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
             let mut hash = Sha1::new();
-            hash.update(self.0.as_bytes());
+            match is_first {
+                true => hash.update(self.0.as_bytes()),
+                false => hash.update(&digits),
+            }
             hash.update(line);
-            self.0 = hash.digest().to_string();
-            self.0.truncate(DIGITS);
+            HEXLOWER.encode_mut(&hash.digest().bytes()[..DIGITS / 2], &mut digits);
+            is_first = false;
+        }
+        if !is_first {
+            self.0.clear();
+            self.0.extend(digits.iter().map(|&digit| char::from(digit)));
         }
     }
 }

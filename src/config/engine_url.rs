@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, io::tcp::TcpSettings,
+};
 
 /// The port of Sentinel where none is given.
 const SENTINEL_PORT: u16 = 26379;
@@ -38,8 +40,10 @@ impl EngineUrl {
     /// # Errors
     /// When the address is none that this build can reach.
     pub fn connection(&self, address: &ConnectionAddr) -> redis::RedisResult<ConnectionInfo> {
-        let settings = self.settings.clone();
-        address.clone().into_connection_info().map(|info| info.set_redis_settings(settings))
+        // A batch must not wait for the acknowledgement of the one before it.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info = address.clone().into_connection_info()?;
+        Ok(info.set_redis_settings(self.settings.clone()).set_tcp_settings(tcp))
     }
 }
 
