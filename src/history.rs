@@ -1,8 +1,8 @@
 //! The text file as history: which lines are messages, and where they stand.
 //!
 //! No message is kept in memory, only an index of the file: the offset of every so many lines, the
-//! holes, and what operations made of messages. A message that is deleted becomes a hole. The hub owns the history. Other threads get a [`Stretch`] of it, with which they read
-//! the file themselves.
+//! holes, and what operations made of messages. A message that is deleted becomes a hole. The hub owns
+//! the history. Other threads get a [`Stretch`] of it, with which they read the file themselves.
 
 use std::{fs::File, io, sync::Arc};
 

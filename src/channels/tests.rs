@@ -116,7 +116,7 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     assert_eq!(left.len(), 1, "{left:?}");
     let ms = left[0].strip_prefix("dev.txt.removed-").expect("it is named for what it is");
     assert!(ms.parse::<u64>().expect("a time") > 1_700_000_000_000);
-    assert_eq!(fs::read(house.file("dev").with_file_name(&left[0])).unwrap(), b"1\n");
+    assert_eq!(fs::read(house.file("dev").with_file_name(&left[0])).expect("it is there"), b"1\n");
     let frames = peer.frames();
     let last = frames.last().expect("a goodbye");
     assert_eq!((last.first, &last.payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
@@ -172,7 +172,10 @@ fn files_in_the_folder_are_channels_and_what_is_no_file_says_why_not() {
         let made = house.channels.make(&name(link)).expect_err("it is not made");
         assert_eq!(made.refusal(&name(link)).status, 503);
     }
-    assert_eq!(fs::read(house.dir.path().join("secret.txt")).unwrap(), b"\"secret\"\n");
+    assert_eq!(
+        fs::read(house.dir.path().join("secret.txt")).expect("it is there"),
+        b"\"secret\"\n"
+    );
     assert!(!folder.join("nowhere").exists());
 }
 
@@ -249,7 +252,7 @@ fn a_channel_whose_file_is_replaced_ends_alone_and_is_opened_anew() {
     assert!(!after.is(&before));
     let saved: Vec<_> = house.lies_in_folder();
     let saved = saved.iter().find(|file| file.starts_with("dev.txt.saved-")).expect("it is saved");
-    assert_eq!(fs::read(house.file("dev").with_file_name(saved)).unwrap(), b"1\n2\n");
+    assert_eq!(fs::read(house.file("dev").with_file_name(saved)).expect("it is there"), b"1\n2\n");
     // It is still listed, and a request gets it, even one that comes at once.
     assert_eq!(house.names(), ["dev", "ops"]);
     assert_eq!(said(&after), ["\"other\""]);

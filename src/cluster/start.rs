@@ -25,8 +25,8 @@ enum Prepared {
     Cut,
 }
 
-/// Opens a node's file with `open`, and sets aside what is not of the engine's order; `path` is where
-/// it is, and `has_stamps` says whether its stamps are kept.
+/// Opens a node's file with `open`, and sets aside what is not of the engine's order; `has_stamps` says
+/// whether its stamps are kept.
 ///
 /// # Errors
 /// When it cannot be opened, or cannot join the order.
@@ -62,7 +62,8 @@ pub enum CopyError {
 
 /// Looks whether a file that was just opened is of the engine's order, and sets lines aside that are
 /// not: those that forked, and those that another program appended while no server ran. The file had
-/// the epoch `noted` and `stamped` lines with stamps when a server had it last. An engine that is away is no reason not to serve.
+/// the epoch `noted` and `stamped` lines with stamps when a server had it last. An engine that is away
+/// is no reason not to serve.
 ///
 /// # Errors
 /// When the file cannot join the order, and this start must end.

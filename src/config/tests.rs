@@ -17,7 +17,7 @@ fn the_flags_are_consistent() {
 #[test]
 fn the_defaults_are_what_the_readme_promises() {
     let config = parse(&[]).expect("no flag is needed");
-    assert_eq!(config.listen, "127.0.0.1:8000".parse().unwrap());
+    assert_eq!(config.listen, "127.0.0.1:8000".parse().expect("it is valid"));
     assert_eq!(config.file, PathBuf::from("messages.txt"));
     assert_eq!(config.channels_folder(), PathBuf::from("channels"));
     assert_eq!(config.max_channels, 1000);
@@ -70,13 +70,13 @@ fn human_units_are_understood() {
     assert_eq!(config.ping_interval, Duration::from_secs(60));
     assert_eq!(config.stall_timeout, Duration::from_millis(500));
     assert_eq!(config.fsync, Fsync::EverySecond);
-    assert_eq!(config.listen, "[::1]:0".parse().unwrap());
+    assert_eq!(config.listen, "[::1]:0".parse().expect("it is valid"));
     assert_eq!(config.allow_origins, ["https://a.example", "null", "*"]);
     assert_eq!(config.history_limit, Some(0));
     assert_eq!(config.log_level, LevelFilter::Debug);
-    assert_eq!(parse(&["--max-message=64MiB"]).unwrap().max_message, 64 << 20);
-    assert_eq!(parse(&["--fsync=never"]).unwrap().fsync, Fsync::Never);
-    assert!(parse(&["--listen=localhost:8000"]).unwrap().listen.ip().is_loopback());
+    assert_eq!(parse(&["--max-message=64MiB"]).expect("it is valid").max_message, 64 << 20);
+    assert_eq!(parse(&["--fsync=never"]).expect("it is valid").fsync, Fsync::Never);
+    assert!(parse(&["--listen=localhost:8000"]).expect("it is valid").listen.ip().is_loopback());
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Hub {
     /// They come back if the disk has no room; nothing of them is in the file then.
     fn apply_pieces(&mut self, pieces: Vec<Piece>) -> Result<Option<Vec<Piece>>, Fatal> {
         assert_eq!(pieces.first().map(|piece| piece.first_id), Some(self.history.last_id() + 1));
-        let lines: Vec<u8> = pieces.iter().flat_map(|piece| &piece.lines).copied().collect();
+        let lines = pieces.iter().map(|piece| &piece.lines[..]).collect::<Vec<_>>().concat();
         let len = lines.len() as u64;
         let start = loop {
             let end = self.history.end();
@@ -192,11 +192,10 @@ impl Hub {
                 self.history.skip_bom();
                 text = &text[BOM.len()..];
             }
-            let lead = message::leading_space(text) as u64;
-            let is_short = text.len() <= self.line_limit;
-            let message = message::on_line(text).filter(|_| is_short);
-            let id =
-                self.apply(text.len() as u64 + 1, message.map(|message| (message, lead)), ts, from);
+            let (lead, len) = (message::leading_space(text) as u64, text.len() as u64 + 1);
+            let text = Some(text).filter(|text| text.len() <= self.line_limit);
+            let message = text.and_then(message::on_line);
+            let id = self.apply(len, message.map(|message| (message, lead)), ts, from);
             match message {
                 Some(message) => self.apply_ordered_operation(id, message, from),
                 None if self.holes.add() => {

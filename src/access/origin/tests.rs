@@ -6,9 +6,9 @@ fn a_page_is_let_in_or_not_at_either_door() {
     #[track_caller]
     fn check(host: &str, origin: &str, web_socket: Option<&str>, http: Option<&str>) {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
+        headers.insert(header::HOST, host.parse().expect("it may stand in a header"));
         if !origin.is_empty() {
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            headers.insert(header::ORIGIN, origin.parse().expect("it may stand in a header"));
         }
         for (resource, expected) in [
             (Resource::WebSocket(Name::default()), web_socket),
@@ -38,8 +38,11 @@ fn who_may_connect_from_a_browser() {
     #[track_caller]
     fn check(origin: &str, host: &str, allowed: &[&str], expected: bool) {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
-        headers.insert(header::ORIGIN, HeaderValue::from_bytes(origin.as_bytes()).unwrap());
+        headers.insert(header::HOST, host.parse().expect("it may stand in a header"));
+        headers.insert(
+            header::ORIGIN,
+            HeaderValue::from_bytes(origin.as_bytes()).expect("it may stand in a header"),
+        );
         let allowed: Vec<_> = allowed.iter().map(|origin| origin.to_string()).collect();
         let got = check_origin(&headers, &allowed);
         assert_eq!(got.is_ok(), expected, "{origin} at {host}");
@@ -110,7 +113,8 @@ fn what_a_stranger_made_up_is_escaped_and_cut_in_answers() {
     let origin = format!("http://\u{1b}[31m{}", "x".repeat(4000));
     headers.insert(
         header::ORIGIN,
-        HeaderValue::from_bytes(origin.replace('\u{1b}', "\t").as_bytes()).unwrap(),
+        HeaderValue::from_bytes(origin.replace('\u{1b}', "\t").as_bytes())
+            .expect("it may stand in a header"),
     );
     let (_, sentence) = refusal(check_origin(&headers, &[]));
     assert!(sentence.contains(r"http://\t[31mxxx") && sentence.len() < 400, "{sentence}");
@@ -121,7 +125,7 @@ fn plain_http_is_answered_under_names_that_dns_cannot_rebind() {
     #[track_caller]
     fn check(host: &str, allowed: &[&str], expected: bool) {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
+        headers.insert(header::HOST, host.parse().expect("it may stand in a header"));
         let allowed: Vec<_> = allowed.iter().map(|origin| origin.to_string()).collect();
         assert_eq!(check_host_name(&headers, &allowed).is_ok(), expected, "{host}");
     }

@@ -63,7 +63,12 @@ fn what_is_kept_is_bounded_however_many_come_and_callers_that_are_known_keep_the
     let begun = Instant::now();
     let ann = || Subject::Pseudonym("~ra5k4rs4tily".into());
     rate.take_at(begun, ann(), 1).expect("it is the first");
-    let count = || rate.tables.iter().map(|table| table.lock().unwrap().dues.len()).sum::<usize>();
+    let count = || {
+        rate.tables
+            .iter()
+            .map(|table| table.lock().expect("no panic here").dues.len())
+            .sum::<usize>()
+    };
     let refused = (0..1_000_000).filter(|&n| rate.take_at(begun, at(n), 1).is_err()).count();
     assert!(count() <= TABLES * TABLE_SIZE);
     assert!(refused > 800_000, "those that do not fit share one allowance: {refused}");
