@@ -159,31 +159,36 @@ impl Page {
         self.text("document.getElementById('Name').value")
     }
 
-    /// Presses the mouse on the first thing that matches.
+    /// Presses the mouse on the first thing that matches. Like a person, it presses again if the page
+    /// moved under the mouse meanwhile.
     #[track_caller]
     pub fn clicks(&mut self, selector: &str) {
         let find = format!("document.querySelector({})", json!(selector));
-        let what = format!("{selector} is there and nothing covers it");
-        self.tab.until(
-            &what,
-            &format!(
-                "(e => {{
-                    if (!e) return false;
-                    const {{ left, top, width, height }} = e.getBoundingClientRect();
-                    return e.contains(document.elementFromPoint(left + width / 2, top + height / 2));
-                }})({find})"
-            ),
-        );
-        let at = self.tab.ask(&format!(
+        let middle = format!(
             "(({{ left, top, width, height }}) => [left + width / 2, top + height / 2])
                 ({find}.getBoundingClientRect())"
-        ));
-        for kind in ["mousePressed", "mouseReleased"] {
-            let params = json!({
-                "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1,
-            });
-            self.tab.call("Input.dispatchMouseEvent", params);
+        );
+        for _ in 0..10 {
+            let what = format!("{selector} is there and nothing covers it");
+            let free = format!("{find}?.contains(document.elementFromPoint(...{middle}))");
+            self.tab.until(&what, &free);
+            let at = self.tab.ask(&format!(
+                "delete window.isHit, addEventListener('mousedown',
+                    e => window.isHit = !!{find}?.contains(e.target),
+                    {{ capture: true, once: true }}), {middle}"
+            ));
+            for kind in ["mousePressed", "mouseReleased"] {
+                let params = json!({
+                    "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1,
+                });
+                self.tab.call("Input.dispatchMouseEvent", params);
+            }
+            // A click that led to another page has left nothing behind.
+            if self.tab.ask("window.isHit ?? true") == true {
+                return;
+            }
         }
+        panic!("{selector} never stands still");
     }
 
     /// Turns the mouse's wheel over the list, and waits until the list has followed.
