@@ -31,6 +31,13 @@ impl Chain {
         &self.0
     }
 
+    /// The hash after the lines that follow, each with its `\n`.
+    pub fn after(&self, lines: &[u8]) -> Chain {
+        let mut after = self.clone();
+        after.extend(lines);
+        after
+    }
+
     /// Takes in the lines that follow, each with its `\n`.
     pub fn extend(&mut self, lines: &[u8]) {
         // A file of millions of lines is hashed at a start: nothing is allocated for a line.

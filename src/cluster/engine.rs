@@ -7,10 +7,11 @@ use std::{
     collections::HashMap,
     fmt,
     time::{Duration, Instant},
+    vec,
 };
 
 use log::warn;
-use redis::{Connection, ConnectionAddr, ErrorKind, RedisError, Script, cmd};
+use redis::{Connection, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, Script, cmd};
 
 use super::chain::Chain;
 use crate::{
@@ -116,8 +117,10 @@ pub struct Order {
 /// What became of a batch.
 #[derive(Debug)]
 pub enum Appended {
-    /// It has its numbers, or had them before.
-    Ordered,
+    /// It has its numbers; the hash after its last line.
+    Ordered(Chain),
+    /// It had its numbers before.
+    Seen,
     /// Its Idempotency-Key was known: the numbers of the first and the last line that has it.
     Known(u64, u64),
     /// The engine has lost lines that this node has; a node will give them back.
@@ -290,26 +293,32 @@ impl Engine {
             .arg(batch.key.unwrap_or_default())
             .arg(batch.senders)
             .arg(batch.lines)
+            .arg(count_lines(batch.lines))
+            .arg(batch.before.as_str())
+            .arg(batch.before.after(batch.lines).as_str())
             .invoke(&mut self.connection)?;
-        let (word, numbers) = words(answer)?;
-        Ok(match (&*word, &numbers[..]) {
-            ("ok" | "known", []) => Appended::Ordered,
-            ("known", &[first, last]) => Appended::Known(first, last),
-            ("short", _) => Appended::Short,
-            ("settling", &[ms]) => Appended::Settling(Duration::from_millis(ms)),
+        let mut answer = Answer::of(answer);
+        Ok(match &*answer.next::<String>()? {
+            "ok" => Appended::Ordered(Chain::told(answer.next()?)),
+            "known" if answer.is_empty() => Appended::Seen,
+            "known" => Appended::Known(answer.next()?, answer.next()?),
+            "short" => Appended::Short,
+            "settling" => Appended::Settling(Duration::from_millis(answer.next()?)),
             _ => Appended::Changed,
         })
     }
 
-    /// Gives a piece back whose lines come after those with the hash `before`.
+    /// Gives a piece back whose lines come after those with the hash `before`; `after` is the hash
+    /// after them.
     ///
     /// # Errors
     /// When there is no answer; the engine may have the piece then.
     pub fn restore(
         &mut self,
         epoch: &str,
-        before: &Chain,
         piece: &Piece,
+        before: &Chain,
+        after: &Chain,
     ) -> Result<Restored, EngineError> {
         self.wait(SCRIPT_TIME)?;
         let (node, batch) =
@@ -334,8 +343,10 @@ impl Engine {
             .arg(origin)
             .arg(key)
             .arg(batch)
+            .arg(piece.last_id())
+            .arg(after.as_str())
             .invoke(&mut self.connection)?;
-        Ok(match &*words(answer)?.0 {
+        Ok(match &*Answer::of(answer).next::<String>()? {
             "ok" => Restored::Done,
             "moved" => Restored::Moved,
             "fork" => Restored::Fork,
@@ -421,6 +432,9 @@ pub struct Batch<'a> {
     pub senders: &'a str,
     /// The lines, each with its `\n`.
     pub lines: &'a [u8],
+    /// The hash that they follow, as far as this node knows. If it is right, the engine need not hash
+    /// each line, which is most of what a line costs it.
+    pub before: &'a Chain,
 }
 
 impl Scripts {
@@ -455,14 +469,23 @@ fn entry((id, mut fields): (String, HashMap<String, Vec<u8>>)) -> Result<Entry, 
     read().ok_or(Strange)
 }
 
-/// The word and the numbers of a script's answer.
-fn words(answer: Vec<redis::Value>) -> Result<(String, Vec<u64>), EngineError> {
-    let mut answer = answer.into_iter();
-    let unknown = || RedisError::from((ErrorKind::UnexpectedReturnType, "a script's answer"));
-    let word = redis::from_redis_value(answer.next().ok_or_else(unknown)?);
-    let word = word.map_err(|_| unknown())?;
-    let numbers = answer.map(|value| redis::from_redis_value(value).map_err(|_| unknown().into()));
-    Ok((word, numbers.collect::<Result<_, EngineError>>()?))
+/// What is left of a script's answer.
+struct Answer(vec::IntoIter<redis::Value>);
+
+impl Answer {
+    fn of(values: Vec<redis::Value>) -> Answer {
+        Answer(values.into_iter())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    fn next<T: FromRedisValue>(&mut self) -> Result<T, EngineError> {
+        let strange = || RedisError::from((ErrorKind::UnexpectedReturnType, "a script's answer"));
+        let value = redis::from_redis_value(self.0.next().ok_or_else(strange)?);
+        Ok(value.map_err(|_| strange())?)
+    }
 }
 
 fn open(url: &EngineUrl, address: &ConnectionAddr) -> Result<Connection, EngineError> {

@@ -263,12 +263,13 @@ impl Reader {
                 Err(Ok(HubGone)) => return Err(End::Node),
                 Err(Err(error)) => return self.end(Fatal::Storage(error)),
             };
-            match engine.restore(&self.ours.epoch, &chain, &piece)? {
+            let after = chain.after(&piece.lines);
+            match engine.restore(&self.ours.epoch, &piece, &chain, &after)? {
                 Restored::Done => {}
                 // It is compared anew what is to be done.
                 Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),
             }
-            chain.extend(&piece.lines);
+            chain = after;
             offset += piece.lines.len() as u64;
             next = piece.last_id() + 1;
             self.link.restored(piece.count());
@@ -378,13 +379,10 @@ impl Reader {
             return Err(End::Compare);
         }
         piece.begin_at(next);
-        if let Some(before) = &self.ours.chain {
-            let mut after = before.clone();
-            after.extend(&piece.lines);
-            if after != chain {
-                // Either the stream has an entry that is no node's, or the file is a fork.
-                return Err(End::Compare);
-            }
+        let after = self.ours.chain.as_ref().map(|before| before.after(&piece.lines));
+        if after.is_some_and(|after| after != chain) {
+            // Either the stream has an entry that is no node's, or the file is a fork.
+            return Err(End::Compare);
         }
         self.ours.chain = Some(chain);
         self.ours.last = piece.last_id();

@@ -17,6 +17,7 @@ use log::{debug, warn};
 
 use super::{
     Settings,
+    chain::Chain,
     engine::{Appended, Batch, Engine, EngineError},
     link::{Link, Side},
 };
@@ -50,6 +51,8 @@ pub(super) struct Sequencer {
     /// The batches that have not come back, in order.
     batches: VecDeque<Waiting>,
     last_batch: u64,
+    /// The hash after the last line of this node; the next one follows it unless other nodes post.
+    after: Chain,
     /// How often the node had joined when the batches were sent.
     joins: u64,
     back_off: Duration,
@@ -81,6 +84,7 @@ impl Sequencer {
             engine: None,
             batches: VecDeque::new(),
             last_batch: 0,
+            after: Chain::default(),
             joins: 0,
             back_off: BACK_OFF.0,
             has_warned: false,
@@ -173,8 +177,13 @@ impl Sequencer {
     fn send(&mut self, at: usize, epoch: &str) -> Result<(), HubGone> {
         let begun = Instant::now();
         match self.try_send(at, epoch) {
-            Ok(Appended::Ordered) => {
+            Ok(Appended::Ordered(after)) => {
                 self.link.appended(begun.elapsed());
+                self.batches[at].is_sent = true;
+                self.after = after;
+                self.is_well();
+            }
+            Ok(Appended::Seen) => {
                 self.batches[at].is_sent = true;
                 self.is_well();
             }
@@ -209,6 +218,7 @@ impl Sequencer {
             key: expected.key.as_deref(),
             senders: &expected.senders,
             lines: &expected.lines,
+            before: &self.after,
         };
         engine.append(epoch, &batch, self.link.last(), expected.keep)
     }

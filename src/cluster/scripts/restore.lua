@@ -1,7 +1,7 @@
 -- Gives back a piece that the engine has lost, or fills an engine that has none.
 -- KEYS: stream, meta, the highest batch of the node that the piece came from, its Idempotency-Key's ids.
 -- ARGV: epoch, run, first line, hash before it, lines, times, senders, origin "NODE.BATCH" (or ""),
---       key (or ""), batch (or 0).
+--       key (or ""), batch (or 0), last line, hash after it.
 -- Returns: ok | moved | fork | epoch | run
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'last', 'chain', 't')
 if meta[2] ~= ARGV[2] then return {'run'} end
@@ -11,25 +11,20 @@ if not meta[1] then
   meta[1], meta[3], meta[4] = ARGV[1], 0, ''
 end
 if meta[1] ~= ARGV[1] then return {'epoch'} end
-local last, chain = tonumber(meta[3]), meta[4]
-if last + 1 ~= tonumber(ARGV[3]) then return {'moved'} end
-if chain ~= ARGV[4] then return {'fork'} end
-for line in string.gmatch(ARGV[5], '[^\n]*\n') do
-  chain = string.sub(redis.sha1hex(chain .. line), 1, 16)
-  last = last + 1
-end
-local entry = {'d', ARGV[5], 'h', chain, 't', ARGV[6]}
+if tonumber(meta[3]) + 1 ~= tonumber(ARGV[3]) then return {'moved'} end
+if meta[4] ~= ARGV[4] then return {'fork'} end
+local entry = {'d', ARGV[5], 'h', ARGV[12], 't', ARGV[6]}
 if ARGV[7] ~= '' then entry[7], entry[8] = 'f', ARGV[7] end
 if ARGV[8] ~= '' then entry[#entry + 1], entry[#entry + 2] = 'b', ARGV[8] end
 if ARGV[9] ~= '' then entry[#entry + 1], entry[#entry + 2] = 'k', ARGV[9] end
 -- First what may fail: an entry that somebody added by hand may be in the way.
-redis.call('XADD', KEYS[1], '0-' .. last, unpack(entry))
+redis.call('XADD', KEYS[1], '0-' .. ARGV[11], unpack(entry))
 if ARGV[8] ~= '' then
   local highest = tonumber(redis.call('GET', KEYS[3]) or 0)
   redis.call('SET', KEYS[3], math.max(highest, tonumber(ARGV[10])), 'EX', 86400)
 end
-if ARGV[9] ~= '' then redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. last, 'EX', 86400) end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. ARGV[11], 'EX', 86400) end
 local t = 0
 for time in string.gmatch(ARGV[6], '%d+') do t = math.max(t, tonumber(time)) end
-redis.call('HSET', KEYS[2], 'last', last, 'chain', chain, 't', math.max(t, tonumber(meta[5] or 0)))
+redis.call('HSET', KEYS[2], 'last', ARGV[11], 'chain', ARGV[12], 't', math.max(t, tonumber(meta[5] or 0)))
 return {'ok'}
