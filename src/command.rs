@@ -15,7 +15,7 @@ use crossbeam_channel::{
 
 mod cluster;
 
-pub use cluster::{ClusterCommand, Expected};
+pub use cluster::{Applying, ClusterCommand, Expected};
 
 use crate::{
     access::{self, Permit},

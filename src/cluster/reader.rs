@@ -24,7 +24,7 @@ use super::{
     link::{Link, Side},
 };
 use crate::{
-    command::{HubGone, HubHandle},
+    command::{Applying, HubGone, HubHandle},
     journal::Fatal,
     piece::{Origin, Piece, StampRun},
 };
@@ -61,6 +61,8 @@ pub(super) struct Reader {
     link: Arc<Link>,
     hub: HubHandle,
     ours: Ours,
+    /// What the hub is writing, while the next pieces are read.
+    applying: Option<Applying>,
     recent: VecDeque<Recent>,
     /// Up to which line the file must come before the node has joined, and when the engine gives out
     /// numbers; `None` when it has joined.
@@ -111,6 +113,7 @@ impl Reader {
             link,
             hub,
             ours,
+            applying: None,
             recent: VecDeque::new(),
             joining: None,
             has_warned: false,
@@ -166,6 +169,7 @@ impl Reader {
 
     /// Compares the file with the order, and sees to it that both agree.
     fn agree(&mut self, engine: &mut Engine) -> Result<(), End> {
+        self.finish_applying()?;
         self.cleanse(engine)?;
         loop {
             // An empty file joins an order that has not begun; another one is given to it.
@@ -185,8 +189,7 @@ impl Reader {
                     self.take_epoch(&order.epoch)?;
                     let settled = Instant::now() + settling;
                     self.joining = Some((order.last, settled));
-                    self.join_when_due();
-                    return Ok(());
+                    return self.join_when_due();
                 }
                 Verdict::Longer(chain) => {
                     if !order.epoch.is_empty() {
@@ -205,10 +208,11 @@ impl Reader {
     }
 
     /// Says that the node has joined, if its file has come far enough.
-    fn join_when_due(&mut self) {
+    fn join_when_due(&mut self) -> Result<(), End> {
         if let Some((last, settled)) = self.joining
             && self.ours.last >= last
         {
+            self.finish_applying()?;
             self.joining = None;
             if self.has_warned {
                 info!("the engine is there again");
@@ -217,6 +221,7 @@ impl Reader {
             let settling = settled.saturating_duration_since(Instant::now());
             self.link.joined(self.ours.epoch.clone(), settling);
         }
+        Ok(())
     }
 
     /// Numbers the file under this epoch from now on, if it is another one.
@@ -338,6 +343,7 @@ impl Reader {
         while !self.link.is_stopping() {
             let entries = engine.read(self.ours.last)?;
             if entries.is_empty() {
+                self.finish_applying()?;
                 self.look_behind_silence(engine)?;
                 continue;
             }
@@ -367,7 +373,7 @@ impl Reader {
                 }
             }
             self.apply(&mut pieces)?;
-            self.join_when_due();
+            self.join_when_due()?;
         }
         Err(End::Node)
     }
@@ -390,11 +396,12 @@ impl Reader {
         Ok(piece)
     }
 
-    /// Hands pieces over to the hub, until it has room for them.
+    /// Hands pieces over to the hub, when it is done with those before.
     fn apply(&mut self, pieces: &mut Vec<Piece>) -> Result<(), End> {
         if pieces.is_empty() {
             return Ok(());
         }
+        self.finish_applying()?;
         for piece in pieces.iter() {
             if self.recent.len() == RECENT {
                 self.recent.pop_front();
@@ -406,13 +413,19 @@ impl Reader {
                 key: piece.key.clone(),
             });
         }
-        let mut pieces = std::mem::take(pieces);
-        while let Some(back) = self.hub.apply_pieces(pieces)? {
+        self.applying = Some(self.hub.apply_pieces(std::mem::take(pieces))?);
+        Ok(())
+    }
+
+    /// Waits until all lines that were read are in the file, however long the disk is full.
+    fn finish_applying(&mut self) -> Result<(), End> {
+        while let Some(applying) = self.applying.take() {
+            let Some(pieces) = applying.wait()? else { break };
+            thread::sleep(DISK_TIME);
             if self.link.is_stopping() {
                 return Err(End::Node);
             }
-            pieces = back;
-            thread::sleep(DISK_TIME);
+            self.applying = Some(self.hub.apply_pieces(pieces)?);
         }
         Ok(())
     }

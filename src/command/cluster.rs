@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Command, HubGone, HubHandle, Post, Stored};
 use crate::{journal::Fatal, piece::Piece, wire::ErrorAnswer};
@@ -72,6 +72,22 @@ pub struct Expected {
     pub keep: u64,
 }
 
+/// Pieces that the hub is writing and showing.
+#[derive(Debug)]
+pub struct Applying {
+    answer: Receiver<Option<Vec<Piece>>>,
+}
+
+impl Applying {
+    /// Waits until the pieces are stored. They come back when the disk is full.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn wait(self) -> Result<Option<Vec<Piece>>, HubGone> {
+        self.answer.recv().map_err(|_| HubGone)
+    }
+}
+
 impl HubHandle {
     /// Tells the hub which posts are about to be sent; see [`ClusterCommand::Expect`].
     ///
@@ -106,12 +122,14 @@ impl HubHandle {
         self.send(Command::Cluster(ClusterCommand::Known { batch, stored }))
     }
 
-    /// Has pieces written and shown. They come back when the disk is full.
+    /// Has pieces written and shown, and does not wait for it.
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn apply_pieces(&self, pieces: Vec<Piece>) -> Result<Option<Vec<Piece>>, HubGone> {
-        self.ask(|reply| Command::Cluster(ClusterCommand::Pieces { pieces, reply }))
+    pub fn apply_pieces(&self, pieces: Vec<Piece>) -> Result<Applying, HubGone> {
+        let (reply, answer) = bounded(1);
+        self.send(Command::Cluster(ClusterCommand::Pieces { pieces, reply }))?;
+        Ok(Applying { answer })
     }
 
     /// Has the file numbered under another epoch.
