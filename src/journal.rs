@@ -34,7 +34,7 @@ use log::{error, info, warn};
 use self::{epoch::Epoch, stamping::is_full, stamps::StampFile, system::System};
 pub use self::{
     recovery::{OpenError, REWRITE_BYTES, create},
-    replica::{SetAside, Torn, mend_copy, noted_epoch, stamped_lines},
+    replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
 use crate::{config::Fsync, history::History};
 

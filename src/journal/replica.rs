@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use data_encoding::HEXLOWER;
@@ -139,12 +140,18 @@ fn finish_moving(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file a name under which it is posted, once.
-fn hand_in(path: &Path, moving: &Path) -> io::Result<PathBuf> {
-    let mut name = [0; 8];
-    getrandom::fill(&mut name).map_err(io::Error::other)?;
+/// Gives a file a name under which it is posted, once: `NAME.in-` and digits. These names sort by time
+/// where the file system's clock is too coarse, and no two are the same.
+///
+/// # Errors
+/// When the file cannot be renamed, or the system has no random bytes.
+pub fn hand_in(path: &Path, file: &Path) -> io::Result<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut name = [0; 12];
+    getrandom::fill(&mut name[8..]).map_err(io::Error::other)?;
+    name[..8].copy_from_slice(&(now.as_nanos() as u64).to_be_bytes());
     let taken = path_beside(path, &format!("in-{}", HEXLOWER.encode(&name)));
-    fs::rename(moving, &taken)?;
+    fs::rename(file, &taken)?;
     sync_folder_of(path)?;
     Ok(taken)
 }
