@@ -22,7 +22,7 @@ use http::StatusCode;
 
 use crate::{
     catch_up::CatchUp,
-    cluster::Link,
+    cluster::{Link, Threads},
     command::{HubGone, HubHandle},
     config::Config,
     http::HttpRefusal,
@@ -57,6 +57,8 @@ struct Room {
     config: Config,
     metrics: Arc<Metrics>,
     catch_up: CatchUp,
+    /// What serves the channels of a node; `None` for a server that is alone.
+    threads: Option<Threads>,
     /// What the node knows of its cluster, if it is in one.
     link: OnceLock<Arc<Link>>,
     news: Arc<News>,
@@ -219,12 +221,14 @@ impl Listed {
 
 impl Channels {
     /// No channel yet, and the end of all their hubs but the default channel's: disconnected when the
-    /// server stops and all of them are gone. At most `most` channels are taken from the folder.
+    /// server stops and all of them are gone. At most `most` channels are taken from the folder. A node
+    /// of a cluster has `threads`.
     pub fn new(
         config: &Config,
         most: usize,
         metrics: Arc<Metrics>,
         catch_up: CatchUp,
+        threads: Option<Threads>,
     ) -> (Channels, Receiver<Infallible>) {
         let (running, ended) = bounded(0);
         let room = Room {
@@ -233,6 +237,7 @@ impl Channels {
             config: config.clone(),
             metrics,
             catch_up,
+            threads,
             link: OnceLock::new(),
             news: Arc::default(),
             comings: News::default(),

@@ -11,18 +11,21 @@
 //! client-N --all else--> hub <--pieces-- reader <--XREAD-- engine
 //! ```
 //!
+//! Each channel has a sequencer, which is connected while somebody posts there. One reader and one
+//! inbox serve all channels of a node.
+//!
 //! The design follows what a prototype was forced to: an entry is a batch of whole lines, each entry
 //! carries a running hash, numbers come from a script, and nodes give back what an engine lost.
 
 use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
     command::{HubHandle, Post},
     config::EngineUrl,
     history::History,
-    journal::Journal,
+    journal::{Fatal, Journal},
     name::Name,
 };
 
@@ -31,6 +34,7 @@ mod compare;
 mod engine;
 mod inbox;
 mod link;
+mod mirror;
 mod reader;
 mod sequencer;
 mod start;
@@ -39,12 +43,15 @@ pub use engine::{Engine, EngineError};
 pub use link::Link;
 pub use start::{CopyError, open_as_copy};
 
+use chain::Chain;
 use engine::Keys;
-use reader::{Ours, Reader};
+use inbox::Inbox;
+use mirror::{Mirror, Ours};
+use reader::Reader;
 use sequencer::Sequencer;
 
 /// What the threads of a node are told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     url: EngineUrl,
     keys: Keys,
@@ -56,8 +63,8 @@ pub struct Settings {
 
 impl Settings {
     /// Of the file of a channel.
-    pub fn new(url: EngineUrl, name: &Name, settle: Duration, file: PathBuf) -> Settings {
-        Settings { url, keys: Keys::of(name), settle, file }
+    pub fn new(url: &EngineUrl, name: &Name, settle: Duration, file: PathBuf) -> Settings {
+        Settings { url: url.clone(), keys: Keys::of(name), settle, file }
     }
 
     /// Connects to the engine.
@@ -65,51 +72,113 @@ impl Settings {
     /// # Errors
     /// When it cannot be reached, or is none that can be used.
     pub fn connect(&self) -> Result<Engine, EngineError> {
-        Engine::connect(&self.url, self.keys.clone())
+        Engine::connect(&self.url)
     }
 }
 
-/// The part of a node's file that has numbers when its threads start.
+/// The threads that all channels of a node share.
 #[derive(Debug)]
-pub struct Beginning {
+pub struct Threads {
+    // No more wait in these queues than there are channels.
+    mirrors: Sender<Mirror>,
+    inboxes: Sender<Inbox>,
+}
+
+impl Threads {
+    /// Starts the threads of a node. They end when this value and all channels are gone.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start(url: &EngineUrl) -> io::Result<Threads> {
+        let (mirrors, new) = unbounded();
+        let reader = Reader::new(url.clone(), new);
+        spawn("reader", move || reader.run())?;
+        let (inboxes, new) = unbounded();
+        spawn("inbox", move || inbox::run(&new))?;
+        Ok(Threads { mirrors, inboxes })
+    }
+}
+
+/// What makes a hub one of a cluster.
+#[derive(Debug)]
+pub struct Node {
+    settings: Settings,
+    link: Arc<Link>,
     ours: Ours,
 }
 
-impl Beginning {
-    /// Of a file that was just opened.
-    pub fn of(journal: &Journal, history: &History) -> Beginning {
-        Beginning {
-            ours: Ours {
-                file: journal.file().clone(),
-                epoch: journal.epoch().clone(),
-                last: history.last_id(),
-                end: history.end(),
-                chain: None,
-            },
-        }
+impl Node {
+    /// For a file that was just opened. `chain` is the hash after its last line, if that is known.
+    fn new(
+        settings: Settings,
+        journal: &Journal,
+        history: &History,
+        chain: Option<Chain>,
+    ) -> io::Result<Node> {
+        let ours = Ours {
+            file: journal.file().clone(),
+            epoch: journal.epoch().clone(),
+            last: history.last_id(),
+            end: history.end(),
+            chain,
+        };
+        let link = Arc::new(Link::new().map_err(io::Error::other)?);
+        link.applied(ours.last);
+        Ok(Node { settings, link, ours })
+    }
+
+    /// What its threads know.
+    pub fn link(&self) -> Arc<Link> {
+        self.link.clone()
+    }
+
+    /// Has the threads serve the channel, until the link is stopped or the hub is gone.
+    ///
+    /// # Errors
+    /// When its sequencer cannot be started.
+    pub fn start(self, threads: &Threads, hub: HubHandle, posts: Receiver<Post>) -> io::Result<()> {
+        let Node { settings, link, ours } = self;
+        let settings = Arc::new(settings);
+        let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
+        spawn("sequencer", move || sequencer.run())?;
+        let gone = || io::Error::other("the threads of the cluster have ended");
+        let inbox = Inbox::new(settings.clone(), link.clone(), hub.clone());
+        threads.inboxes.send(inbox).map_err(|_| gone())?;
+        threads.mirrors.send(Mirror::new(settings, link, hub, ours)).map_err(|_| gone())
     }
 }
 
-/// Starts the threads of a node: they end when the link is stopped, or the hub is gone.
-///
-/// # Errors
-/// When a thread cannot be started.
-pub fn start(
-    settings: Settings,
-    link: &Arc<Link>,
-    beginning: Beginning,
-    hub: HubHandle,
-    posts: Receiver<Post>,
-) -> io::Result<()> {
-    let settings = Arc::new(settings);
-    let ours = beginning.ours;
-    link.applied(ours.last);
-    let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
-    spawn("sequencer", move || sequencer.run())?;
-    let (inbox_settings, inbox_link, inbox_hub) = (settings.clone(), link.clone(), hub.clone());
-    spawn("inbox", move || inbox::run(&inbox_settings.file, &inbox_link, &inbox_hub))?;
-    let reader = Reader::new(settings, link.clone(), hub, ours);
-    spawn("reader", move || reader.run())
+/// Why a channel of a node does not go on, or not now.
+#[derive(Debug)]
+enum Trouble {
+    /// The engine is away, or is none that can be used.
+    Engine(EngineError),
+    /// The channel must end.
+    Fatal(Fatal),
+}
+
+impl From<EngineError> for Trouble {
+    fn from(error: EngineError) -> Trouble {
+        Trouble::Engine(error)
+    }
+}
+
+/// The file cannot be read.
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::Fatal(Fatal::Storage(error))
+    }
+}
+
+/// Lets go what is over and takes in what is new; waits while there is nothing. False when nothing can
+/// come any more.
+fn gather<T>(new: &Receiver<T>, all: &mut Vec<T>, is_over: impl Fn(&T) -> bool) -> bool {
+    all.retain(|one| !is_over(one));
+    all.extend(new.try_iter());
+    if all.is_empty() {
+        all.extend(new.recv());
+    }
+    !all.is_empty()
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -59,6 +59,7 @@
 //! | cluster, node | servers that share one order; one of them |
 //! | engine, order | the Redis or Valkey of a cluster; the lines as it has numbered them |
 //! | piece | the lines of one batch of a node, as they travel to all nodes |
+//! | mirror | what brings one channel's order into its file |
 //! | fork | lines of a node's file that are not those of the order |
 //! | peer | the program at the other end of a connection |
 //! | queue | a crossbeam channel; *channel* alone is always one of the chat |
@@ -74,9 +75,9 @@
 //! | `open` | opens the channels that are new in the folder | they are open |
 //! | `watch` | looks at the files of all channels, about once a second | the server ends |
 //! | `catch-up-N` | sends to its share of the clients that are behind | the hub and its last such client are gone |
-//! | `sequencer` | has the engine of a cluster give numbers to posts | the server stops |
-//! | `reader` | brings the order of a cluster into the file | the server stops |
-//! | `inbox` | posts what other programs appended on a node of a cluster | the server stops |
+//! | `sequencer` | has the engine of a cluster give numbers to the posts of a channel | its hub ends |
+//! | `reader` | brings the orders of all channels of a cluster into their files | all their hubs have ended |
+//! | `inbox` | posts what other programs appended on a node of a cluster | all hubs have ended |
 //! | `roster` | makes the channels of a cluster that are missing here | the server stops |
 //! | `signals` | waits for SIGTERM and SIGINT | the process ends |
 //!

@@ -24,7 +24,7 @@ use crate::{
     access::{Access, Counted, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
-    cluster::{self, CopyError},
+    cluster::{self, CopyError, Node, Threads},
     config::{Config, Fsync},
     connection::{Admission, House, converse},
     history::History,
@@ -158,13 +158,15 @@ impl Server {
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         let (max_clients, max_channels) = room(config);
-        let (journal, history) = open(config)?;
+        let (journal, history, node) = open(config)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
         let catch_up = CatchUp::start(config.stall_timeout, &metrics)
             .map_err(other("starting to catch clients up"))?;
+        let threads = config.cluster.as_ref().map(Threads::start).transpose();
+        let threads = threads.map_err(other("starting the threads of a cluster"))?;
         let (channels, hubs) =
-            Channels::new(config, max_channels, metrics.clone(), catch_up.clone());
+            Channels::new(config, max_channels, metrics.clone(), catch_up.clone(), threads);
         channels.open_folder();
         let listener = listen(config.listen)?;
         let address = listener
@@ -181,7 +183,7 @@ impl Server {
         );
 
         let hub_ended =
-            channels.start_default(journal, history).map_err(other("starting the hub"))?;
+            channels.start_default(journal, history, node).map_err(other("starting the hub"))?;
         let (watching, watched) = bounded(0);
         channels
             .watch(default_file, watched)
@@ -304,26 +306,30 @@ fn in_words(fsync: Fsync) -> &'static str {
 }
 
 /// Opens the default channel's file, with its stamps and operations.
-fn open(config: &Config) -> Result<(Journal, History), StartError> {
+fn open(config: &Config) -> Result<(Journal, History, Option<Node>), StartError> {
     let open = || Journal::open(&config.file, config.fsync, config.max_message);
-    let (journal, history) = match &config.cluster {
-        None => open().map_err(StartError::File)?,
+    let (journal, history, node) = match &config.cluster {
+        None => {
+            let (journal, history) = open().map_err(StartError::File)?;
+            (journal, history, None)
+        }
         Some(url) => {
             let (settle, file) = (config.cluster_settle, config.file.clone());
-            let settings = cluster::Settings::new(url.clone(), &Name::default(), settle, file);
-            cluster::open_as_copy(&settings, !config.no_stamps, open).map_err(
-                |error| match error {
-                    CopyError::Open(error) => StartError::File(error),
-                    CopyError::Order(fatal) => StartError::Cluster(fatal),
-                },
-            )?
+            let settings = cluster::Settings::new(url, &Name::default(), settle, file);
+            let opened = cluster::open_as_copy(settings, !config.no_stamps, open);
+            let (journal, history, node) = opened.map_err(|error| match error {
+                CopyError::Open(error) => StartError::File(error),
+                CopyError::Order(fatal) => StartError::Cluster(fatal),
+            })?;
+            (journal, history, Some(node))
         }
     };
     let journal = match config.no_stamps {
         true => journal,
         false => journal.with_stamps(&history).map_err(StartError::File)?,
     };
-    journal.with_operations(history).map_err(StartError::File)
+    let (journal, history) = journal.with_operations(history).map_err(StartError::File)?;
+    Ok((journal, history, node))
 }
 
 /// How many clients and channels are served: as many as the operator allows, or what this machine can

@@ -15,9 +15,8 @@ use log::{error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State, is_full};
 use crate::{
-    cluster::{self, Beginning, CopyError, Link},
+    cluster::{self, CopyError, Link, Node},
     command::{self, QUEUE},
-    config::{Config, EngineUrl},
     history::History,
     hub::{Hub, Role},
     journal::{self, Fatal, Journal, OpenError},
@@ -49,11 +48,12 @@ impl Channels {
         &self,
         journal: Journal,
         history: History,
+        node: Option<Node>,
     ) -> io::Result<Receiver<Result<(), Fatal>>> {
         let name = Name::default();
         let (ended, hub_ended) = bounded(1);
         self.room.lock().channels.insert(name.clone(), Entry::opening());
-        self.room.start(&name, journal, history, Role::Default, move |done| {
+        self.room.start(&name, (journal, history, node), Role::Default, move |done| {
             // Nobody waits for it when the process is about to end anyway.
             let _ = ended.send(done);
         })?;
@@ -94,12 +94,12 @@ impl Room {
         let path = self.path(name);
         let open = || Journal::open_in_folder(&path, config.fsync, config.max_message);
         let opened = match &config.cluster {
-            None => open(),
+            None => open().map(|(journal, history)| (journal, history, None)),
             Some(url) => {
                 let settle = config.cluster_settle;
-                let settings = cluster::Settings::new(url.clone(), name, settle, path.clone());
-                match cluster::open_as_copy(&settings, !config.no_stamps, open) {
-                    Ok(opened) => Ok(opened),
+                let settings = cluster::Settings::new(url, name, settle, path.clone());
+                match cluster::open_as_copy(settings, !config.no_stamps, open) {
+                    Ok((journal, history, node)) => Ok((journal, history, Some(node))),
                     Err(CopyError::Open(error)) => Err(error),
                     Err(CopyError::Order(fatal)) => {
                         error!("channel {name} cannot be served: {fatal}");
@@ -109,14 +109,16 @@ impl Room {
                 }
             }
         };
-        let opened = opened
-            .and_then(|(journal, history)| match config.no_stamps {
-                true => Ok((journal, history)),
-                false => Ok((journal.with_stamps(&history)?, history)),
-            })
-            .and_then(|(journal, history)| journal.with_operations(history));
+        let opened = opened.and_then(|(journal, history, node)| {
+            let journal = match config.no_stamps {
+                true => journal,
+                false => journal.with_stamps(&history)?,
+            };
+            let (journal, history) = journal.with_operations(history)?;
+            Ok((journal, history, node))
+        });
         match opened {
-            Ok((journal, history)) => {
+            Ok((journal, history, node)) => {
                 let (room, of) = (Arc::downgrade(self), name.clone());
                 let ended = move |done| {
                     // Where nobody has the channels any more, nobody asks for this one.
@@ -124,7 +126,7 @@ impl Room {
                         room.ended(&of, done);
                     }
                 };
-                match self.start(name, journal, history, Role::Channel, ended) {
+                match self.start(name, (journal, history, node), Role::Channel, ended) {
                     Ok(()) => attempt.why.clear(),
                     Err(error) => {
                         error!("channel {name}: cannot start a thread for it: {error}");
@@ -186,16 +188,12 @@ impl Room {
     fn start(
         self: &Arc<Room>,
         name: &Name,
-        journal: Journal,
-        history: History,
+        (journal, history, node): (Journal, History, Option<Node>),
         role: Role,
         ended: impl FnOnce(Ended) + Send + 'static,
     ) -> io::Result<()> {
         let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
         let summary = Arc::new(summary);
-        let cluster = self.config.cluster.as_ref();
-        let node = cluster.map(|url| Node::new(url, name, &self.config, &journal, &history));
-        let node = node.transpose()?;
         let (posts, waiting) = bounded(QUEUE);
         let (handle, commands) = command::queue_beside(node.is_some().then_some(posts));
         let mut hub = Hub::new(
@@ -208,11 +206,12 @@ impl Room {
             summary.clone(),
         );
         let mut linked = None;
-        if let Some(Node { settings, link, beginning }) = node {
+        if let Some((node, threads)) = node.zip(self.threads.as_ref()) {
+            let link = node.link();
             hub = hub.with_link(link.clone());
             // The threads of the node end with the hub, or when it cannot be started.
             linked = Some(Linked(link.clone()));
-            cluster::start(settings, &link, beginning, handle.clone(), waiting)?;
+            node.start(threads, handle.clone(), waiting)?;
             if role == Role::Default {
                 // There is one default channel.
                 let _ = self.link.set(link);
@@ -285,36 +284,12 @@ impl Room {
     }
 }
 
-/// What makes a hub one of a cluster.
-struct Node {
-    settings: cluster::Settings,
-    link: Arc<Link>,
-    beginning: Beginning,
-}
-
 /// Ends the threads of a node when it is dropped.
 struct Linked(Arc<Link>);
 
 impl Drop for Linked {
     fn drop(&mut self) {
         self.0.stop();
-    }
-}
-
-impl Node {
-    fn new(
-        url: &EngineUrl,
-        name: &Name,
-        config: &Config,
-        journal: &Journal,
-        history: &History,
-    ) -> io::Result<Node> {
-        let settle = config.cluster_settle;
-        Ok(Node {
-            settings: cluster::Settings::new(url.clone(), name, settle, journal.path().to_owned()),
-            link: Arc::new(Link::new().map_err(io::Error::other)?),
-            beginning: Beginning::of(journal, history),
-        })
     }
 }
 

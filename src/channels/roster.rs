@@ -31,7 +31,7 @@ impl Channels {
         let config = &self.room.config;
         let Some(url) = &config.cluster else { return Ok(()) };
         let settle = config.cluster_settle;
-        let settings = Settings::new(url.clone(), &Name::default(), settle, config.file.clone());
+        let settings = Settings::new(url, &Name::default(), settle, config.file.clone());
         let room = Arc::downgrade(&self.room);
         thread::Builder::new().name("roster".into()).spawn(move || run(&room, &settings)).map(drop)
     }

@@ -31,7 +31,7 @@ impl House {
         let file = dir.file().to_str().expect("a UTF-8 path").to_owned();
         let config = Config::parse_from(["txtcord", "--file", &file, "--fsync", "never"]);
         let (catch_up, _) = CatchUp::by_hand();
-        let (channels, ended) = Channels::new(&config, most, Arc::default(), catch_up);
+        let (channels, ended) = Channels::new(&config, most, Arc::default(), catch_up, None);
         House { dir, channels, ended }
     }
 
@@ -277,7 +277,7 @@ fn a_channel_in_use_by_another_server_is_answered_so() {
     house.channels.make(&dev).expect("it is made");
     let config = &house.channels.room.config;
     let (catch_up, _) = CatchUp::by_hand();
-    let (second, _ended) = Channels::new(config, 10, Arc::default(), catch_up);
+    let (second, _ended) = Channels::new(config, 10, Arc::default(), catch_up, None);
     second.open_folder();
     is_refused(second.find(&dev), 503, "in use by another server");
     house.channels.find(&dev).expect("the first one serves it");

@@ -3,17 +3,20 @@
 use std::{fs::File, io};
 
 use super::{
+    Trouble,
     chain::{Chain, Walk, bytes_at},
-    engine::{Engine, EngineError, Entry, Order},
+    engine::{Engine, Entry, Keys, Order},
 };
 use crate::message;
 
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;
 
-/// The part of a node's file that has numbers.
+/// The part of a node's file that has numbers, of one channel.
 #[derive(Debug)]
 pub struct Numbered<'a> {
+    /// Where the engine has the order.
+    pub keys: &'a Keys,
     /// The file.
     pub file: &'a File,
     /// The epoch of its numbering.
@@ -43,27 +46,6 @@ pub enum Verdict {
     Strange,
 }
 
-/// Why no verdict could be reached.
-#[derive(Debug)]
-pub enum CompareError {
-    /// The engine gave no answer.
-    Engine(EngineError),
-    /// The file cannot be read.
-    File(io::Error),
-}
-
-impl From<EngineError> for CompareError {
-    fn from(error: EngineError) -> CompareError {
-        CompareError::Engine(error)
-    }
-}
-
-impl From<io::Error> for CompareError {
-    fn from(error: io::Error) -> CompareError {
-        CompareError::File(error)
-    }
-}
-
 /// Compares a file with the order.
 ///
 /// # Errors
@@ -72,7 +54,7 @@ pub fn compare(
     engine: &mut Engine,
     order: &Order,
     ours: &Numbered<'_>,
-) -> Result<Verdict, CompareError> {
+) -> Result<Verdict, Trouble> {
     if order.last <= ours.last {
         let chain = ours.chain_after(order.last)?;
         let is_same = chain == order.chain || has_only_erased(engine, ours, order.last)?;
@@ -83,7 +65,7 @@ pub fn compare(
         };
     }
     let is_ours = order.epoch == ours.epoch || ours.last == 0;
-    let next = engine.range(ours.last + 1, 1)?.into_iter().next().and_then(Result::ok);
+    let next = engine.range(ours.keys, ours.last + 1, 1)?.into_iter().next().and_then(Result::ok);
     let Some(Entry { mut piece, chain }) =
         next.filter(|entry| entry.piece.first_id <= ours.last + 1)
     else {
@@ -91,9 +73,7 @@ pub fn compare(
     };
     let before = ours.chain_after(ours.last)?;
     piece.begin_at(ours.last + 1);
-    let mut after = before.clone();
-    after.extend(&piece.lines);
-    if after == chain {
+    if before.after(&piece.lines) == chain {
         return Ok(Verdict::Beginning(Some(before)));
     }
     match has_only_erased(engine, ours, ours.last)? {
@@ -117,16 +97,12 @@ impl Numbered<'_> {
 
 /// Whether the lines that the engine keeps, up to `until`, are those of the file, apart from some
 /// that were erased. The hash of a file says nothing any more when a line in it was erased.
-fn has_only_erased(
-    engine: &mut Engine,
-    ours: &Numbered<'_>,
-    until: u64,
-) -> Result<bool, CompareError> {
+fn has_only_erased(engine: &mut Engine, ours: &Numbered<'_>, until: u64) -> Result<bool, Trouble> {
     let mut walk = Walk::of(ours.file);
     let mut erased = 0;
     let mut next = 1;
     while next <= until {
-        let entries = engine.range(next, ENTRIES)?;
+        let entries = engine.range(ours.keys, next, ENTRIES)?;
         if entries.is_empty() {
             break;
         }
@@ -166,12 +142,12 @@ fn is_erased(line: &[u8]) -> bool {
 }
 
 /// Where a file and the order part.
-fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdict, CompareError> {
+fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdict, Trouble> {
     let mut walk = Walk::of(ours.file);
     let (mut lines, mut offset) = (0, 0);
     let mut next = 1;
     'pieces: while next <= order.last.min(ours.last) {
-        let entries = engine.range(next, ENTRIES)?;
+        let entries = engine.range(ours.keys, next, ENTRIES)?;
         if entries.is_empty() {
             break;
         }

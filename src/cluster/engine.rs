@@ -10,6 +10,7 @@ use std::{
     vec,
 };
 
+use data_encoding::HEXLOWER;
 use log::warn;
 use redis::{Connection, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, Script, cmd};
 
@@ -26,23 +27,28 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// How long a script may take.
 const SCRIPT_TIME: Duration = Duration::from_secs(3);
 
-/// How long reading what is new may take, and how long the engine waits for something new.
+/// How long reading what is new may take, and how long the engine may wait for something new.
 const READ_TIME: Duration = Duration::from_secs(4);
-const BLOCK_TIME: Duration = Duration::from_secs(1);
+pub const BLOCK_TIME: Duration = Duration::from_millis(250);
 
 // The engine answers well before it counts as away.
 const _: () = assert!(BLOCK_TIME.as_millis() * 2 <= READ_TIME.as_millis());
 
-/// How many entries are read at a time: 4 MiB under full load.
-const ENTRIES: usize = 16;
+/// How many entries of one channel are read at a time: 4 MiB under full load.
+pub const ENTRIES: usize = 16;
+
+/// How many entries are read at a time where several channels are busy, as long as each may have one.
+const ENTRIES_OF_ALL: usize = 64;
+
+/// How many bytes of random make the name of an epoch.
+const EPOCH_BYTES: usize = 8;
 
 /// The hash of all channels but the default one.
 const CHANNELS: &str = "txtcord:channels";
 
-/// A connection to the engine, for one stream.
+/// A connection to the engine.
 pub struct Engine {
     connection: Connection,
-    keys: Keys,
     /// Which run of the engine this is.
     run: String,
     scripts: Scripts,
@@ -60,6 +66,11 @@ impl Keys {
     pub fn of(name: &Name) -> Keys {
         let stream = format!("txtcord:{{{name}}}");
         Keys { meta: format!("{stream}:meta"), stream }
+    }
+
+    /// The name of the stream.
+    pub fn stream(&self) -> &str {
+        &self.stream
     }
 
     fn batches_of(&self, node: &str) -> String {
@@ -86,6 +97,8 @@ pub enum EngineError {
     Redis(RedisError),
     /// It is none that can be used; why, for a person.
     Unfit(String),
+    /// It has lines of this channel and lost its record of them.
+    NoRecord,
 }
 
 impl From<RedisError> for EngineError {
@@ -99,6 +112,9 @@ impl fmt::Display for EngineError {
         match self {
             EngineError::Redis(error) => error.fmt(out),
             EngineError::Unfit(why) => out.write_str(why),
+            EngineError::NoRecord => out.write_str(
+                "it has lost its record of the order; a node that has lines will give it back",
+            ),
         }
     }
 }
@@ -162,7 +178,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it cannot be reached, or is a replica or part of Redis Cluster.
-    pub fn connect(url: &EngineUrl, keys: Keys) -> Result<Engine, EngineError> {
+    pub fn connect(url: &EngineUrl) -> Result<Engine, EngineError> {
         let mut connection = open(url, &address(url)?)?;
         let info: String = cmd("INFO").query(&mut connection)?;
         let of = |name: &str| {
@@ -180,7 +196,7 @@ impl Engine {
             ));
         }
         let run = of("run_id");
-        Ok(Engine { connection, keys, run, scripts: Scripts::new() })
+        Ok(Engine { connection, run, scripts: Scripts::new() })
     }
 
     /// Warns when the engine is set up so that it may forget.
@@ -199,13 +215,14 @@ impl Engine {
         }
     }
 
-    /// Tells the engine which run it is, and asks how far the order has come, and after how long
+    /// Tells the engine which run it is, and asks how far the order of a channel has come, and after how long
     /// numbers are given out. An engine that has no epoch takes this one, if it is one.
     ///
     /// # Errors
     /// When there is no answer.
     pub fn arrive(
         &mut self,
+        keys: &Keys,
         settle: Duration,
         own_epoch: &str,
     ) -> Result<(Order, Duration), EngineError> {
@@ -213,17 +230,14 @@ impl Engine {
         let (epoch, last, chain, settling): (String, u64, String, u64) = self
             .scripts
             .arrive
-            .key(&self.keys.stream)
-            .key(&self.keys.meta)
+            .key(&keys.stream)
+            .key(&keys.meta)
             .arg(&self.run)
             .arg(settle.as_millis() as u64)
             .arg(own_epoch)
             .invoke(&mut self.connection)?;
         if epoch.is_empty() && !own_epoch.is_empty() {
-            return Err(EngineError::Unfit(
-                "it has lost its record of the order; a node that has lines will give it back"
-                    .into(),
-            ));
+            return Err(EngineError::NoRecord);
         }
         let order = Order { epoch, last, chain: Chain::told(chain) };
         Ok((order, Duration::from_millis(settling)))
@@ -247,21 +261,27 @@ impl Engine {
         Ok(cmd("HSETNX").arg(CHANNELS).arg(name.to_string()).arg(1).query(&mut self.connection)?)
     }
 
-    /// How far the order has come.
+    /// How far the orders of these channels have come.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn order(&mut self) -> Result<Order, EngineError> {
+    pub fn orders<'a>(
+        &mut self,
+        channels: impl Iterator<Item = &'a Keys>,
+    ) -> Result<Vec<Order>, EngineError> {
         self.wait(SCRIPT_TIME)?;
-        let (epoch, last, chain): (Option<String>, Option<u64>, Option<String>) = cmd("HMGET")
-            .arg(&self.keys.meta)
-            .arg(&["epoch", "last", "chain"])
-            .query(&mut self.connection)?;
-        Ok(Order {
+        let mut pipe = redis::pipe();
+        for keys in channels {
+            pipe.cmd("HMGET").arg(&keys.meta).arg(&["epoch", "last", "chain"]);
+        }
+        let found: Vec<(Option<String>, Option<u64>, Option<String>)> =
+            pipe.query(&mut self.connection)?;
+        let order = |(epoch, last, chain): (Option<String>, Option<u64>, Option<String>)| Order {
             epoch: epoch.unwrap_or_default(),
             last: last.unwrap_or(0),
             chain: Chain::told(chain.unwrap_or_default()),
-        })
+        };
+        Ok(found.into_iter().map(order).collect())
     }
 
     /// Has numbers given to a batch of this node. The node's file has all lines up to `known`, and
@@ -271,6 +291,7 @@ impl Engine {
     /// When there is no answer; the batch may have its numbers then.
     pub fn append(
         &mut self,
+        keys: &Keys,
         epoch: &str,
         batch: &Batch<'_>,
         known: u64,
@@ -280,10 +301,10 @@ impl Engine {
         let answer: Vec<redis::Value> = self
             .scripts
             .append
-            .key(&self.keys.stream)
-            .key(&self.keys.meta)
-            .key(self.keys.batches_of(batch.node))
-            .key(self.keys.key(batch.key.unwrap_or_default()))
+            .key(&keys.stream)
+            .key(&keys.meta)
+            .key(keys.batches_of(batch.node))
+            .key(keys.key(batch.key.unwrap_or_default()))
             .arg(epoch)
             .arg(&self.run)
             .arg(batch.node)
@@ -315,6 +336,7 @@ impl Engine {
     /// When there is no answer; the engine may have the piece then.
     pub fn restore(
         &mut self,
+        keys: &Keys,
         epoch: &str,
         piece: &Piece,
         before: &Chain,
@@ -329,10 +351,10 @@ impl Engine {
         let answer: Vec<redis::Value> = self
             .scripts
             .restore
-            .key(&self.keys.stream)
-            .key(&self.keys.meta)
-            .key(self.keys.batches_of(node))
-            .key(self.keys.key(key))
+            .key(&keys.stream)
+            .key(&keys.meta)
+            .key(keys.batches_of(node))
+            .key(keys.key(key))
             .arg(epoch)
             .arg(&self.run)
             .arg(piece.first_id)
@@ -354,58 +376,67 @@ impl Engine {
         })
     }
 
-    /// Has a new epoch begin, if the engine still has the old one. Returns the epoch that it has
-    /// then.
+    /// Has a new epoch begin, if the engine still has the old one.
     ///
     /// # Errors
-    /// When there is no answer.
-    pub fn fork(&mut self, old: &str, new: &str) -> Result<String, EngineError> {
+    /// When there is no answer, or the system has no random bytes for its name.
+    pub fn begin_epoch(&mut self, keys: &Keys, old: &str) -> Result<(), EngineError> {
+        let mut name = [0; EPOCH_BYTES];
+        getrandom::fill(&mut name).map_err(|why| EngineError::Unfit(why.to_string()))?;
         self.wait(SCRIPT_TIME)?;
-        let invocation = &mut self.scripts.fork.key(&self.keys.stream);
-        Ok(invocation.key(&self.keys.meta).arg(old).arg(new).invoke(&mut self.connection)?)
+        let mut invocation = self.scripts.fork.key(&keys.stream);
+        invocation.key(&keys.meta).arg(old).arg(HEXLOWER.encode(&name));
+        Ok(invocation.invoke(&mut self.connection)?)
     }
 
     /// Takes entries out of the stream that are not in the order; how many there were.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn cleanse(&mut self) -> Result<u64, EngineError> {
+    pub fn cleanse(&mut self, keys: &Keys) -> Result<u64, EngineError> {
         self.wait(SCRIPT_TIME)?;
-        let invocation = &mut self.scripts.cleanse.key(&self.keys.stream);
-        Ok(invocation.key(&self.keys.meta).invoke(&mut self.connection)?)
+        let invocation = &mut self.scripts.cleanse.key(&keys.stream);
+        Ok(invocation.key(&keys.meta).invoke(&mut self.connection)?)
     }
 
-    /// Waits for entries whose last line comes after the line `after`; none when nothing new came
-    /// within a second.
+    /// Reads entries of several channels, each after a line, and waits for so long if there are none.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn read(&mut self, after: u64) -> Result<Vec<Result<Entry, Strange>>, EngineError> {
+    pub fn read(
+        &mut self,
+        channels: &[(&Keys, u64)],
+        wait: Option<Duration>,
+    ) -> Result<Vec<(String, Entries)>, EngineError> {
         self.wait(READ_TIME)?;
-        let answer: Option<Vec<(String, RawEntries)>> = cmd("XREAD")
-            .arg("COUNT")
-            .arg(ENTRIES)
-            .arg("BLOCK")
-            .arg(BLOCK_TIME.as_millis() as u64)
-            .arg("STREAMS")
-            .arg(&self.keys.stream)
-            .arg(format!("0-{after}"))
-            .query(&mut self.connection)?;
-        Ok(answer.into_iter().flatten().flat_map(|(_, entries)| entries).map(entry).collect())
+        let mut command = cmd("XREAD");
+        command.arg("COUNT").arg((ENTRIES_OF_ALL / channels.len()).clamp(1, ENTRIES));
+        if let Some(wait) = wait {
+            debug_assert!(wait <= BLOCK_TIME, "the engine must not be taken for one that hangs");
+            command.arg("BLOCK").arg(wait.as_millis() as u64);
+        }
+        command.arg("STREAMS");
+        for (keys, _) in channels {
+            command.arg(&keys.stream);
+        }
+        for (_, after) in channels {
+            command.arg(format!("0-{after}"));
+        }
+        let answer: Option<Vec<(String, RawEntries)>> = command.query(&mut self.connection)?;
+        let read = |(stream, entries): (String, RawEntries)| {
+            (stream, entries.into_iter().map(entry).collect())
+        };
+        Ok(answer.into_iter().flatten().map(read).collect())
     }
 
     /// At most so many entries that end with the line `from` or later.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn range(
-        &mut self,
-        from: u64,
-        most: usize,
-    ) -> Result<Vec<Result<Entry, Strange>>, EngineError> {
+    pub fn range(&mut self, keys: &Keys, from: u64, most: usize) -> Result<Entries, EngineError> {
         self.wait(SCRIPT_TIME)?;
         let entries: RawEntries = cmd("XRANGE")
-            .arg(&self.keys.stream)
+            .arg(&keys.stream)
             .arg(format!("0-{from}"))
             .arg("+")
             .arg("COUNT")
@@ -448,6 +479,9 @@ impl Scripts {
         }
     }
 }
+
+/// Entries of a stream, oldest first.
+pub type Entries = Vec<Result<Entry, Strange>>;
 
 /// Entries as they come: their ids, their fields and values.
 type RawEntries = Vec<(String, HashMap<String, Vec<u8>>)>;

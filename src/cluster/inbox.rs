@@ -1,24 +1,26 @@
-//! The inbox of a node, `messages.txt.in`: lines that other programs append, to be posted once each.
+//! The inbox of a channel, `messages.txt.in`: lines that other programs append, to be posted once each.
 //!
-//! Lines that were appended to the text file itself come beside it, too (`journal/replica.rs`). The thread gives the file another
-//! name, so that new lines go to a new file, and posts what it holds in parts, each with a key that is
-//! made of that name and the part's place: after a crash the same parts have the same keys.
+//! Lines that were appended to the text file itself come beside it, too (`journal/replica.rs`). One
+//! thread looks after all inboxes. It gives the file another name, so that new lines go to a new file,
+//! and posts what it holds in parts, each with a key that is made of that name and the part's place:
+//! after a crash the same parts have the same keys.
 
 use std::{
     fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
 
-use data_encoding::HEXLOWER;
+use crossbeam_channel::Receiver;
 use log::{debug, warn};
 
-use super::link::Link;
+use super::{Settings, gather, link::Link};
 use crate::{
     command::{HubGone, HubHandle, PostedOperations},
-    message,
+    journal, message,
     operations::{Recognised, Standing, is_operation, recognise},
     wire::ErrorAnswer,
 };
@@ -33,63 +35,84 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// About how many bytes are posted at a time.
 const PART_BYTES: usize = 128 << 10;
 
-/// Runs until the node stops or its hub is gone.
-pub(super) fn run(file: &Path, link: &Link, hub: &HubHandle) {
-    let mut complaint = None;
-    let mut seen = None;
-    while !link.is_stopping() {
+/// The inbox of one channel.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    settings: Arc<Settings>,
+    link: Arc<Link>,
+    hub: HubHandle,
+    /// When the folder had changed when nothing was left in it.
+    seen: Option<SystemTime>,
+    /// What the log says, so that it is said once.
+    complaint: Option<String>,
+    is_hub_gone: bool,
+}
+
+/// Looks into the inboxes that come through the queue, until there are none and none can come.
+pub(super) fn run(new: &Receiver<Inbox>) {
+    let mut inboxes = Vec::new();
+    while gather(new, &mut inboxes, Inbox::is_over) {
         thread::sleep(LOOK);
-        if link.epoch().is_none() || link.is_given_up() {
-            continue;
+        inboxes.iter_mut().for_each(Inbox::tick);
+    }
+}
+
+impl Inbox {
+    pub(super) fn new(settings: Arc<Settings>, link: Arc<Link>, hub: HubHandle) -> Inbox {
+        Inbox { settings, link, hub, seen: None, complaint: None, is_hub_gone: false }
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_hub_gone || self.link.is_stopping()
+    }
+
+    fn tick(&mut self) {
+        if self.link.epoch().is_none() || self.link.is_given_up() {
+            return;
         }
-        match look(file, &mut seen, link, hub) {
-            Ok(Ok(())) => complaint = None,
-            Ok(Err(HubGone)) => return,
+        match self.look() {
+            Ok(Ok(())) => self.complaint = None,
+            Ok(Err(HubGone)) => self.is_hub_gone = true,
             Err(error) => {
-                let words = format!("{}.in cannot be posted: {error}", file.display());
-                if complaint.as_ref() != Some(&words) {
+                let words =
+                    format!("{}.in cannot be posted: {error}", self.settings.file.display());
+                if self.complaint.as_ref() != Some(&words) {
                     warn!("{words}");
-                    complaint = Some(words);
+                    self.complaint = Some(words);
                 }
             }
         }
     }
-}
 
-/// Posts what is there. `seen` is when the folder had changed when nothing was left in it.
-fn look(
-    file: &Path,
-    seen: &mut Option<SystemTime>,
-    link: &Link,
-    hub: &HubHandle,
-) -> io::Result<Result<(), HubGone>> {
-    let changed = fs::metadata(folder_of(file))?.modified()?;
-    if *seen != Some(changed) {
-        // What a crash left comes first, to keep the order.
-        for taken in taken(file)? {
-            match post(&taken, link, hub)? {
-                Ok(true) => {}
-                Ok(false) => return Ok(Ok(())),
-                Err(gone) => return Ok(Err(gone)),
+    /// Posts what is there.
+    fn look(&mut self) -> io::Result<Result<(), HubGone>> {
+        let Inbox { settings, link, hub, .. } = self;
+        let file = &settings.file;
+        let changed = fs::metadata(folder_of(file))?.modified()?;
+        if self.seen != Some(changed) {
+            // What a crash left comes first, to keep the order.
+            for taken in taken(file)? {
+                match post(&taken, link, hub)? {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Ok(())),
+                    Err(gone) => return Ok(Err(gone)),
+                }
             }
+            // A change right behind a look may leave the folder with the same time.
+            self.seen = Some(changed).filter(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
         }
-        // A change right behind a look may leave the folder with the same time.
-        *seen = Some(changed).filter(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
+        let inbox = beside(file, "in");
+        match fs::metadata(&inbox) {
+            Ok(meta) if meta.len() == 0 => return Ok(Ok(())),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(())),
+            Err(error) => return Err(error),
+        }
+        let taken = journal::hand_in(file, &inbox)?;
+        // A program that has just opened it writes its lines meanwhile.
+        thread::sleep(LOOK);
+        Ok(post(&taken, link, hub)?.map(drop))
     }
-    let inbox = beside(file, "in");
-    match fs::metadata(&inbox) {
-        Ok(meta) if meta.len() == 0 => return Ok(Ok(())),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(())),
-        Err(error) => return Err(error),
-    }
-    let mut name = [0; 8];
-    getrandom::fill(&mut name).map_err(io::Error::other)?;
-    let taken = beside(file, &format!("in-{}", HEXLOWER.encode(&name)));
-    fs::rename(&inbox, &taken)?;
-    // A program that has just opened it writes its lines meanwhile.
-    thread::sleep(LOOK);
-    Ok(post(&taken, link, hub)?.map(drop))
 }
 
 /// The files that were taken and not posted to their end.

@@ -30,9 +30,11 @@ const BATCH_BYTES: usize = 256 << 10;
 /// them.
 const BATCHES: usize = 64;
 
-/// How often the thread looks at batches that wait, and whether it is to end when none does.
+/// How often the thread looks at batches that wait.
 const LOOK: Duration = Duration::from_millis(100);
-const IDLE: Duration = Duration::from_secs(1);
+
+/// A channel in which nothing is posted for so long has no connection to the engine.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// The shortest and the longest time between two attempts to reach the engine.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
@@ -140,7 +142,12 @@ impl Sequencer {
                     Err(_) => return Err(HubGone),
                 },
                 recv(self.link.nudges()) -> _ => return Ok(()),
-                default(if self.batches.is_empty() { IDLE } else { LOOK }) => return Ok(()),
+                default(if self.batches.is_empty() { IDLE } else { LOOK }) => {
+                    if self.batches.is_empty() {
+                        self.engine = None;
+                    }
+                    return Ok(());
+                }
             },
         };
         self.take(post)
@@ -220,7 +227,7 @@ impl Sequencer {
             lines: &expected.lines,
             before: &self.after,
         };
-        engine.append(epoch, &batch, self.link.last(), expected.keep)
+        engine.append(&self.settings.keys, epoch, &batch, self.link.last(), expected.keep)
     }
 
     fn connect(&mut self) -> Result<(), EngineError> {
@@ -230,7 +237,7 @@ impl Sequencer {
         }
         if self.engine.is_none() {
             let mut engine = self.settings.connect()?;
-            engine.arrive(self.settings.settle, "")?;
+            engine.arrive(&self.settings.keys, self.settings.settle, "")?;
             self.engine = Some(engine);
         }
         Ok(())

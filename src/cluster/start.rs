@@ -5,11 +5,11 @@ use std::io;
 use log::warn;
 
 use super::{
-    Settings,
-    chain::{Walk, bytes_at},
-    compare::{CompareError, Numbered, Verdict, compare},
-    engine::{Engine, EngineError},
-    reader::{forked, strange, trimmed},
+    Node, Settings, Trouble,
+    chain::{Chain, Walk, bytes_at},
+    compare::{Numbered, Verdict, compare},
+    engine::{Engine, Keys},
+    mirror::{forked, strange, trimmed},
 };
 use crate::{
     history::History,
@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// What was done to a file before it is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Prepared {
-    /// Nothing.
-    AsItWas,
+    /// Nothing. The hash after its last line, if that is known.
+    AsItWas(Option<Chain>),
     /// Lines were set aside: the file must be opened again.
     Cut,
 }
@@ -31,20 +31,24 @@ enum Prepared {
 /// # Errors
 /// When it cannot be opened, or cannot join the order.
 pub fn open_as_copy(
-    settings: &Settings,
+    settings: Settings,
     has_stamps: bool,
     open: impl Fn() -> Result<(Journal, History), OpenError>,
-) -> Result<(Journal, History), CopyError> {
+) -> Result<(Journal, History, Node), CopyError> {
     let path = &settings.file;
     loop {
         let stamped = has_stamps.then(|| journal::stamped_lines(path)).flatten();
         let noted = journal::noted_epoch(path);
-        journal::mend_copy(path)
-            .map_err(|why| CopyError::Open(OpenError::Failed(path.clone(), why)))?;
+        let failed = |why| CopyError::Open(OpenError::Failed(path.clone(), why));
+        journal::mend_copy(path).map_err(failed)?;
         let (mut journal, history) = open().map_err(CopyError::Open)?;
         let noted = noted.unwrap_or_else(|| journal.epoch().to_string());
-        match prepare(settings, &mut journal, &history, &noted, stamped) {
-            Ok(Prepared::AsItWas) => return Ok((journal, history)),
+        match prepare(&settings, &mut journal, &history, &noted, stamped) {
+            Ok(Prepared::AsItWas(chain)) => {
+                let node =
+                    Node::new(settings.clone(), &journal, &history, chain).map_err(failed)?;
+                return Ok((journal, history, node));
+            }
             Ok(Prepared::Cut) => {}
             Err(fatal) => return Err(CopyError::Order(fatal)),
         }
@@ -78,37 +82,9 @@ fn prepare(
         Ok(prepared) => Ok(prepared),
         Err(Trouble::Engine(why)) => {
             warn!("the engine at {} is away: {why}; serving what the file has", settings.url);
-            Ok(Prepared::AsItWas)
+            Ok(Prepared::AsItWas(None))
         }
-        Err(Trouble::File(why)) => Err(Fatal::Storage(why)),
         Err(Trouble::Fatal(fatal)) => Err(fatal),
-    }
-}
-
-enum Trouble {
-    Engine(EngineError),
-    File(io::Error),
-    Fatal(Fatal),
-}
-
-impl From<EngineError> for Trouble {
-    fn from(error: EngineError) -> Trouble {
-        Trouble::Engine(error)
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Trouble {
-        Trouble::File(error)
-    }
-}
-
-impl From<CompareError> for Trouble {
-    fn from(error: CompareError) -> Trouble {
-        match error {
-            CompareError::Engine(error) => Trouble::Engine(error),
-            CompareError::File(error) => Trouble::File(error),
-        }
     }
 }
 
@@ -122,8 +98,10 @@ fn look(
     let mut engine = settings.connect()?;
     let epoch = journal.epoch().clone();
     let is_empty = history.last_id() == 0;
-    let (order, _) = engine.arrive(settings.settle, if is_empty { &epoch } else { "" })?;
+    let keys = &settings.keys;
+    let (order, _) = engine.arrive(keys, settings.settle, if is_empty { &epoch } else { "" })?;
     let ours = Numbered {
+        keys,
         file: journal.file(),
         epoch: &epoch,
         last: history.last_id(),
@@ -135,7 +113,7 @@ fn look(
         && !matches!(verdict, Verdict::Beginning(_))
     {
         // A crash may have come between a line and its stamp: the order has that line.
-        let numbered = as_ordered(&mut engine, journal, history, stamped)?;
+        let numbered = as_ordered(&mut engine, keys, journal, history, stamped)?;
         if numbered < history.last_id() {
             let offset = offset_after(journal, history, numbered)?;
             let lines = history.last_id() - numbered;
@@ -146,13 +124,12 @@ fn look(
     }
     let end = |fatal| Err(Trouble::Fatal(fatal));
     match verdict {
-        Verdict::Beginning(_) | Verdict::Longer(_) => Ok(Prepared::AsItWas),
+        Verdict::Beginning(chain) => Ok(Prepared::AsItWas(chain)),
+        Verdict::Longer(_) => Ok(Prepared::AsItWas(None)),
         Verdict::Trimmed => end(Fatal::Strange(trimmed(&settings.file, history.last_id()))),
         Verdict::Strange => end(Fatal::Strange(strange(settings))),
         Verdict::Fork(lines, _) if order.epoch == noted => {
-            let mut name = [0; 8];
-            getrandom::fill(&mut name).map_err(io::Error::other)?;
-            engine.fork(noted, &data_encoding::HEXLOWER.encode(&name))?;
+            engine.begin_epoch(keys, noted)?;
             end(Fatal::Forked(forked(lines, history.last_id())))
         }
         Verdict::Fork(lines, offset) => {
@@ -167,6 +144,7 @@ fn look(
 /// How far the lines after `stamped` are those of the order.
 fn as_ordered(
     engine: &mut Engine,
+    keys: &Keys,
     journal: &Journal,
     history: &History,
     stamped: u64,
@@ -174,7 +152,7 @@ fn as_ordered(
     let mut numbered = stamped;
     let mut offset = offset_after(journal, history, stamped)?;
     loop {
-        let next = engine.range(numbered + 1, 1)?.into_iter().next().and_then(Result::ok);
+        let next = engine.range(keys, numbered + 1, 1)?.into_iter().next().and_then(Result::ok);
         let Some(mut entry) = next else { return Ok(numbered) };
         if entry.piece.first_id > numbered + 1 {
             return Ok(numbered);

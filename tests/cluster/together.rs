@@ -247,6 +247,45 @@ fn a_channel_made_on_one_node_is_there_on_all() {
 }
 
 #[test]
+fn channels_in_which_nothing_is_said_share_their_node_s_connections() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let clients = || engine.info("connected_clients").parse::<u32>().expect("a number");
+    // Each node has one connection to read, one for the list of channels, one to post.
+    let least = clients();
+    assert!(least <= 7, "{least} connections");
+    let names: Vec<String> = (0..40).map(|number| format!("quiet-{number}")).collect();
+    for name in &names {
+        let put = nodes.all[0].server().has(&format!("PUT /{name}"), &["Content-Length: 0"]);
+        assert_eq!(put.status, 201, "{put:?}");
+    }
+    let last = nodes.all[1].server();
+    let are_there = || last.gets("/channels").matches("quiet-").count() == names.len();
+    within(CALM, "all channels are there", are_there, || last.log());
+    // While they are opened, each is looked at over a connection of its own.
+    within(
+        CALM,
+        "all share connections",
+        || clients() <= 7,
+        || engine.asks(&["CLIENT", "LIST"]).text(),
+    );
+    // Each of them works all the same.
+    for (name, node) in names.iter().zip(nodes.all.iter().cycle()) {
+        let answer = node.server().asked(ask_with(&format!("POST /{name}"), &[], "1"));
+        assert_eq!(answer.body, "{\"id\":1}\n", "{answer:?}");
+    }
+    for name in &names {
+        for node in &nodes.all {
+            let file = node.setup.dir.join(&format!("channels/{name}.txt"));
+            let is_there = || fs::read(&file).is_ok_and(|text| text == b"1\n");
+            within(CALM, "the line is on both nodes", is_there, || node.server().log());
+        }
+    }
+    // A connection for posting is let go when nothing was posted for a while.
+    within(CALM, "they are let go", || clients() <= 7, || engine.asks(&["CLIENT", "LIST"]).text());
+}
+
+#[test]
 fn an_empty_engine_is_given_the_file_of_the_first_node() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     // With lines that hold no message.

@@ -1,0 +1,555 @@
+//! One channel's file as a mirror of its order.
+//!
+//! The reader compares it with the order whenever it reaches the engine; gives back what the engine
+//! has lost; then hands over piece by piece to the hub, and checks that each follows the one before.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use log::{info, warn};
+
+use super::{
+    Settings, Trouble,
+    chain::{Chain, Walk, bytes_at},
+    compare::{Numbered, Verdict, compare},
+    engine::{ENTRIES, Engine, EngineError, Entries, Entry, Keys, Order, Restored, Strange},
+    link::{Link, Side},
+};
+use crate::{
+    command::{Applying, HubGone, HubHandle},
+    journal::Fatal,
+    piece::{Origin, Piece, StampRun},
+};
+
+/// How long a lost record is left to those who give it back, before it is asked for again.
+const RECORD_TIME: Duration = Duration::from_millis(250);
+
+/// A full disk is tried again after this long.
+const DISK_TIME: Duration = Duration::from_secs(1);
+
+/// The most bytes that the hub takes in with one write, apart from a last piece.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// About how many bytes are given back to the engine as one piece.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// How many of the latest pieces are remembered with their origins, so that the engine can drop what
+/// it is sent again after they were given back.
+const RECENT: usize = 4096;
+
+/// What a node knows of its own file.
+#[derive(Debug)]
+pub(super) struct Ours {
+    pub(super) file: Arc<File>,
+    pub(super) epoch: Arc<str>,
+    pub(super) last: u64,
+    pub(super) end: u64,
+    /// The hash after the last line; `None` when it is not known.
+    pub(super) chain: Option<Chain>,
+}
+
+#[derive(Debug)]
+pub(super) struct Mirror {
+    settings: Arc<Settings>,
+    link: Arc<Link>,
+    hub: HubHandle,
+    ours: Ours,
+    /// How the file stands to the order.
+    standing: Standing,
+    /// What the hub is writing, while the next pieces are read.
+    applying: Option<Applying>,
+    /// What the disk had no room for, and when it is tried again.
+    put_off: Option<(Vec<Piece>, Instant)>,
+    recent: VecDeque<Recent>,
+    /// Up to which line the file must come before the node has joined, and when the engine gives out
+    /// numbers; `None` when it has joined.
+    joining: Option<(u64, Instant)>,
+    /// Whether the order went on since this was last asked.
+    has_moved: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// They must be compared.
+    Unknown,
+    /// They must be compared, but not before this time.
+    Later(Instant),
+    /// The file is the beginning of an order that has so many lines at least.
+    Beginning { of: u64 },
+    /// Nothing more is to be done: the node or the channel ends.
+    Over,
+}
+
+/// A piece that came, without its lines.
+#[derive(Debug)]
+struct Recent {
+    first_id: u64,
+    last_id: u64,
+    origin: Option<Origin>,
+    key: Option<String>,
+}
+
+/// Why a mirror does not go on as it did.
+enum End {
+    /// The engine is away, or is another one.
+    Engine(EngineError),
+    /// The file must be compared with the order anew.
+    Compare,
+    /// The channel ends, and its hub says why if it is not told to.
+    Over,
+}
+
+impl From<EngineError> for End {
+    fn from(error: EngineError) -> End {
+        End::Engine(error)
+    }
+}
+
+impl From<HubGone> for End {
+    fn from(HubGone: HubGone) -> End {
+        End::Over
+    }
+}
+
+impl Mirror {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        link: Arc<Link>,
+        hub: HubHandle,
+        ours: Ours,
+    ) -> Mirror {
+        Mirror {
+            settings,
+            link,
+            hub,
+            ours,
+            standing: Standing::Unknown,
+            applying: None,
+            put_off: None,
+            recent: VecDeque::new(),
+            joining: None,
+            has_moved: false,
+        }
+    }
+
+    /// Whether the channel or the node ends.
+    pub(super) fn is_over(&self) -> bool {
+        self.standing == Standing::Over || self.link.is_stopping()
+    }
+
+    /// The keys of its order.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.settings.keys
+    }
+
+    /// Whether the node has joined the order.
+    pub(super) fn has_joined(&self) -> bool {
+        matches!(self.standing, Standing::Beginning { .. }) && self.joining.is_none()
+    }
+
+    /// After which line entries are read as they come; `None` while something else is to be done first.
+    pub(super) fn follows(&self) -> Option<u64> {
+        let is_there = matches!(self.standing, Standing::Beginning { of } if of <= self.ours.last);
+        (is_there && self.put_off.is_none()).then_some(self.ours.last)
+    }
+
+    /// The engine is away.
+    pub(super) fn lose_engine(&mut self) {
+        self.link.is_away(Side::Reader);
+        if self.standing != Standing::Over {
+            self.standing = Standing::Unknown;
+        }
+    }
+
+    /// Does what is to be done before the mirror can follow: compares, reads what the file lacks, waits
+    /// for room on the disk. Returns whether more of that can be done at once.
+    ///
+    /// # Errors
+    /// When the engine is away.
+    pub(super) fn catch_up(&mut self, engine: &mut Engine) -> Result<bool, EngineError> {
+        let result = self.try_catch_up(engine);
+        self.settle(result)?;
+        let is_due = match self.standing {
+            Standing::Unknown => true,
+            Standing::Later(_) | Standing::Over => false,
+            Standing::Beginning { of } => of > self.ours.last,
+        };
+        Ok(is_due && self.put_off.is_none())
+    }
+
+    /// Takes in entries that follow.
+    ///
+    /// # Errors
+    /// When the engine is away.
+    pub(super) fn take(&mut self, entries: Entries) -> Result<(), EngineError> {
+        let result = self.try_take(entries);
+        self.settle(result)
+    }
+
+    /// Whether nothing came since the last call.
+    pub(super) fn is_silent(&mut self) -> bool {
+        !std::mem::take(&mut self.has_moved)
+    }
+
+    /// Looks behind a silence: how far the order has come. A stream that became shorter tells nothing.
+    ///
+    /// # Errors
+    /// When the engine is away.
+    pub(super) fn look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), EngineError> {
+        let result = self.try_look(order, engine);
+        self.settle(result)
+    }
+
+    fn settle(&mut self, result: Result<(), End>) -> Result<(), EngineError> {
+        match result {
+            Ok(()) => {}
+            Err(End::Engine(error)) => return Err(error),
+            Err(End::Compare) => self.standing = Standing::Unknown,
+            Err(End::Over) => self.standing = Standing::Over,
+        }
+        Ok(())
+    }
+
+    fn try_catch_up(&mut self, engine: &mut Engine) -> Result<(), End> {
+        if let Some((pieces, _)) = self.put_off.take_if(|(_, due)| *due <= Instant::now()) {
+            self.applying = Some(self.hub.apply_pieces(pieces)?);
+            self.finish_applying()?;
+        }
+        if self.put_off.is_some() {
+            return Ok(());
+        }
+        match self.standing {
+            Standing::Later(due) if Instant::now() < due => Ok(()),
+            Standing::Unknown | Standing::Later(_) => self.agree(engine),
+            Standing::Beginning { of } if of > self.ours.last => {
+                let entries = engine.range(self.keys(), self.ours.last + 1, ENTRIES)?;
+                if entries.is_empty() {
+                    return Err(End::Compare);
+                }
+                self.try_take(entries)
+            }
+            Standing::Beginning { .. } | Standing::Over => Ok(()),
+        }
+    }
+
+    /// Compares the file with the order, and sees to it that both agree.
+    fn agree(&mut self, engine: &mut Engine) -> Result<(), End> {
+        self.finish_applying()?;
+        if self.put_off.is_some() {
+            return Ok(());
+        }
+        self.cleanse(engine)?;
+        // An empty file joins an order that has not begun; another one is given to it.
+        let epoch = if self.ours.last == 0 { &*self.ours.epoch } else { "" };
+        let (order, settling) = match engine.arrive(self.keys(), self.settings.settle, epoch) {
+            Err(why @ EngineError::NoRecord) => {
+                self.link.is_away(Side::Reader);
+                if self.standing == Standing::Unknown {
+                    warn!("{}: the engine cannot be used: {why}", self.settings.file.display());
+                }
+                self.standing = Standing::Later(Instant::now() + RECORD_TIME);
+                return Ok(());
+            }
+            answer => answer?,
+        };
+        self.link.ordered(order.last);
+        let verdict = match compare(engine, &order, &self.numbered()) {
+            Ok(verdict) => verdict,
+            Err(Trouble::Engine(error)) => return Err(error.into()),
+            Err(Trouble::Fatal(fatal)) => return self.end(fatal),
+        };
+        match verdict {
+            Verdict::Beginning(chain) => {
+                self.ours.chain = chain;
+                self.take_epoch(&order.epoch)?;
+                self.joining = Some((order.last, Instant::now() + settling));
+                self.standing = Standing::Beginning { of: order.last };
+                self.join_when_due()
+            }
+            Verdict::Longer(chain) => {
+                if !order.epoch.is_empty() {
+                    self.take_epoch(&order.epoch)?;
+                }
+                // What came of it shows when it is compared again.
+                self.restore(engine, order.last, chain)
+            }
+            Verdict::Fork(lines, _) => {
+                self.link.forked();
+                if order.epoch == *self.ours.epoch {
+                    engine.begin_epoch(self.keys(), &order.epoch)?;
+                }
+                self.end(Fatal::Forked(forked(lines, self.ours.last)))
+            }
+            Verdict::Trimmed => {
+                self.end(Fatal::Strange(trimmed(&self.settings.file, self.ours.last)))
+            }
+            Verdict::Strange => self.end(Fatal::Strange(strange(&self.settings))),
+        }
+    }
+
+    fn numbered(&self) -> Numbered<'_> {
+        Numbered {
+            keys: self.keys(),
+            file: &self.ours.file,
+            epoch: &self.ours.epoch,
+            last: self.ours.last,
+            end: self.ours.end,
+            chain: self.ours.chain.as_ref(),
+        }
+    }
+
+    /// Says that the node has joined, if its file has come far enough.
+    fn join_when_due(&mut self) -> Result<(), End> {
+        let Some((_, settled)) = self.joining.filter(|(last, _)| self.ours.last >= *last) else {
+            return Ok(());
+        };
+        self.finish_applying()?;
+        if self.put_off.is_none() {
+            self.joining = None;
+            let settling = settled.saturating_duration_since(Instant::now());
+            self.link.joined(self.ours.epoch.clone(), settling);
+        }
+        Ok(())
+    }
+
+    /// Numbers the file under this epoch from now on, if it is another one.
+    fn take_epoch(&mut self, epoch: &str) -> Result<(), End> {
+        if *epoch != *self.ours.epoch {
+            self.ours.epoch = epoch.into();
+            self.hub.adopt(self.ours.epoch.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Has the hub end; with that of the default channel, the node ends.
+    fn end(&mut self, fatal: Fatal) -> Result<(), End> {
+        // A hub that is gone has ended already.
+        let _ = self.hub.end_node(fatal);
+        Err(End::Over)
+    }
+
+    /// Gives back to the engine the lines after line `last`; `chain` is the hash after it.
+    fn restore(&mut self, engine: &mut Engine, last: u64, mut chain: Chain) -> Result<(), End> {
+        let file = self.ours.file.clone();
+        let mut walk = Walk::of(&file);
+        if let Err(error) = walk.go_to(last, self.ours.end) {
+            return self.end(Fatal::Storage(error));
+        }
+        let mut offset = walk.offset;
+        let mut next = last + 1;
+        let begun = next;
+        while next <= self.ours.last {
+            let piece = match self.piece(next, offset) {
+                Ok(piece) => piece,
+                Err(Ok(HubGone)) => return Err(End::Over),
+                Err(Err(error)) => return self.end(Fatal::Storage(error)),
+            };
+            let after = chain.after(&piece.lines);
+            match engine.restore(self.keys(), &self.ours.epoch, &piece, &chain, &after)? {
+                Restored::Done => {}
+                // It is compared anew what is to be done.
+                Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),
+            }
+            chain = after;
+            offset += piece.lines.len() as u64;
+            next = piece.last_id() + 1;
+            self.link.restored(piece.count());
+        }
+        info!("gave {} lines back to the engine, from line {begun} on", next - begun);
+        Ok(())
+    }
+
+    /// The piece that begins with line `first_id` at `offset`: as it came, if that is remembered.
+    fn piece(&self, first_id: u64, offset: u64) -> Result<Piece, Result<HubGone, io::Error>> {
+        let at = self.recent.partition_point(|piece| piece.first_id < first_id);
+        let next = self.recent.get(at);
+        let recent = next.filter(|piece| piece.first_id == first_id);
+        let most = match (recent, next) {
+            (Some(recent), _) => recent.last_id - first_id + 1,
+            // What came as a piece goes back as one.
+            (None, Some(next)) => next.first_id - first_id,
+            (None, None) => self.ours.last - first_id + 1,
+        };
+        let lines = self.lines(offset, most, recent.is_some()).map_err(Err)?;
+        let mut piece = Piece { first_id, lines, origin: None, key: None, stamps: Vec::new() };
+        if let Some(recent) = recent {
+            piece.origin = recent.origin.clone();
+            piece.key = recent.key.clone();
+        }
+        let mut id = first_id;
+        while id <= piece.last_id() {
+            let (stretch, stamps) = self.hub.history(id, piece.last_id()).map_err(Ok)?;
+            let mut stamps = stamps.read();
+            while id <= stretch.last_id.min(piece.last_id()) {
+                let stamp = stamps.of(id);
+                let (ts, from) = (stamp.ts.unwrap_or(0), stamp.from);
+                match piece.stamps.last_mut() {
+                    Some(run) if run.ts == ts && run.from.as_deref() == from => run.lines += 1,
+                    _ => {
+                        piece.stamps.push(StampRun { lines: 1, ts, from: from.map(str::to_owned) })
+                    }
+                }
+                id += 1;
+            }
+        }
+        Ok(piece)
+    }
+
+    /// At most so many whole lines from an offset on, in about [`PIECE_BYTES`] unless all are wanted.
+    fn lines(&self, offset: u64, most: u64, all: bool) -> io::Result<Vec<u8>> {
+        let mut len = PIECE_BYTES;
+        loop {
+            let part = len.min(self.ours.end - offset) as usize;
+            let lines = bytes_at(&self.ours.file, offset, part, self.ours.end)?;
+            let mut lines = lines.expect("it ends there at the latest");
+            let mut ends = memchr::memchr_iter(b'\n', &lines);
+            let whole = ends.by_ref().take(most as usize).enumerate().last();
+            let is_enough = whole.is_some_and(|(at, _)| !all || at as u64 + 1 == most);
+            if is_enough || offset + len >= self.ours.end {
+                let end = whole.map_or(0, |(_, end)| end + 1);
+                lines.truncate(end);
+                return Ok(lines);
+            }
+            len *= 2;
+        }
+    }
+
+    fn try_take(&mut self, entries: Entries) -> Result<(), End> {
+        self.has_moved = true;
+        self.link.is_there(Side::Reader);
+        let mut pieces = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            let checked = match entry {
+                Ok(entry) => self.check(entry),
+                Err(Strange) => Err(End::Compare),
+            };
+            match checked {
+                Ok(piece) => {
+                    bytes += piece.lines.len();
+                    pieces.push(piece);
+                }
+                Err(end) => {
+                    self.apply(pieces)?;
+                    return Err(end);
+                }
+            }
+            if bytes >= WRITE_BYTES {
+                self.apply(std::mem::take(&mut pieces))?;
+                bytes = 0;
+            }
+        }
+        self.apply(pieces)?;
+        self.join_when_due()
+    }
+
+    /// Checks that an entry follows the lines that were read, and takes its hash.
+    fn check(&mut self, Entry { mut piece, chain }: Entry) -> Result<Piece, End> {
+        let next = self.ours.last + 1;
+        if piece.first_id > next || piece.last_id() < next {
+            return Err(End::Compare);
+        }
+        piece.begin_at(next);
+        let after = self.ours.chain.as_ref().map(|before| before.after(&piece.lines));
+        if after.is_some_and(|after| after != chain) {
+            // Either the stream has an entry that is no node's, or the file is a fork.
+            return Err(End::Compare);
+        }
+        self.ours.chain = Some(chain);
+        self.ours.last = piece.last_id();
+        self.ours.end += piece.lines.len() as u64;
+        Ok(piece)
+    }
+
+    /// Hands pieces over to the hub, when it is done with those before.
+    fn apply(&mut self, pieces: Vec<Piece>) -> Result<(), End> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        self.finish_applying()?;
+        for piece in &pieces {
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(Recent {
+                first_id: piece.first_id,
+                last_id: piece.last_id(),
+                origin: piece.origin.clone(),
+                key: piece.key.clone(),
+            });
+        }
+        match &mut self.put_off {
+            Some((before, _)) => before.extend(pieces),
+            None => self.applying = Some(self.hub.apply_pieces(pieces)?),
+        }
+        Ok(())
+    }
+
+    /// Waits until the lines that were read are in the file, or the disk had no room for them.
+    fn finish_applying(&mut self) -> Result<(), End> {
+        if let Some(applying) = self.applying.take()
+            && let Some(pieces) = applying.wait()?
+        {
+            self.put_off = Some((pieces, Instant::now() + DISK_TIME));
+        }
+        Ok(())
+    }
+
+    fn try_look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), End> {
+        self.finish_applying()?;
+        self.link.ordered(order.last);
+        let is_as_known = order.epoch == *self.ours.epoch
+            && order.last == self.ours.last
+            && self.ours.chain.as_ref().is_none_or(|chain| *chain == order.chain);
+        // What came just now is read the next time.
+        let is_new = order.epoch == *self.ours.epoch && order.last > self.ours.last;
+        let next = self.ours.last + 1;
+        if is_as_known || is_new && !engine.range(self.keys(), next, 1)?.is_empty() {
+            self.link.is_there(Side::Reader);
+            return Ok(());
+        }
+        Err(End::Compare)
+    }
+
+    /// Takes out of the stream what is not in the order.
+    fn cleanse(&mut self, engine: &mut Engine) -> Result<(), End> {
+        let strange = engine.cleanse(self.keys())?;
+        if strange > 0 {
+            warn!("{strange} entries were in the stream that no node had added; taken out");
+        }
+        Ok(())
+    }
+}
+
+/// What an operator does whose file is too far behind.
+pub(super) fn trimmed(path: &Path, last: u64) -> String {
+    let name = path.file_name().unwrap_or_default().display();
+    format!(
+        "the engine keeps no more what follows line {last}; get it from another node, and start \
+         again: curl -C - -o {name} http://PEER/messages.txt"
+    )
+}
+
+/// What is said when the engine is most likely another chat's.
+pub(super) fn strange(settings: &Settings) -> String {
+    format!(
+        "the file and the order at {} have no line in common; is it the right engine? Nothing was \
+         changed",
+        settings.url
+    )
+}
+
+/// What is said of a fork.
+pub(super) fn forked(lines: u64, last: u64) -> String {
+    format!(
+        "the file has forked from the order: lines {} to {last} differ; the next start sets them \
+         aside and joins again",
+        lines + 1
+    )
+}
