@@ -5,6 +5,7 @@
 //! imports nothing of the crate.
 
 use std::{
+    ffi::OsStr,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -13,15 +14,16 @@ use std::{
 };
 
 use clap::{
-    Parser, Subcommand, ValueEnum,
+    Arg, Command, Parser, Subcommand, ValueEnum,
     builder::{BoolishValueParser, PathBufValueParser, TypedValueParser},
 };
 use ipnet::IpNet;
 use log::LevelFilter;
 
+#[cfg_attr(not(feature = "cluster"), path = "config/engine_url/absent.rs")]
 mod engine_url;
 
-pub use engine_url::{EnginePlace, EngineUrl};
+pub use engine_url::*;
 
 /// The settings of one server, checked.
 #[derive(Clone, Debug, Parser)]
@@ -246,7 +248,7 @@ pub struct Config {
         hide_env = true,
         value_name = "URL",
         allow_hyphen_values = true,
-        value_parser = EngineUrl::from_str
+        value_parser = SecretParser
     )]
     pub cluster: Option<EngineUrl>,
 
@@ -398,6 +400,29 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse().ok().or_else(address).ok_or_else(|| {
         "must be an address or a network, such as 127.0.0.1 or 10.0.0.0/8".to_owned()
     })
+}
+
+/// Reads the address of an engine. It may hold a password, which an error does not repeat.
+#[derive(Clone)]
+struct SecretParser;
+
+impl TypedValueParser for SecretParser {
+    type Value = EngineUrl;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        flag: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<EngineUrl, clap::Error> {
+        let text = value.to_string_lossy();
+        EngineUrl::from_str(&text).or_else(|why| {
+            let rest = text.rsplit_once('@').map(|(_, rest)| format!("...@{rest}"));
+            let shown = rest.unwrap_or_else(|| text.into_owned());
+            let refuse = move |_: &str| Err(why.clone());
+            refuse.parse_ref(command, flag, OsStr::new(&shown))
+        })
+    }
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {

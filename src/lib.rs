@@ -111,6 +111,7 @@ pub mod channels;
 pub mod hub;
 pub mod fanout;
 pub mod catch_up;
+#[cfg_attr(not(feature = "cluster"), path = "cluster/absent.rs")]
 pub mod cluster;
 pub mod command;
 pub mod outbox;

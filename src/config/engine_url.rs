@@ -53,7 +53,12 @@ impl FromStr for EngineUrl {
     fn from_str(text: &str) -> Result<EngineUrl, String> {
         let (scheme, rest) = text.split_once("://").ok_or(KINDS)?;
         match scheme {
-            "redis" | "redis+unix" | "unix" | "valkey" => {
+            "rediss" if !cfg!(feature = "cluster-tls") => {
+                Err("rediss:// (TLS) needs a txtcord that is built with the cargo feature \
+                     cluster-tls; or lead it through stunnel or a private network"
+                    .into())
+            }
+            "redis" | "rediss" | "redis+unix" | "unix" | "valkey" => {
                 // The library's own words could repeat a password.
                 let info = text.into_connection_info().map_err(|_| KINDS)?;
                 let settings = info.redis_settings().clone();
@@ -76,11 +81,6 @@ impl FromStr for EngineUrl {
                     place: EnginePlace::Sentinels(sentinels.ok_or(KINDS)?, name.to_owned()),
                     settings: info.redis_settings().clone(),
                 })
-            }
-            "rediss" => {
-                Err("rediss:// (TLS) is not built in; lead it through stunnel or a private \
-                             network"
-                    .into())
             }
             _ => Err(KINDS.into()),
         }

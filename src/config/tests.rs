@@ -139,6 +139,36 @@ fn an_error_names_the_flag_the_value_and_a_way_out() {
 }
 
 #[test]
+fn an_error_does_not_repeat_the_password_of_an_engine() {
+    for url in ["http://ann:secret@host/0", "secret@host/0", "redis+sentinel://:secret@host"] {
+        let said = parse(&["--cluster", url]).expect_err("it is no address").to_string();
+        assert!(!said.contains("secret"), "{said}");
+        assert!(said.contains("@host") && said.contains("--cluster"), "{said}");
+    }
+}
+
+#[test]
+fn an_engine_that_this_build_cannot_reach_is_refused_with_the_name_of_the_feature() {
+    #[track_caller]
+    fn check(url: &str, is_built_in: bool, feature: &str) {
+        match parse(&["--cluster", url]) {
+            Ok(config) => assert!(is_built_in && config.cluster.is_some(), "{url} is taken"),
+            Err(error) => {
+                let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+                assert!(
+                    !is_built_in && said.contains(&format!("cargo feature {feature}")),
+                    "{said}"
+                );
+            }
+        }
+    }
+    let has_cluster = cfg!(feature = "cluster");
+    check("redis://127.0.0.1:6379", has_cluster, "cluster");
+    let feature = if has_cluster { "cluster-tls" } else { "cluster" };
+    check("rediss://127.0.0.1:6379", cfg!(feature = "cluster-tls"), feature);
+}
+
+#[test]
 fn a_negative_number_is_never_taken_for_an_unknown_flag() {
     for flag in Config::command().get_arguments().filter(|flag| flag.get_action().takes_values()) {
         let name = format!("--{}", flag.get_long().expect("a flag has a name"));

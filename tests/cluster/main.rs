@@ -4,6 +4,9 @@
 //! Where there is no `redis-server` these tests say SKIPPED. `TXTCORD_CHAOS=3600` makes the random
 //! faults last that many seconds, `TXTCORD_CHAOS_SEED` repeats a run.
 
+// A server for one machine alone has nothing to be tried here.
+#![cfg(feature = "cluster")]
+
 #[path = "../support/mod.rs"]
 mod support;
 mod resp;

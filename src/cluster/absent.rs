@@ -1,0 +1,157 @@
+//! What stands for a cluster in a server that is built without the cargo feature `cluster`.
+//!
+//! It has the names and the signatures of `cluster.rs`, so that nobody else needs to know. There is no
+//! [`EngineUrl`], hence no settings and no node, and nothing here is ever called.
+
+use std::{convert::Infallible, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+
+use crossbeam_channel::Receiver;
+
+use crate::{
+    command::{HubHandle, Post},
+    config::EngineUrl,
+    history::History,
+    journal::{Fatal, Journal, OpenError},
+    name::Name,
+};
+
+/// What the threads of a node are told.
+#[derive(Debug)]
+pub struct Settings(Infallible);
+
+impl Settings {
+    /// Of the file of a channel.
+    pub fn new(url: &EngineUrl, _: &Name, _: Duration, _: PathBuf) -> Settings {
+        match *url {}
+    }
+
+    /// Connects to the engine.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn connect(&self) -> Result<Engine, EngineError> {
+        match self.0 {}
+    }
+}
+
+/// A connection to the engine.
+#[derive(Debug)]
+pub struct Engine(Infallible);
+
+impl Engine {
+    /// The channels of the cluster.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn channels(&mut self) -> Result<Vec<String>, EngineError> {
+        match self.0 {}
+    }
+
+    /// Tells all nodes of a channel.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add_channel(&mut self, _: &Name) -> Result<(), EngineError> {
+        match self.0 {}
+    }
+}
+
+/// Why an engine cannot be used.
+#[derive(Debug)]
+pub struct EngineError(Infallible);
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {}
+    }
+}
+
+/// The threads that all channels of a node share.
+#[derive(Debug)]
+pub struct Threads(Infallible);
+
+impl Threads {
+    /// Starts the threads of a node.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn start(url: &EngineUrl) -> io::Result<Threads> {
+        match *url {}
+    }
+}
+
+/// What makes a hub one of a cluster.
+#[derive(Debug)]
+pub struct Node(Infallible);
+
+impl Node {
+    /// What its threads know.
+    pub fn link(&self) -> Arc<Link> {
+        match self.0 {}
+    }
+
+    /// Has the threads serve the channel.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn start(self, _: &Threads, _: HubHandle, _: Receiver<Post>) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+/// What the threads of a node know together.
+#[derive(Debug)]
+pub struct Link(Infallible);
+
+impl Link {
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        match self.0 {}
+    }
+
+    /// Whether the engine is there and gives out numbers.
+    pub fn is_up(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// The node's file has come so far.
+    pub fn applied(&self, _: u64) {
+        match self.0 {}
+    }
+
+    /// A batch of this node came back.
+    pub fn has_seen(&self, _: u64) {
+        match self.0 {}
+    }
+
+    /// Has the threads end.
+    pub fn stop(&self) {
+        match self.0 {}
+    }
+
+    /// The metrics of the node.
+    pub fn render(&self) -> String {
+        match self.0 {}
+    }
+}
+
+/// Why a node's file cannot be served.
+#[derive(Debug)]
+pub enum CopyError {
+    /// It cannot be opened.
+    Open(OpenError),
+    /// It cannot join the order.
+    Order(Fatal),
+}
+
+/// Opens a node's file.
+///
+/// # Errors
+/// Never.
+pub fn open_as_copy(
+    settings: Settings,
+    _: bool,
+    _: impl Fn() -> Result<(Journal, History), OpenError>,
+) -> Result<(Journal, History, Node), CopyError> {
+    match settings.0 {}
+}
