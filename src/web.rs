@@ -2,13 +2,9 @@
 //! operators ask.
 //!
 //! A connection's own thread answers its requests one after the other. It reads the history from the
-//! file as it sends it, so a slow reader holds a few KiB and delays nobody.
+//! file as it sends it (`web/sending.rs`), so a slow reader holds a few KiB and delays nobody.
 
-use std::{
-    io,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
+use std::{io, time::Instant};
 
 use http::{HeaderName, Method, Request, StatusCode, Version, header};
 use log::error;
@@ -18,17 +14,16 @@ use crate::{
     channels::{Channels, NoChannel, stopping},
     command::{HubGone, HubHandle, View},
     config::Config,
-    history::{BLOCK, Window},
+    history::Window,
     http::{
         HttpRefusal,
         body::{self, BODY_TIME, BodyError},
-        response::{TEXT, response_head},
+        response::TEXT,
     },
     metrics::Metrics,
     name::Name,
-    outbox::{More, Outbox, SEND_SLICE},
+    outbox::{Outbox, SEND_SLICE},
     route::Resource,
-    wire::HistoryFrame,
 };
 
 mod page;
@@ -41,63 +36,12 @@ mod channels;
 mod posting;
 mod download;
 mod operators;
+mod sending;
 
 pub use operators::HUB_TIME;
 
 /// How long a browser may remember what it asked before a request from another page's.
 const PREFLIGHT_SECONDS: &str = "600";
-
-/// What is held of a body while the peer takes nothing: 160 MB for ten thousand of them, with a buffer
-/// of the same size to read messages one by one.
-const PIECE: usize = 8 << 10;
-
-/// What all peers together may hold of messages that are longer than a piece, in bytes. A peer that
-/// would hold more is let go; it can come back and go on where it was.
-const HELD: usize = 64 << 20;
-
-/// A share of [`HELD`], for as long as a peer is waited for.
-struct Held {
-    bytes: usize,
-}
-
-/// How much is held. It is the memory of the process, so one number for all connections.
-static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-impl Held {
-    /// For a message that is on its way in memory, once as it was read and once as it is sent.
-    fn take(message: usize) -> Option<Held> {
-        let held = Held { bytes: 2 * message };
-        // The share is given back at once when it is too much.
-        let before = HELD_BYTES.fetch_add(held.bytes, Ordering::Relaxed);
-        // A single one may always be held, however long.
-        (before == 0 || before + held.bytes <= HELD).then_some(held)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        HELD_BYTES.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A body, or a part of one, that can be read from the file again from where it stands.
-trait Source {
-    /// Appends what comes next to `out`, up to `most` bytes; nothing at the end.
-    fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()>;
-
-    /// Passes the next `count` bytes.
-    fn advance(&mut self, count: usize);
-}
-
-impl Source for HistoryFrame {
-    fn peek(&self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
-        HistoryFrame::peek(self, out, most)
-    }
-
-    fn advance(&mut self, count: usize) {
-        HistoryFrame::advance(self, count);
-    }
-}
 
 const JSON: &str = "application/json";
 
@@ -424,75 +368,6 @@ impl Exchange<'_> {
         let mut headers: Headers = given.collect();
         headers.push((header::CONTENT_TYPE, TEXT.to_owned()));
         self.whole(refused.status, headers, format!("{}\n", refused.sentence).as_bytes())
-    }
-
-    /// A response with all of its body.
-    fn whole(&mut self, status: StatusCode, mut headers: Headers, body: &[u8]) -> Result<(), Stop> {
-        headers.push((header::CONTENT_LENGTH, body.len().to_string()));
-        match *self.request.method() {
-            Method::HEAD => self.begin(status, headers, &[]),
-            _ => self.begin(status, headers, body),
-        }
-    }
-
-    /// The head of a response, and what of its body is there.
-    fn begin(&mut self, status: StatusCode, mut headers: Headers, body: &[u8]) -> Result<(), Stop> {
-        headers.push((header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()));
-        headers.push((header::VARY, "Origin, Accept".to_owned()));
-        if let Some(origin) = self.caller.as_ref().and_then(|caller| caller.page.as_ref()) {
-            headers.push((header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()));
-            let exposed = "ETag, Location, Retry-After, Txtcord-Epoch";
-            headers.push((header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed.to_owned()));
-        }
-        if self.is_last {
-            headers.push((header::CONNECTION, "close".to_owned()));
-        } else if self.request.version() == Version::HTTP_10 {
-            headers.push((header::CONNECTION, "keep-alive".to_owned()));
-        }
-        let mut bytes = response_head(status, &headers);
-        bytes.extend_from_slice(body);
-        Ok(self.send(&bytes)?)
-    }
-
-    /// Sends all of a source: in blocks as long as the peer takes them at once, and piece by piece when
-    /// it has to be waited for.
-    fn send_all(&mut self, mut source: impl Source) -> Result<(), Stop> {
-        let mut block = Vec::new();
-        loop {
-            block.clear();
-            source.peek(&mut block, BLOCK)?;
-            if block.is_empty() {
-                return Ok(());
-            }
-            self.go_on_reading()?;
-            let sent = self.web.outbox.send_now(&block).map_err(|_| Stop::PeerGone)?;
-            source.advance(sent);
-            if sent < block.len() {
-                block = Vec::new();
-                source.peek(&mut block, PIECE)?;
-                self.send(&block)?;
-                source.advance(block.len());
-            }
-        }
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Result<(), PeerGone> {
-        self.send_and(bytes, More::No)
-    }
-
-    fn send_and(&mut self, bytes: &[u8], more: More) -> Result<(), PeerGone> {
-        self.began = true;
-        let mut rest = bytes;
-        let mut _held = None;
-        if bytes.len() > 2 * PIECE {
-            let sent = self.web.outbox.send_now(bytes).map_err(|_| PeerGone)?;
-            rest = &bytes[sent..];
-            if !rest.is_empty() {
-                _held = Some(Held::take(bytes.len()).ok_or(PeerGone)?);
-            }
-        }
-        let stall_timeout = self.web.config.stall_timeout;
-        self.web.outbox.send_patiently(rest, more, stall_timeout).map_err(|_| PeerGone)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io, num::NonZeroUsize};
 use http::{Method, StatusCode, header};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header_with_max_ranges};
 
-use super::{Channel, Exchange, Source, Stop};
+use super::{Channel, Exchange, Stop, sending::Source};
 use crate::{history::Window, http::response::TEXT, lines::TextFile};
 
 impl Exchange<'_> {

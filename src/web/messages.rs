@@ -5,7 +5,7 @@ use crossbeam_channel::{Receiver, bounded};
 use http::{Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
-use super::{Channel, Exchange, Headers, JSON, PIECE, PeerGone, Stop, response_epoch};
+use super::{Channel, Exchange, Headers, JSON, PeerGone, Stop, response_epoch, sending::PIECE};
 use crate::{
     command::View,
     history::{LocatedMessage, Snapshot, Stretch, Window},
