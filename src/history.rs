@@ -12,15 +12,12 @@ use crate::{
     operations::{LoggedOperation, Operations, Target},
 };
 
+mod index;
 mod load;
 mod stretch;
 
+use index::{Index, STRIDE};
 pub use stretch::{LocatedMessage, MessageText, Messages, Stretch};
-
-/// The distance in the file between two lines whose offsets are remembered, in bytes. So much of
-/// the file is searched to find a line, and each offset takes 16 bytes of memory: about two
-/// megabytes for ten million short lines.
-const STRIDE: u64 = 8 << 10;
 
 /// Bytes of history that are read and sent at a time: the memory that a thread takes for it.
 pub const BLOCK: usize = 128 << 10;
@@ -34,135 +31,6 @@ const _: () = assert!(STRIDE < BLOCK as u64 && BLOCK as u64 <= STRETCH_BYTES);
 
 /// The byte order mark that some editors put before line 1.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
-
-/// The offset of a line in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    id: u64,
-    offset: u64,
-}
-
-/// A hole, or several holes one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Holes {
-    first_id: u64,
-    lines: u64,
-    start: u64,
-    end: u64,
-}
-
-impl Holes {
-    fn last_id(&self) -> u64 {
-        self.first_id + self.lines - 1
-    }
-}
-
-/// What is known of the lines of the file, or of a part of it.
-#[derive(Debug)]
-struct Index {
-    /// The offset of line 1.
-    start: u64,
-    /// The offset where the last whole line ends.
-    end: u64,
-    lines: u64,
-    marks: Vec<Mark>,
-    holes: Arc<Vec<Holes>>,
-    hole_lines: u64,
-    /// The operations that were found while a part of the file was read.
-    log: Vec<LoggedOperation>,
-}
-
-impl Index {
-    fn new(start: u64) -> Index {
-        Index {
-            start,
-            end: start,
-            lines: 0,
-            marks: vec![],
-            holes: Arc::default(),
-            hole_lines: 0,
-            log: vec![],
-        }
-    }
-
-    /// Takes in the next line, of `len` bytes with its `\n`.
-    fn push_line(&mut self, len: u64) {
-        self.lines += 1;
-        if self.marks.last().is_none_or(|mark| self.end - mark.offset >= STRIDE) {
-            self.marks.push(Mark { id: self.lines, offset: self.end });
-        }
-        self.end += len;
-    }
-
-    /// Takes in the next line, of `len` bytes with its `\n`, as a hole.
-    fn push_hole(&mut self, len: u64) {
-        let start = self.end;
-        self.push_line(len);
-        self.push_holes(Holes { first_id: self.lines, lines: 1, start, end: self.end });
-    }
-
-    fn push_holes(&mut self, hole: Holes) {
-        self.hole_lines += hole.lines;
-        let holes = Arc::make_mut(&mut self.holes);
-        match holes.last_mut() {
-            Some(last) if last.end == hole.start => {
-                last.lines += hole.lines;
-                last.end = hole.end;
-            }
-            _ => holes.push(hole),
-        }
-    }
-
-    /// Notes that a line that was taken in, from `start` to `end` with its `\n`, is a hole from now
-    /// on.
-    fn make_hole(&mut self, id: u64, start: u64, end: u64) {
-        self.hole_lines += 1;
-        let holes = Arc::make_mut(&mut self.holes);
-        let at = holes.partition_point(|hole| hole.first_id < id);
-        let joins_last = at > 0 && holes[at - 1].end == start;
-        let joins_next = holes.get(at).is_some_and(|next| next.start == end);
-        match (joins_last, joins_next) {
-            (true, true) => {
-                let next = holes.remove(at);
-                holes[at - 1].lines += 1 + next.lines;
-                holes[at - 1].end = next.end;
-            }
-            (true, false) => {
-                holes[at - 1].lines += 1;
-                holes[at - 1].end = end;
-            }
-            (false, true) => {
-                let next = &mut holes[at];
-                (next.first_id, next.start) = (id, start);
-                next.lines += 1;
-            }
-            (false, false) => {
-                if holes.len() == holes.capacity() {
-                    // An eighth more: each deleted message may be a hole of its own.
-                    holes.reserve_exact(holes.len() / 8 + 4);
-                }
-                holes.insert(at, Holes { first_id: id, lines: 1, start, end });
-            }
-        }
-    }
-
-    fn is_hole(&self, id: u64) -> bool {
-        let at = self.holes.partition_point(|hole| hole.last_id() < id);
-        self.holes.get(at).is_some_and(|hole| hole.first_id <= id)
-    }
-
-    /// Takes in the lines of the part of the file that follows.
-    fn absorb(&mut self, next: Index) {
-        debug_assert!(next.lines == 0 || next.start == self.end);
-        let before = self.lines;
-        self.marks.extend(next.marks.iter().map(|mark| Mark { id: mark.id + before, ..*mark }));
-        for hole in next.holes.iter() {
-            self.push_holes(Holes { first_id: hole.first_id + before, ..*hole });
-        }
-        self.lines += next.lines;
-        self.end = self.end.max(next.end);
-    }
-}
 
 /// The history: everything up to the committed end of the file.
 #[derive(Debug)]
@@ -336,10 +204,7 @@ impl History {
     /// # Errors
     /// When the file cannot be read.
     pub fn lines_before(&self, offset: u64) -> io::Result<u64> {
-        let marks = &self.index.marks;
-        let Some(mark) = marks[..marks.partition_point(|mark| mark.offset <= offset)].last() else {
-            return Ok(0);
-        };
+        let Some(mark) = self.index.mark_before(offset) else { return Ok(0) };
         let mut lines = Lines::new(&self.file, mark.offset, offset, BLOCK, self.line_limit);
         let mut id = mark.id - 1;
         while lines.next()?.is_some() {
@@ -353,12 +218,14 @@ impl History {
     /// allows fewer, the client starts over with the last messages.
     pub fn snapshot(&self, resume: &Resume, epoch: &Arc<str>) -> Snapshot {
         let last_id = self.last_id();
-        let limited = resume.limit.map_or(1, |limit| self.first_of_last(limit, last_id + 1));
+        let limited = resume.limit.map_or(1, |limit| self.index.first_of_last(limit, last_id + 1));
         let limited = limited.max(resume.since.unwrap_or(1).min(last_id + 1));
         let known = resume.epoch.as_ref().is_none_or(|asked| **asked == **epoch);
         let (first_id, resumed) = match resume.after {
             None => (limited, None),
-            Some(after) if known && after <= last_id && self.same_messages(after + 1, limited) => {
+            Some(after)
+                if known && after <= last_id && self.index.same_messages(after + 1, limited) =>
+            {
                 (after + 1, Some(true))
             }
             Some(_) => (limited, Some(false)),
@@ -368,9 +235,7 @@ impl History {
 
     /// The nearest line at or before `offset` whose offset is known.
     pub fn line_near(&self, offset: u64) -> u64 {
-        let marks = &self.index.marks;
-        let after = marks.partition_point(|mark| mark.offset <= offset);
-        marks[..after].last().map_or(1, |mark| mark.id)
+        self.index.mark_before(offset).map_or(1, |mark| mark.id)
     }
 
     /// The lines that a request asks for, as far as they exist.
@@ -379,12 +244,12 @@ impl History {
         let before_since = window.since.map(|id| id.saturating_sub(1));
         match (window.after.max(before_since), window.limit) {
             (None, None) => self.lines(1, before - 1),
-            (None, Some(limit)) => self.lines(self.first_of_last(limit, before), before - 1),
+            (None, Some(limit)) => self.lines(self.index.first_of_last(limit, before), before - 1),
             (Some(after), limit) => {
                 let first_id = after.saturating_add(1).min(before);
                 let last_id = match limit {
                     None => before - 1,
-                    Some(limit) => self.last_of_first(limit, first_id).min(before - 1),
+                    Some(limit) => self.index.last_of_first(limit, first_id).min(before - 1),
                 };
                 self.lines(first_id, last_id)
             }
@@ -398,33 +263,18 @@ impl History {
             line_limit: self.line_limit,
             first_id,
             last_id,
-            near_first: self.near(first_id),
-            near_next: self.near(last_id + 1),
+            near_first: self.index.near(first_id),
+            near_next: self.index.near(last_id + 1),
             committed_end: self.index.end,
             holes: self.index.holes.clone(),
-        }
-    }
-
-    /// The nearest line at or before `id` whose offset is known. That of the line after the last
-    /// one is known, too.
-    fn near(&self, id: u64) -> Mark {
-        if id > self.index.lines {
-            return Mark { id: self.index.lines + 1, offset: self.index.end };
-        }
-        let marks = &self.index.marks;
-        match marks.partition_point(|mark| mark.id <= id) {
-            0 => Mark { id: 1, offset: self.index.start },
-            near => marks[near - 1],
         }
     }
 
     /// The next lines for a client that has all messages before `first_id`: those in about
     /// `STRETCH_BYTES` of the file.
     pub fn stretch(&self, first_id: u64) -> Stretch {
-        let marks = &self.index.marks;
-        let near = self.near(first_id);
-        let far = marks.partition_point(|mark| mark.offset < near.offset + STRETCH_BYTES);
-        match marks.get(far) {
+        let near = self.index.near(first_id);
+        match self.index.mark_from(near.offset + STRETCH_BYTES) {
             Some(mark) if mark.id > first_id => self.lines(first_id, mark.id - 1),
             _ => self.lines(first_id, self.last_id()),
         }
@@ -434,49 +284,6 @@ impl History {
     pub fn stretch_up_to(&self, first_id: u64, last_id: u64) -> Stretch {
         let stretch = self.stretch(first_id);
         if stretch.last_id <= last_id { stretch } else { self.lines(first_id, last_id) }
-    }
-
-    /// The id where the last `count` messages before the line `before` begin.
-    fn first_of_last(&self, count: u64, before: u64) -> u64 {
-        let mut first_id = before;
-        let mut missing = count;
-        for hole in self.index.holes.iter().rev().skip_while(|hole| hole.first_id >= before) {
-            let behind = first_id.saturating_sub(hole.first_id + hole.lines);
-            if behind >= missing {
-                break;
-            }
-            missing -= behind;
-            first_id = hole.first_id;
-        }
-        first_id - missing.min(first_id - 1)
-    }
-
-    /// The id where the first `count` messages from the line `first_id` on end.
-    fn last_of_first(&self, count: u64, first_id: u64) -> u64 {
-        let mut next_id = first_id;
-        let mut missing = count;
-        let holes = &self.index.holes;
-        let from = holes.partition_point(|hole| hole.first_id + hole.lines <= first_id);
-        for hole in &holes[from..] {
-            let before = hole.first_id.saturating_sub(next_id);
-            if before >= missing {
-                break;
-            }
-            missing -= before;
-            next_id = hole.first_id + hole.lines;
-        }
-        next_id.saturating_add(missing) - 1
-    }
-
-    /// Whether the lines from `limited` on have all messages that the lines from `from` on have. If
-    /// `limited` is the later one, only holes may stand between the two.
-    fn same_messages(&self, from: u64, limited: u64) -> bool {
-        limited <= from
-            || self
-                .index
-                .holes
-                .iter()
-                .any(|hole| hole.first_id <= from && limited <= hole.first_id + hole.lines)
     }
 }
 

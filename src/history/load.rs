@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use super::Index;
+use super::index::Index;
 use crate::{
     lines::{Line, Lines},
     message,

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{Holes, Mark, STRIDE};
+use super::index::{Holes, Mark, STRIDE};
 use crate::{
     lines::{Line, Lines, TextFile},
     message,
