@@ -2,18 +2,13 @@
 //!
 //! Its line N describes line N of the text file, so it must be known for which text each line was
 //! written. The record in the lock file says so (`epoch.rs`): beside how far the text has come, it
-//! has a [`Note`] of how far the stamps have come, with hashes of their end and of some lines. It
-//! belongs to the epoch. When somebody edited or cut the file, its lines are believed up to the last
-//! one that is known to be in its place. Stamps after the noted ones are believed only when the
-//! server was killed: on the same boot of the machine, in the same files, they were written after
-//! their lines, and no line was lost. After a power cut they are not believed. So a stamp may be
-//! missing, but it is never taken for another line's.
+//! has a [`Note`] of how far the stamps have come. `stamps/note.rs` tells which lines are believed by
+//! it. So a stamp may be missing, but it is never taken for another line's.
 //!
 //! The hub writes stamps after their lines and before anybody is shown these. A message whose stamp
 //! finds no room is refused. The lines that other programs append stay, and have no stamp then.
 
 use std::{
-    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -24,16 +19,16 @@ use std::{
 
 use log::{info, warn};
 
-use super::{
-    create_beside,
-    epoch::{hash, tail_hash},
-    identity, path_beside, sync_folder_of,
-    system::System,
-};
+use super::{create_beside, identity, path_beside, sync_folder_of, system::System};
 use crate::{
     lines::{Line, Lines, read_at},
-    stamps::{Index, NOTHING, Stamp, StampPart, Stamps, erase_sender},
+    stamps::{Index, NOTHING, erase_sender},
 };
+
+mod note;
+
+use note::{Believed, Run};
+pub(super) use note::{Note, boot};
 
 /// How many bytes are copied or written at a time: enough that the calls cost little.
 const BLOCK: usize = 64 << 10;
@@ -43,129 +38,6 @@ const READ: usize = 8 << 10;
 
 /// No line that is longer is a stamp.
 const LINE_LIMIT: usize = 1 << 10;
-
-/// What the lock file says of the stamps file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Note {
-    lines: u64,
-    bytes: u64,
-    /// The hash of the last bytes.
-    tail: u64,
-    /// The hashes of the lines at [`checkpoints`].
-    checks: Vec<u32>,
-    /// The run that may have written more than this.
-    run: Run,
-}
-
-/// Names what must still be the same for stamps after the noted ones to be believed: the boot of
-/// the machine and both files. It is `-` after an orderly stop, when there are no such stamps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run(String);
-
-impl Default for Run {
-    fn default() -> Run {
-        Run("-".to_owned())
-    }
-}
-
-impl Run {
-    /// The run of a server on the two files with these identities. Without a name of the boot it is
-    /// the same as no other.
-    fn of(boot: Option<&str>, (dev, text): (u64, u64), (_, stamps): (u64, u64)) -> Run {
-        boot.map_or_else(Run::default, |boot| Run(format!("{boot}/{dev}/{text}/{stamps}")))
-    }
-
-    /// Whether stamps that this run wrote are believed in another one.
-    fn is_believed_by(&self, now: &Run) -> bool {
-        *self != Run::default() && self == now
-    }
-}
-
-/// The name of the machine's boot; `None` when the system does not say it in one word.
-pub(super) fn boot() -> Option<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let name = name.trim();
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    (!name.is_empty() && name.bytes().all(is_word)).then(|| name.to_owned())
-}
-
-/// The lines of which a note has hashes: the last one, and those that stand 1, 2, 4, 8 and so on
-/// before it. However many lines somebody cuts off, at most as many more are not believed.
-fn checkpoints(lines: u64) -> impl Iterator<Item = u64> {
-    let before = (0..u64::BITS).map(|power| 1 << power).take_while(move |back| *back < lines);
-    (lines > 0).then_some(0).into_iter().chain(before).map(move |back| lines - back)
-}
-
-/// The hash of a line; 0 when it has no time, and so could be any other line.
-fn check_of(file: &Arc<File>, index: &Index, id: u64) -> io::Result<u32> {
-    let mut stamps = Stamps::InFile(StampPart::new(file, index, id)).read();
-    let Stamp { ts: Some(ts), from } = stamps.of(id) else { return Ok(0) };
-    let bytes = ts.to_le_bytes();
-    let hash = hash(bytes.iter().chain(from.unwrap_or_default().as_bytes()));
-    Ok((hash ^ (hash >> 32)) as u32 | 1)
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Note { lines, bytes, tail, checks, run: Run(run) } = self;
-        write!(out, "{lines} {bytes} {tail:016x} {run}")?;
-        checks.iter().try_for_each(|check| write!(out, " {check:x}"))
-    }
-}
-
-impl Note {
-    pub(super) fn parse(words: &[&str]) -> Option<Note> {
-        let [lines, bytes, tail, run, checks @ ..] = words else { return None };
-        let check = |word: &&str| u32::from_str_radix(word, 16).ok();
-        Some(Note {
-            lines: lines.parse().ok()?,
-            bytes: bytes.parse().ok()?,
-            tail: u64::from_str_radix(tail, 16).ok()?,
-            checks: checks.iter().map(check).collect::<Option<_>>()?,
-            run: Run((*run).to_owned()),
-        })
-    }
-
-    fn of(file: &Arc<File>, index: &Index, run: Run) -> io::Result<Note> {
-        let (lines, bytes) = (index.lines(), index.end());
-        let checks = checkpoints(lines).map(|id| check_of(file, index, id));
-        let checks = checks.collect::<io::Result<_>>()?;
-        Ok(Note { lines, bytes, tail: tail_hash(file, bytes)?, checks, run })
-    }
-
-    /// How many lines of a file, which has `len` bytes, are those that were noted.
-    fn believed(&self, file: &Arc<File>, len: u64) -> io::Result<Believed> {
-        let mut index = Index::default();
-        if self.bytes <= len && tail_hash(file, self.bytes)? == self.tail {
-            index.read_on(file, self.bytes, self.lines)?;
-            if (index.lines(), index.end()) == (self.lines, self.bytes) {
-                return Ok(Believed::All);
-            }
-            index = Index::default();
-        }
-        // Somebody edited it, or cut it, or put another file there.
-        index.read_on(file, len, self.lines)?;
-        for (id, check) in checkpoints(self.lines).zip(&self.checks) {
-            if id <= index.lines() && *check != 0 && check_of(file, &index, id)? == *check {
-                let mut stamps = Stamps::InFile(StampPart::new(file, &index, id + 1)).read();
-                // Lines that say nothing say nothing wrong.
-                let says_nothing = |id: &u64| stamps.of(*id) == Stamp::default();
-                let more = (id + 1..=index.lines()).take_while(says_nothing).count() as u64;
-                return Ok(Believed::Some(id + more));
-            }
-        }
-        Ok(Believed::None)
-    }
-}
-
-/// Which lines of a stamps file are those that were noted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Believed {
-    All,
-    /// So many of the first ones.
-    Some(u64),
-    None,
-}
 
 /// The stamps file, open for writing.
 #[derive(Debug)]

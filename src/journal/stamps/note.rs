@@ -1,0 +1,142 @@
+//! The note of the stamps file in the lock file, and how many lines are believed by it.
+//!
+//! A note belongs to an epoch. It tells how far the stamps have come, and has hashes of their end and of
+//! some lines. When somebody edited or cut the stamps file, its lines are believed up to the last one
+//! that is known to be in its place. Stamps after the noted ones are believed only when the server was
+//! killed: on the same boot of the machine, in the same files, they were written after their lines, and
+//! no line was lost. After a power cut they are not believed.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    sync::Arc,
+};
+
+use crate::{
+    journal::epoch::{hash, tail_hash},
+    stamps::{Index, Stamp, StampPart, Stamps},
+};
+
+/// What the lock file says of the stamps file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::journal) struct Note {
+    pub(super) lines: u64,
+    pub(super) bytes: u64,
+    /// The hash of the last bytes.
+    tail: u64,
+    /// The hashes of the lines at [`checkpoints`].
+    checks: Vec<u32>,
+    /// The run that may have written more than this.
+    pub(super) run: Run,
+}
+
+/// Names what must still be the same for stamps after the noted ones to be believed: the boot of
+/// the machine and both files. It is `-` after an orderly stop, when there are no such stamps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run(String);
+
+impl Default for Run {
+    fn default() -> Run {
+        Run("-".to_owned())
+    }
+}
+
+impl Run {
+    /// The run of a server on the two files with these identities. Without a name of the boot it is
+    /// the same as no other.
+    pub(super) fn of(boot: Option<&str>, (dev, text): (u64, u64), (_, stamps): (u64, u64)) -> Run {
+        boot.map_or_else(Run::default, |boot| Run(format!("{boot}/{dev}/{text}/{stamps}")))
+    }
+
+    /// Whether stamps that this run wrote are believed in another one.
+    pub(super) fn is_believed_by(&self, now: &Run) -> bool {
+        *self != Run::default() && self == now
+    }
+}
+
+/// The name of the machine's boot; `None` when the system does not say it in one word.
+pub(in crate::journal) fn boot() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let name = name.trim();
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (!name.is_empty() && name.bytes().all(is_word)).then(|| name.to_owned())
+}
+
+/// The lines of which a note has hashes: the last one, and those that stand 1, 2, 4, 8 and so on
+/// before it. However many lines somebody cuts off, at most as many more are not believed.
+fn checkpoints(lines: u64) -> impl Iterator<Item = u64> {
+    let before = (0..u64::BITS).map(|power| 1 << power).take_while(move |back| *back < lines);
+    (lines > 0).then_some(0).into_iter().chain(before).map(move |back| lines - back)
+}
+
+/// The hash of a line; 0 when it has no time, and so could be any other line.
+fn check_of(file: &Arc<File>, index: &Index, id: u64) -> io::Result<u32> {
+    let mut stamps = Stamps::InFile(StampPart::new(file, index, id)).read();
+    let Stamp { ts: Some(ts), from } = stamps.of(id) else { return Ok(0) };
+    let bytes = ts.to_le_bytes();
+    let hash = hash(bytes.iter().chain(from.unwrap_or_default().as_bytes()));
+    Ok((hash ^ (hash >> 32)) as u32 | 1)
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Note { lines, bytes, tail, checks, run: Run(run) } = self;
+        write!(out, "{lines} {bytes} {tail:016x} {run}")?;
+        checks.iter().try_for_each(|check| write!(out, " {check:x}"))
+    }
+}
+
+impl Note {
+    pub(in crate::journal) fn parse(words: &[&str]) -> Option<Note> {
+        let [lines, bytes, tail, run, checks @ ..] = words else { return None };
+        let check = |word: &&str| u32::from_str_radix(word, 16).ok();
+        Some(Note {
+            lines: lines.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+            tail: u64::from_str_radix(tail, 16).ok()?,
+            checks: checks.iter().map(check).collect::<Option<_>>()?,
+            run: Run((*run).to_owned()),
+        })
+    }
+
+    pub(super) fn of(file: &Arc<File>, index: &Index, run: Run) -> io::Result<Note> {
+        let (lines, bytes) = (index.lines(), index.end());
+        let checks = checkpoints(lines).map(|id| check_of(file, index, id));
+        let checks = checks.collect::<io::Result<_>>()?;
+        Ok(Note { lines, bytes, tail: tail_hash(file, bytes)?, checks, run })
+    }
+
+    /// How many lines of a file, which has `len` bytes, are those that were noted.
+    pub(super) fn believed(&self, file: &Arc<File>, len: u64) -> io::Result<Believed> {
+        let mut index = Index::default();
+        if self.bytes <= len && tail_hash(file, self.bytes)? == self.tail {
+            index.read_on(file, self.bytes, self.lines)?;
+            if (index.lines(), index.end()) == (self.lines, self.bytes) {
+                return Ok(Believed::All);
+            }
+            index = Index::default();
+        }
+        // Somebody edited it, or cut it, or put another file there.
+        index.read_on(file, len, self.lines)?;
+        for (id, check) in checkpoints(self.lines).zip(&self.checks) {
+            if id <= index.lines() && *check != 0 && check_of(file, &index, id)? == *check {
+                let mut stamps = Stamps::InFile(StampPart::new(file, &index, id + 1)).read();
+                // Lines that say nothing say nothing wrong.
+                let says_nothing = |id: &u64| stamps.of(*id) == Stamp::default();
+                let more = (id + 1..=index.lines()).take_while(says_nothing).count() as u64;
+                return Ok(Believed::Some(id + more));
+            }
+        }
+        Ok(Believed::None)
+    }
+}
+
+/// Which lines of a stamps file are those that were noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Believed {
+    All,
+    /// So many of the first ones.
+    Some(u64),
+    None,
+}
