@@ -1,0 +1,307 @@
+//! The handle that other threads have of the hub, and the queue behind it.
+//!
+//! Every command goes through one bounded queue. A thread that asks waits for the hub's answer; the
+//! hub waits for no other thread. The hub ends when the last handle is dropped.
+
+use std::{
+    io,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
+};
+
+use super::{
+    ClientId, Command, Joined, NextStep, Post, PostedOperations, Speaker, States, StatesOf, Stored,
+    View,
+};
+use crate::{
+    access::{self, Permit},
+    history::{Resume, Stretch, Window},
+    metrics::Status,
+    outbox::Outbox,
+    stamps::{Since, Stamps},
+    wire::ErrorAnswer,
+};
+
+/// How many commands may wait in the queue; a thread that sends one more waits for the hub. A post
+/// may have a message of `--max-message`, so this also bounds the memory that a crowd of speakers
+/// can take. One batch takes all that wait.
+pub(crate) const QUEUE: usize = 256;
+
+/// How long a request waits for an engine to give numbers to its post.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// The hub's end of its queue. Commands wait in boxes: an idle channel's queue takes 4 KiB with them
+/// and 24 KiB without.
+pub type Commands = Receiver<Box<Command>>;
+
+/// A handle to ask the hub with. The hub ends when the last handle is dropped.
+#[derive(Clone, Debug)]
+pub struct HubHandle {
+    door: Arc<Door>,
+}
+
+/// Where what the hub is asked goes.
+#[derive(Debug)]
+struct Door {
+    commands: Sender<Box<Command>>,
+    /// Where posts go instead, if an engine gives out the numbers.
+    sequencer: Option<Sender<Post>>,
+}
+
+/// A handle that does not keep the hub running. The hub itself has it, and makes handles from it.
+#[derive(Clone, Debug)]
+pub struct WeakHubHandle {
+    door: Weak<Door>,
+}
+
+impl WeakHubHandle {
+    /// A handle that keeps the hub running; `None` when the last one of these was dropped.
+    pub fn upgrade(&self) -> Option<HubHandle> {
+        self.door.upgrade().map(|door| HubHandle { door })
+    }
+}
+
+/// Makes the hub's queue: the first handle, and the end from which the hub takes commands.
+pub fn queue() -> (HubHandle, Commands) {
+    queue_beside(None)
+}
+
+/// The same for a hub whose posts go to a sequencer first.
+pub fn queue_beside(sequencer: Option<Sender<Post>>) -> (HubHandle, Commands) {
+    let (inbox, commands) = bounded(QUEUE);
+    (HubHandle { door: Arc::new(Door { commands: inbox, sequencer }) }, commands)
+}
+
+/// The hub gave no answer: its channel has ended, or the process is about to end, or it does not know
+/// the client.
+#[derive(Debug)]
+pub struct HubGone;
+
+impl HubHandle {
+    /// A handle that does not keep the hub running.
+    pub fn downgrade(&self) -> WeakHubHandle {
+        WeakHubHandle { door: Arc::downgrade(&self.door) }
+    }
+
+    /// Joins a client to the hub; see [`Command::Join`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn join(
+        &self,
+        outbox: Arc<Outbox>,
+        resume: Resume,
+        permit: Arc<Permit>,
+    ) -> Result<Joined, HubGone> {
+        self.ask(|reply| Command::Join { outbox, resume, permit, reply })
+    }
+
+    /// Posts whole lines for a client. They are stored and sent to all clients, or the client is
+    /// sent an error answer for each of them.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn post(
+        &self,
+        client: ClientId,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+    ) -> Result<(), HubGone> {
+        self.post_operations(client, sender, lines, None)
+    }
+
+    /// Posts whole lines for a client, with operations among them. Each one that is refused is
+    /// answered with an error of its own.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn post_operations(
+        &self,
+        client: ClientId,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Result<(), HubGone> {
+        let by = Speaker::Client(client);
+        self.post_or_queue(Post { by, sender, lines, operations })
+    }
+
+    /// Posts whole lines for a request, and waits until they are stored or refused; see
+    /// [`Speaker::Request`].
+    ///
+    /// # Errors
+    /// When the hub is gone; the lines may be stored or not then. The inner error says why the post
+    /// was refused; nothing of it is stored then.
+    pub fn store(
+        &self,
+        key: Option<String>,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+    ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
+        self.store_operations(key, sender, lines, None)
+    }
+
+    /// Posts whole lines for a request, with operations among them. If one of these is refused, all
+    /// lines are.
+    ///
+    /// # Errors
+    /// As with [`HubHandle::store`].
+    pub fn store_operations(
+        &self,
+        key: Option<String>,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
+        let (reply, answer) = bounded(1);
+        let by = Speaker::Request { key, reply };
+        self.post_or_queue(Post { by, sender, lines, operations })?;
+        if self.door.sequencer.is_none() {
+            return answer.recv().map_err(|_| HubGone);
+        }
+        match answer.recv_timeout(ANSWER_TIME) {
+            Ok(answer) => Ok(answer),
+            Err(RecvTimeoutError::Timeout) => Ok(Err(ErrorAnswer::Unanswered)),
+            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
+        }
+    }
+
+    /// Looks at a part of the history; see [`Command::Look`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn look(&self, window: Window, follow: Option<Sender<()>>) -> Result<View, HubGone> {
+        self.ask(|reply| Command::Look { window, follow, reply })
+    }
+
+    /// Asks for the present state of messages; see [`Command::States`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn states(&self, of: StatesOf) -> Result<States, HubGone> {
+        self.ask(|reply| Command::States { of, reply })
+    }
+
+    /// Asks where the messages since a time in Unix milliseconds begin.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn since(&self, ts: u64) -> Result<Since, HubGone> {
+        self.ask(|reply| Command::Since { ts, reply })
+    }
+
+    /// Asks for the next messages of a history; see [`Command::History`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn history(&self, next_id: u64, last_id: u64) -> Result<(Stretch, Stamps), HubGone> {
+        self.ask(|reply| Command::History { next_id, last_id, reply })
+    }
+
+    /// Asks for the state of the server; `None` when there is no answer within `timeout`, or with a
+    /// full queue within twice that.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn status(&self, timeout: Duration) -> Result<Option<Status>, HubGone> {
+        let (reply, answer) = bounded(1);
+        match self.door.commands.send_timeout(Box::new(Command::Status(reply)), timeout) {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(_)) => return Ok(None),
+            Err(SendTimeoutError::Disconnected(_)) => return Err(HubGone),
+        }
+        match answer.recv_timeout(timeout) {
+            Ok(status) => Ok(Some(status)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
+        }
+    }
+
+    /// Asks what a catch-up thread does next with a client; see [`Command::NextStep`].
+    ///
+    /// # Errors
+    /// When the hub is gone, or does not know the client any more.
+    pub fn next_step(&self, client: ClientId, next_id: Option<u64>) -> Result<NextStep, HubGone> {
+        self.ask(|reply| Command::NextStep { client, next_id, reply })
+    }
+
+    /// Tells the hub that a client wants to know who is here and who types.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn listen(&self, client: ClientId) -> Result<(), HubGone> {
+        self.send(Command::Listen(client))
+    }
+
+    /// Tells the hub that a client types.
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn typing(&self, client: ClientId) -> Result<(), HubGone> {
+        self.send(Command::Typing(client))
+    }
+
+    /// Tells the hub that a client is gone.
+    pub fn leave(&self, client: ClientId) {
+        // A hub that has ended has forgotten all clients.
+        let _ = self.send(Command::Leave(client));
+    }
+
+    /// Has the hub look at its file; false when its queue is full.
+    pub fn survey(&self) -> bool {
+        !matches!(
+            self.door.commands.try_send(Box::new(Command::Survey)),
+            Err(TrySendError::Full(_))
+        )
+    }
+
+    /// Has the hub look at once who may still read the channel; see [`Command::CheckRights`].
+    pub fn check_rights(&self) {
+        // A hub whose queue is full may wait for a disk that hangs, and nobody waits for that. It
+        // looks at its next tick. The clients of a hub that has ended are gone.
+        let _ = self.door.commands.try_send(Box::new(Command::CheckRights));
+    }
+
+    /// Puts the channel away; see [`Command::PutAway`].
+    ///
+    /// # Errors
+    /// When the hub has ended. The inner error says that the file could not get another name; the
+    /// channel goes on then.
+    pub fn put_away(&self) -> Result<io::Result<()>, HubGone> {
+        self.ask(Command::PutAway)
+    }
+
+    /// Tells the hub to stop in order; see [`Command::Stop`]. Returns false when the hub takes no
+    /// command before the deadline.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        // A hub that has ended has stopped.
+        !matches!(
+            self.door.commands.send_deadline(Box::new(Command::Stop), deadline),
+            Err(SendTimeoutError::Timeout(_))
+        )
+    }
+
+    fn post_or_queue(&self, post: Post) -> Result<(), HubGone> {
+        match &self.door.sequencer {
+            Some(sequencer) => sequencer.send(post).map_err(|_| HubGone),
+            None => self.send(Command::Post(post)),
+        }
+    }
+
+    pub(super) fn ask<Answer>(
+        &self,
+        command: impl FnOnce(Sender<Answer>) -> Command,
+    ) -> Result<Answer, HubGone> {
+        let (reply, answer) = bounded(1);
+        self.send(command(reply))?;
+        answer.recv().map_err(|_| HubGone)
+    }
+
+    pub(super) fn send(&self, command: Command) -> Result<(), HubGone> {
+        self.door.commands.send(Box::new(command)).map_err(|_| HubGone)
+    }
+}
