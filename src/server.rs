@@ -1,4 +1,4 @@
-//! The life of a server: it opens the file, listens, admits connections, and stops.
+//! The life of a server: it opens the file, listens, starts to accept connections, and stops.
 //!
 //! Each ending causes the next: the listener's shutdown ends the accept loop, the hub's close
 //! frames end the clients, and when the last client is gone, the hub ends.
@@ -7,42 +7,37 @@ use std::{
     convert::Infallible,
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
-use http::Method;
 use log::{debug, error, info, warn};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    access::{Access, Counted, RulesError},
+    access::{Access, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
     cluster::{self, CopyError, Node, Threads},
     config::{Config, Fsync},
-    connection::{Admission, House, converse},
+    connection::House,
     history::History,
-    http::HttpRefusal,
     journal::{Fatal, Journal, OpenError},
     metrics::Metrics,
     name::Name,
-    outbox::{CLOSE_WAIT, Outbox},
+    outbox::CLOSE_WAIT,
     socket::LINGER,
-    tally::Tally,
     websocket::Limits,
 };
 
+mod acceptor;
 mod capacity;
 mod crew;
 
-use capacity::{Capacity, Limit, NOTSENT, Space, Wanted, notsent_for, tcp_memory};
-use crew::Crew;
+use acceptor::Acceptor;
+use capacity::{Capacity, Limit, NOTSENT, Wanted};
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -73,10 +68,6 @@ const FAILED_TIME: Duration = Duration::from_secs(1);
 // An orderly stop waits longer than a client that is slow to leave may take.
 const _: () = assert!(CLOSE_WAIT.as_millis() + LINGER.as_millis() <= STOP_TIME.as_millis());
 const _: () = assert!(FAILED_TIME.as_millis() < STOP_TIME.as_millis());
-
-/// The shortest and the longest time between two attempts to accept, when the system lacks memory
-/// or descriptors. The time doubles with each attempt.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// Why a server could not start.
 #[derive(Debug)]
@@ -369,152 +360,4 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
         io::ErrorKind::AddrInUse => StartError::AddressInUse(address),
         _ => StartError::Other(format!("--listen {address}"), error),
     })
-}
-
-/// The address of a peer that has none.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-
-/// Accepts until the listener is shut down.
-struct Acceptor {
-    listener: Arc<Socket>,
-    house: House,
-    /// How many connections are open.
-    open: Arc<AtomicUsize>,
-    /// How many connections are served at a time.
-    max_clients: usize,
-    space: Space,
-    /// The memory for TCP that the kernel likes to use, in bytes.
-    tcp_memory: u64,
-    /// How many unsent bytes the kernel may hold for a new connection; see [`notsent_for`].
-    notsent: u64,
-    crew: Crew,
-    /// How many connections were accepted.
-    accepted: u64,
-    /// How often the system lacked something for one more client.
-    shortages: Tally,
-}
-
-impl Acceptor {
-    fn new(listener: Arc<Socket>, house: House, max_clients: usize) -> Acceptor {
-        Acceptor {
-            listener,
-            house,
-            open: Arc::default(),
-            max_clients,
-            space: Space::of_this_process(),
-            tcp_memory: tcp_memory(),
-            notsent: NOTSENT,
-            crew: Crew::new(),
-            accepted: 0,
-            shortages: Tally::default(),
-        }
-    }
-
-    fn run(mut self) {
-        let mut back_off = BACK_OFF.0;
-        loop {
-            if let Some(count) = self.shortages.due() {
-                warn!("{count} more clients could not be served");
-            }
-            match self.listener.accept() {
-                Ok((socket, peer)) => {
-                    back_off = BACK_OFF.0;
-                    // The listener is one of IP.
-                    let peer = peer.as_socket().map_or(UNKNOWN, |peer| peer.ip());
-                    self.admit(socket, peer);
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.is_short_of(&format!("cannot accept: {error}; trying again"));
-                        thread::sleep(back_off);
-                        back_off = (back_off * 2).min(BACK_OFF.1);
-                    }
-                    // The listener was shut down.
-                    _ => return debug!("no longer accepting: {error}"),
-                },
-            }
-        }
-    }
-
-    /// Has a thread serve a connection, or tells the peer that there is no room for it.
-    fn admit(&mut self, socket: Socket, peer: IpAddr) {
-        // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
-        let peer = peer.to_canonical();
-        let counted = self.house.access.count_connection(peer);
-        if matches!(counted, Counted::FarAbove) {
-            return;
-        }
-        let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
-        let admission = match counted {
-            Counted::Above(_) => Admission::TooManyOfAddress,
-            _ => seat.admission(),
-        };
-        self.share_tcp_memory();
-        self.accepted += 1;
-        let (house, number) = (self.house.clone(), self.accepted);
-        let outbox = Arc::new(Outbox::new(socket));
-        let run = {
-            let outbox = outbox.clone();
-            move || {
-                converse(&house, admission, outbox, peer, number);
-                drop((seat, counted));
-            }
-        };
-        let space = self.space;
-        let may_start = || match space.has_room() {
-            true => Ok(()),
-            false => Err(io::Error::other("the limit of address space (ulimit -v) is reached")),
-        };
-        if let Err(error) = self.crew.serve(run, may_start) {
-            self.is_short_of(&format!("cannot start a thread for a client: {error}"));
-            // The peer may miss it, since there is no thread to wait for this peer.
-            let refusal = HttpRefusal::unavailable("the server has no room now; come back later");
-            let _ = outbox.send_now(&refusal.response(&Method::GET));
-        }
-    }
-
-    /// Lets the kernel hold less for each client that does not read, the more clients there are.
-    fn share_tcp_memory(&mut self) {
-        let clients = self.open.load(Ordering::Relaxed) as u64;
-        let notsent = notsent_for(clients, self.tcp_memory);
-        // Accepted connections inherit it from the listener, so none needs a system call of its
-        // own.
-        if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
-            self.notsent = notsent;
-        }
-    }
-
-    fn is_short_of(&mut self, words: &str) {
-        if self.shortages.add() {
-            warn!("{words}");
-        }
-    }
-}
-
-/// A place for one open connection, free again when this is dropped.
-#[derive(Debug)]
-struct Seat {
-    open: Arc<AtomicUsize>,
-    /// Whether it is above `max_clients`, for a connection that is only told so.
-    is_extra: bool,
-}
-
-impl Seat {
-    /// Takes a seat; `None` when all are taken, those above `max_clients`, too.
-    fn take(open: &Arc<AtomicUsize>, max_clients: usize) -> Option<Seat> {
-        let before = open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { open: open.clone(), is_extra: before >= max_clients };
-        (before < max_clients + EXTRA_CONNECTIONS).then_some(seat)
-    }
-
-    fn admission(&self) -> Admission {
-        if self.is_extra { Admission::TooMany } else { Admission::Client }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-    }
 }
