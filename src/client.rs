@@ -20,7 +20,7 @@ use crate::{
     lines::{BESIDE_TEXT, TextFile},
     message::{self, AROUND_WORDS},
     metrics::{LeaveReason, Metrics},
-    operations::{self, Operation, Recognised, Refusal, is_operation, recognise},
+    operations::{self, BadOperation, Operation, Recognised, Refusal, is_operation, recognise},
     outbox::Outbox,
     websocket::{Connection, Limits, Over, Received, Wait},
     wire::{CutFrame, ErrorAnswer, HistoryEnd, HistoryForm, HistoryFrame},
@@ -210,19 +210,19 @@ struct Speech<'a> {
 }
 
 /// What a client sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// A text, which may be a message.
-    Text,
+    /// A text, which may be a message; and the operation that it is, if it begins like one.
+    Text(Option<Result<Operation, BadOperation>>),
     /// That it types, which is told to the others.
     Typing,
     /// That it types, though that was told a moment ago.
     Nothing,
 }
 
-fn is_typing(text: &str) -> bool {
+/// What a text is that begins like an operation. It may turn out to be no JSON at all.
+fn recognised(text: &str) -> Option<Result<Recognised, BadOperation>> {
     let text = message::trim(text.as_bytes());
-    is_operation(text) && matches!(recognise(text), Ok(Recognised::Typing))
+    is_operation(text).then(|| recognise(text))
 }
 
 /// Why a client's next message is not said.
@@ -253,14 +253,17 @@ impl Speech<'_> {
     /// Checks that a text may be said.
     fn check(&mut self, text: &str) -> Result<Said, Unsaid> {
         self.check_right()?;
-        if is_typing(text) {
-            return self.type_on();
-        }
+        let operation = match recognised(text) {
+            None => None,
+            Some(Ok(Recognised::Typing)) => return self.type_on(),
+            Some(Ok(Recognised::Operation(operation))) => Some(Ok(operation)),
+            Some(Err(why)) => Some(Err(why)),
+        };
         self.permit.count_post().map_err(|too_fast| {
             let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
             Unsaid::Refused(answer.frame(&too_fast.to_string()))
         })?;
-        Ok(Said::Text)
+        Ok(Said::Text(operation))
     }
 
     /// Says that the client types, if that was not said a moment ago.
@@ -297,33 +300,32 @@ struct Draft {
 }
 
 impl Draft {
-    /// Takes in a text; `name` is that of a person who types, for `as=NAME`.
+    /// Takes in a text, and the operation that it is; `name` is that of a person who types, for
+    /// `as=NAME`.
     ///
     /// # Errors
     /// When it is no message. The frame is the answer.
-    fn push(&mut self, name: Option<&str>, text: &str) -> Result<(), Vec<u8>> {
+    fn push(
+        &mut self,
+        name: Option<&str>,
+        text: &str,
+        operation: Option<Result<Operation, BadOperation>>,
+    ) -> Result<(), Vec<u8>> {
         let start = self.lines.len();
         match name {
             Some(name) => message::push_line_as(name, text, &mut self.lines),
             None => message::push_line(text, &mut self.lines)
                 .map_err(|error| ErrorAnswer::NotJson.frame(&error.to_string()))?,
         }
-        let message = message::trim(&self.lines[start..]);
-        if is_operation(message) {
-            match recognise(message) {
-                Ok(Recognised::Operation(operation)) => {
-                    self.operations.push((self.count, operation));
-                }
-                // It was told before, and is not said.
-                Ok(Recognised::Typing) => {
-                    self.lines.truncate(start);
-                    return Ok(());
-                }
-                Err(why) => {
-                    self.lines.truncate(start);
-                    return Err(ErrorAnswer::BadOperation.frame(&why.to_string()));
-                }
+        match operation {
+            None => {}
+            Some(Ok(operation)) => self.operations.push((self.count, operation)),
+            Some(Err(why)) if is_operation(&self.lines[start..]) => {
+                self.lines.truncate(start);
+                return Err(ErrorAnswer::BadOperation.frame(&why.to_string()));
             }
+            // It is no JSON, so the person's words stand on the line.
+            Some(Err(_)) => {}
         }
         self.count += 1;
         Ok(())
@@ -360,8 +362,8 @@ fn chat(
                     }
                 }
                 Ok(Said::Nothing) => {}
-                Ok(Said::Text) => {
-                    if let Err(answer) = draft.push(name, text) {
+                Ok(Said::Text(operation)) => {
+                    if let Err(answer) = draft.push(name, text, operation) {
                         connection.send(&answer);
                     }
                 }

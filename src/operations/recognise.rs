@@ -71,10 +71,10 @@ pub enum Recognised {
     Typing,
 }
 
-/// Reads a message for which [`is_operation`] holds.
+/// Reads a text for which [`is_operation`] holds.
 ///
 /// # Errors
-/// When it is not exactly one of the operations.
+/// When it is not exactly one of the operations, or no JSON.
 pub fn recognise(message: &[u8]) -> Result<Recognised, BadOperation> {
     let fields = fields(message).map_err(BadOperation)?;
     read(&fields).map_err(BadOperation)
@@ -96,7 +96,10 @@ struct Fields<'a> {
 
 fn fields(message: &[u8]) -> Result<Fields<'_>, String> {
     let mut parser = serde_json::Deserializer::from_slice(message);
-    parser.deserialize_map(FieldsVisitor).unwrap_or_else(|error| Err(error.to_string()))
+    let fields = parser.deserialize_map(FieldsVisitor);
+    // Nothing may follow the object.
+    let fields = fields.and_then(|fields| parser.end().map(|()| fields));
+    fields.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 fn read(fields: &Fields<'_>) -> Result<Recognised, String> {

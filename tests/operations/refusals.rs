@@ -1,5 +1,7 @@
 //! Each rule, and each refusal with its code and its status.
 
+use serde_json::json;
+
 use crate::{house::*, support::*};
 
 #[test]
@@ -103,6 +105,25 @@ fn what_is_no_operation_is_refused_at_every_door_and_not_stored() {
     server.may_not("PATCH /messages/1", ANN, "{", 400, "not_json");
     server.asks(&format!("PUT /messages/1/reactions/%FF?{ANN}"), &[]).refuses(404, &[]);
     assert_eq!(server.lines(), ["{}"]);
+}
+
+#[test]
+fn a_text_that_begins_like_an_operation_and_is_no_json_is_none() {
+    let server = Server::start();
+    let mut nobody = server.join();
+    let mut ann = server.join_at(&format!("/ws?{ANN}"));
+    let texts =
+        [r#"{"$op":"typing"} now"#, r#"{"$op":"pin","id":1}}"#, r#"{"$op":"delete","id":1,"#];
+    for text in texts {
+        nobody.say(text);
+        nobody.is_told("not_json");
+        // A person who types said these words.
+        ann.say(text);
+        let said = json!({"user": "ann", "content": text}).to_string();
+        assert_eq!(json(&ann.hears_one().data), json(&said));
+        nobody.hears_one();
+    }
+    assert_eq!(server.lines().len(), texts.len());
 }
 
 #[test]
