@@ -13,6 +13,7 @@ use crate::{
     metrics::Status,
     operations::{Operation, Standing},
     outbox::Outbox,
+    piece::count_lines,
     stamps::{Since, Stamps},
     wire::ErrorAnswer,
 };
@@ -120,6 +121,8 @@ pub struct Post {
     pub lines: Vec<u8>,
     /// The operations among them; `None` when there are none.
     pub operations: Option<Box<PostedOperations>>,
+    /// How many lines there are. The thread that makes the post counts them, and not the hub.
+    count: usize,
 }
 
 /// The operations among the messages of a post.
@@ -139,6 +142,22 @@ impl PostedOperations {
 }
 
 impl Post {
+    /// A post of whole lines; see [`Post::lines`].
+    pub fn new(
+        by: Speaker,
+        sender: Option<access::Sender>,
+        lines: Vec<u8>,
+        operations: Option<Box<PostedOperations>>,
+    ) -> Post {
+        let count = count_lines(&lines) as usize;
+        Post { by, sender, lines, operations, count }
+    }
+
+    /// How many messages it has.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// The key that names the post, if it has one: posts with the same key are stored only once.
     pub fn key(&self) -> Option<&String> {
         match &self.by {

@@ -460,7 +460,8 @@ impl Hub {
 
     fn refuse(&mut self, posts: Vec<Post>, why: ErrorAnswer) {
         for post in posts {
-            self.refuse_one(post.by, count_lines(&post.lines), why);
+            let count = post.count();
+            self.refuse_one(post.by, count, why);
         }
     }
 
@@ -478,10 +479,6 @@ impl Hub {
             }
         }
     }
-}
-
-fn count_lines(lines: &[u8]) -> usize {
-    memchr::memchr_iter(b'\n', lines).count()
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl HubHandle {
         operations: Option<Box<PostedOperations>>,
     ) -> Result<(), HubGone> {
         let by = Speaker::Client(client);
-        self.post_or_queue(Post { by, sender, lines, operations })
+        self.post_or_queue(Post::new(by, sender, lines, operations))
     }
 
     /// Posts whole lines for a request, and waits until they are stored or refused; see
@@ -159,7 +159,7 @@ impl HubHandle {
     ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
         let (reply, answer) = bounded(1);
         let by = Speaker::Request { key, reply };
-        self.post_or_queue(Post { by, sender, lines, operations })?;
+        self.post_or_queue(Post::new(by, sender, lines, operations))?;
         if self.door.sequencer.is_none() {
             return answer.recv().map_err(|_| HubGone);
         }

@@ -11,7 +11,7 @@ use std::iter;
 use log::warn;
 
 use super::{
-    BATCH_BYTES, Hub, Post, Speaker, TICK, count_lines,
+    BATCH_BYTES, Hub, Post, Speaker, TICK,
     operating::posted_operations,
     placing::{Glued, Placed, place},
 };
@@ -113,9 +113,8 @@ impl Hub {
         start: u64,
         ts: u64,
     ) -> Result<u64, Fatal> {
-        let mut senders = posts
-            .iter()
-            .flat_map(|post| iter::repeat_n(post.sender.as_deref(), count_lines(&post.lines)));
+        let mut senders =
+            posts.iter().flat_map(|post| iter::repeat_n(post.sender.as_deref(), post.count()));
         let mut operations = posted_operations(posts).into_iter().peekable();
         let mut lines_before = 0;
         let mut first_id = None;
@@ -214,7 +213,7 @@ impl Hub {
         let mut next_id = first_id;
         for post in posts {
             let first_id = next_id;
-            next_id += count_lines(&post.lines) as u64;
+            next_id += post.count() as u64;
             let Speaker::Request { key, reply } = post.by else { continue };
             let stored = Stored { first_id, last_id: next_id - 1 };
             if let Some(key) = key {

@@ -8,7 +8,7 @@ use std::iter;
 
 use log::warn;
 
-use super::{Hub, Post, Speaker, count_lines};
+use super::{Hub, Post, Speaker};
 use crate::{
     command::PostedOperations,
     journal::Fatal,
@@ -172,7 +172,7 @@ fn without(post: Post, operations: PostedOperations, refused: &[usize]) -> Optio
     let list = operations.list.into_iter().filter(|(line, _)| !is_refused(line));
     let list = list.map(|(line, operation)| (moved(line), operation)).collect();
     let operations = PostedOperations::of(operations.standing, list);
-    Some(Post { lines, operations, ..post })
+    Some(Post::new(post.by, post.sender, lines, operations))
 }
 
 /// The operations of posts, each with the number of its line among all lines of the posts, from 0.
@@ -185,7 +185,7 @@ pub(super) fn posted_operations(posts: &[Post]) -> Vec<(usize, &Operation)> {
     for post in posts {
         let list = post.operations.iter().flat_map(|operations| &operations.list);
         all.extend(list.map(|(line, operation)| (before + line, operation)));
-        before += count_lines(&post.lines);
+        before += post.count();
     }
     all
 }

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use log::warn;
 
-use super::{Hub, Post, Speaker, count_lines, ending::FORKED};
+use super::{Hub, Post, Speaker, ending::FORKED};
 use crate::{
     cluster::Link,
     command::{ClientId, ClusterCommand, Expected, Stored},
@@ -92,7 +92,7 @@ impl Hub {
             self.refuse(std::mem::take(&mut posts), why);
         }
         let posts = self.decide(posts);
-        let counts: Vec<u64> = posts.iter().map(|post| count_lines(&post.lines) as u64).collect();
+        let counts: Vec<u64> = posts.iter().map(|post| post.count() as u64).collect();
         let senders = posts.iter().map(|post| post.sender.as_deref());
         let senders = senders_text(counts.iter().copied().zip(senders));
         let key = posts.first().and_then(Post::key).cloned();

@@ -7,7 +7,7 @@
 
 use log::warn;
 
-use super::{Hub, Post, count_lines};
+use super::{Hub, Post};
 use crate::{
     history::{History, Window},
     journal::{AppendError, Fatal, Journal},
@@ -40,8 +40,7 @@ impl Hub {
         }
         self.new_stamps.push(others, ts, None);
         for post in posts {
-            let lines = count_lines(&post.lines) as u64;
-            self.new_stamps.push(lines, ts, post.sender.as_deref());
+            self.new_stamps.push(post.count() as u64, ts, post.sender.as_deref());
         }
         self.write_stamps()
     }

@@ -303,7 +303,7 @@ fn a_batch_has_a_limit_and_further_commands_wait_for_the_next() {
     let ann = house.live();
     let post = |lines: &str| {
         let by = Speaker::Client(ann.id);
-        Command::Post(Post { by, sender: None, operations: None, lines: lines.into() })
+        Command::Post(Post::new(by, None, lines.into(), None))
     };
     let mut commands = (0..BATCH_COMMANDS + 5).map(|_| post("1\n"));
     house.hub.step(commands.by_ref()).unwrap();
@@ -598,15 +598,7 @@ fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     // A request that posts now is answered.
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
-    house
-        .hub
-        .step(iter::once(Command::Post(Post {
-            by,
-            sender: None,
-            operations: None,
-            lines: b"3\n".to_vec(),
-        })))
-        .unwrap();
+    house.hub.step(iter::once(Command::Post(Post::new(by, None, b"3\n".to_vec(), None)))).unwrap();
     assert_eq!(answer.recv(), Ok(Err(ErrorAnswer::ShuttingDown)));
 }
 
@@ -647,7 +639,7 @@ fn a_request_gets_the_ids_of_its_lines_in_the_file() {
     house.handle.post(ann.id, None, b"3\n4\n".to_vec()).unwrap();
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
-    let post = Command::Post(Post { by, sender: None, operations: None, lines });
+    let post = Command::Post(Post::new(by, None, lines, None));
     house.hub.step(house.commands.try_iter().map(|command| *command).chain([post])).unwrap();
     assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 5, last_id: 6 })));
     assert_eq!(house.dir.read(), b"1\nforeign\n3\n4\n5\n6\n");
@@ -662,15 +654,7 @@ fn posts_with_the_same_key_are_stored_once_and_answered_alike() {
             .map(|key| {
                 let (reply, answer) = bounded(1);
                 let by = Speaker::Request { key: Some((*key).to_owned()), reply };
-                (
-                    Command::Post(Post {
-                        by,
-                        sender: None,
-                        operations: None,
-                        lines: b"1\n".to_vec(),
-                    }),
-                    answer,
-                )
+                (Command::Post(Post::new(by, None, b"1\n".to_vec(), None)), answer)
             })
             .unzip();
         house.hub.step(posts.into_iter()).unwrap();
@@ -697,12 +681,7 @@ fn a_client_that_catches_up_becomes_live_even_when_every_batch_brings_more() {
     for turn in 0..3 {
         let (reply, answer) = bounded(1);
         let ask = Command::NextStep { client: bob.id, next_id: None, reply };
-        let post = Post {
-            by: Speaker::Client(ann.id),
-            sender: None,
-            operations: None,
-            lines: b"\"more\"\n".to_vec(),
-        };
+        let post = Post::new(Speaker::Client(ann.id), None, b"\"more\"\n".to_vec(), None);
         house.hub.step([ask, Command::Post(post)].into_iter()).expect("the file is fine");
         match answer.try_recv() {
             Ok(NextStep::Live) => break,

@@ -10,6 +10,7 @@ use crate::{
     lines::LINE_LIMIT,
     message::{self, NotJson},
     operations::{Operation, Recognised, Refusal, is_operation, recognise},
+    piece::count_lines,
     wire::ErrorAnswer,
 };
 
@@ -91,8 +92,7 @@ impl Exchange<'_> {
                 return Ok(None);
             }
         };
-        let messages = lines.iter().filter(|&&byte| byte == b'\n').count();
-        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        let messages = u32::try_from(count_lines(&lines)).unwrap_or(u32::MAX);
         self.caller().count_posts(messages).map_err(HttpRefusal::from)?;
         let sender = self.caller().sender();
         let standing = self.caller().standing(&channel.name);

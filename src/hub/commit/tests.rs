@@ -21,7 +21,7 @@ fn post_of(sender: Option<&str>, lines: &str) -> (Command, Receiver<Result<Store
     let (reply, answer) = bounded(1);
     let by = Speaker::Request { key: None, reply };
     let sender = sender.map(Arc::from);
-    (Command::Post(Post { by, sender, operations: None, lines: lines.into() }), answer)
+    (Command::Post(Post::new(by, sender, lines.into(), None)), answer)
 }
 
 /// Another program appends `before` between the hub's look at the file and its write, and `after`

@@ -37,7 +37,7 @@ fn post(by: Speaker, (sender, standing): (Option<&str>, Standing), lines: &str) 
     };
     let list = lines.lines().enumerate().filter_map(operation).collect();
     let operations = PostedOperations::of(standing, list);
-    Command::Post(Post { by, sender: sender.map(Arc::from), lines: lines.into(), operations })
+    Command::Post(Post::new(by, sender.map(Arc::from), lines.into(), operations))
 }
 
 type Answer = Receiver<Result<Stored, ErrorAnswer>>;
