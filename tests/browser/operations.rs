@@ -92,10 +92,7 @@ impl Page {
 fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
     let Some(browser) = Browser::shared() else { return };
     let server = Server::start();
-    let mut ann = browser.open(&server);
-    let mut bob = browser.open(&server);
-    ann.is_called("Ann");
-    bob.is_called("Bob");
+    let (mut ann, mut bob) = browser.opens_for_ann_and_bob(&server);
     ann.says("helo");
     ann.says("second");
     ann.types("a draft");

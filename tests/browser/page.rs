@@ -40,6 +40,15 @@ impl Browser {
         page
     }
 
+    /// The pages of Ann and of Bob, who have typed their names.
+    #[track_caller]
+    pub fn opens_for_ann_and_bob(self: &Arc<Browser>, server: &Server) -> (Page, Page) {
+        let (mut ann, mut bob) = (self.open(server), self.open(server));
+        ann.is_called("Ann");
+        bob.is_called("Bob");
+        (ann, bob)
+    }
+
     /// Opens a link to the page, such as `#dev`, wherever it leads.
     #[track_caller]
     pub fn open_link(self: &Arc<Browser>, address: SocketAddr, hash: &str) -> Page {

@@ -8,10 +8,7 @@ use crate::{devtools::Browser, support::*};
 fn what_is_typed_is_sent_by_enter_and_seen_in_a_second_page() {
     let Some(browser) = Browser::shared() else { return };
     let server = Server::start();
-    let mut ann = browser.open(&server);
-    let mut bob = browser.open(&server);
-    ann.is_called("Ann");
-    bob.is_called("Bob");
+    let (mut ann, mut bob) = browser.opens_for_ann_and_bob(&server);
 
     ann.says("Hello, who is there?");
     bob.shows_from("Ann", "Hello, who is there?");
