@@ -3,10 +3,10 @@
 //! It shares the machine with the server, so it must cost less than what it measures: frames are
 //! masked beforehand, all sockets are read into one buffer, nothing is parsed but frame heads.
 //!
-//! And yet every delivery is checked. `order` is the order of messages as whoever was furthest along
-//! saw it, each client has a position in it, and what a client gets next must be what stands there.
-//! Each sender's numbers must count up in it. When at the end every position equals the number of
-//! messages sent, everyone got everything exactly once and in one order.
+//! And yet every delivery is checked. `order` is the order of messages as the client that was furthest
+//! along saw it. Each client has a position in it, and must get next what stands there. Each sender's
+//! numbers must count up in it. When at the end every position equals the number of messages sent,
+//! everyone got everything exactly once and in one order.
 
 use std::error::Error;
 use std::io;

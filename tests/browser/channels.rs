@@ -133,7 +133,7 @@ fn what_is_said_elsewhere_is_counted_until_it_is_read() {
     server.stores("dev", "before anybody came");
     let mut ann = browser.open(&server);
     let mut bob = browser.open(&server);
-    // To whoever comes for the first time, nothing is new.
+    // Nothing is new to a person who comes for the first time.
     ann.lists(&["messages", "dev"]);
     ann.is_titled("#messages – txtcord");
 

@@ -1,8 +1,8 @@
 //! A headless Chromium, and the DevTools protocol to drive it with: a [`Browser`] that the tests
 //! running at one time share, and a [`Tab`] for each page, with storage of its own.
 //!
-//! A tab has one connection and no thread: whoever calls reads until the answer is there and notes
-//! on the way what the page complains about. Every wait ends at a deadline, and the browser ends
+//! A tab has one connection and no thread: the test that asks it something reads until the answer is
+//! there, and notes on the way what the page complains about. Every wait ends at a deadline, and the browser ends
 //! with the last test that uses it.
 
 use std::{
