@@ -3,7 +3,10 @@ use std::fs::File;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    live::{FRAMES_KEPT, SHORT_REST},
+    *,
+};
 use crate::{
     lines::TextFile,
     testing::{CLOSE, PING, TEXT, file_of, frame_of, frames_in, tries},
