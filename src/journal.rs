@@ -2,18 +2,19 @@
 //!
 //! The hub owns it. The file is opened once, in append mode, so each write lands as a whole at the
 //! end, even between the writes of other programs: the file is an interface, and a program that
-//! appends a line to it says something. The bytes that a failed write left are taken back, and no
-//! byte before the committed end is ever touched, whatever the system claims, but to erase a message
-//! that was deleted. After a failed sync
-//! it is unknown what is on disk, so the server ends (Rebello et al., "Can Applications Recover
-//! from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its
-//! numbering, `stamps.rs` writes the stamps beside it, `stamping.rs` makes both files one, and
-//! `erasing.rs` erases, and `replica.rs` makes the file a copy of a cluster's order.
+//! appends a line to it says something. The bytes that a failed write left are taken back. Whatever the
+//! system claims, a byte before the committed end is changed for one reason alone: to erase a message
+//! that was deleted. After a failed sync it is unknown what is on disk, so the server ends (Rebello et
+//! al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file,
+//! `epoch.rs` names its numbering, `shortage.rs` deals with a full disk, `stamps.rs` writes the stamps
+//! beside the file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the
+//! file a copy of a cluster's order.
 
 mod epoch;
 mod erasing;
 mod recovery;
 mod replica;
+mod shortage;
 mod stamping;
 mod stamps;
 pub(crate) mod system;
@@ -29,28 +30,19 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use log::{error, info, warn};
+use log::warn;
 
-use self::{epoch::Epoch, stamping::is_full, stamps::StampFile, system::System};
+use self::{
+    epoch::Epoch,
+    shortage::{Shortage, is_full},
+    stamps::StampFile,
+    system::System,
+};
 pub use self::{
     recovery::{OpenError, REWRITE_BYTES, create},
     replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
 use crate::{config::Fsync, history::History};
-
-/// A full disk is tried again after this long: soon enough for people, and seldom enough that a
-/// crowd of speakers does not keep the disk busy.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// When no append has been tried for this long, the disk no longer counts as full; see
-/// [`Journal::is_full`].
-const FULL_FOR: Duration = Duration::from_secs(10);
-
-/// A disk that stays full is logged once in this time, as redis does it (`aof.c`).
-const LOG_FULL_EVERY: Duration = Duration::from_secs(30);
-
-// Between two tries the disk still counts as full.
-const _: () = assert!(RETRY_AFTER.as_millis() < FULL_FOR.as_millis());
 
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
 /// ms (`hub::TICK`), so a sync begins 900 ms after the write at the latest and has the rest of the
@@ -121,13 +113,6 @@ pub struct Journal {
     shortage: Option<Shortage>,
     /// The time of the oldest write that has not been synced.
     unsynced_since: Option<Instant>,
-}
-
-/// A disk that had no room.
-#[derive(Debug)]
-struct Shortage {
-    retry_at: Instant,
-    log_at: Instant,
 }
 
 impl Journal {
@@ -221,15 +206,6 @@ impl Journal {
         }
     }
 
-    /// Whether an append has found no room within the last seconds. A disk that was full longer ago
-    /// does not count: speakers may send nothing to a server that says it is full, and then it
-    /// could never find out that there is room again.
-    pub fn is_full(&self) -> bool {
-        self.shortage
-            .as_ref()
-            .is_some_and(|shortage| self.system.now() < shortage.retry_at + FULL_FOR)
-    }
-
     /// Appends whole lines with one write. Returns the offset where they begin: the committed end,
     /// or a later offset if other programs appended there.
     ///
@@ -241,9 +217,7 @@ impl Journal {
     /// When the committed end is before one that was given earlier.
     pub fn append(&mut self, lines: &[u8], committed_end: u64) -> Result<u64, AppendError> {
         self.move_committed_end(committed_end);
-        if let Some(shortage) = &self.shortage
-            && self.system.now() < shortage.retry_at
-        {
+        if self.is_too_soon() {
             return Err(AppendError::DiskFull);
         }
         let claimed = match self.write(lines) {
@@ -359,28 +333,6 @@ impl Journal {
         // After a failed sync, a start writes one batch again. The lines that follow may be as
         // many, so these spaces are synced before them.
         self.sync_per_policy().map(drop)
-    }
-
-    /// Notes that the disk has room again, now that lines and their stamps were written.
-    fn note_room(&mut self) {
-        if self.shortage.take().is_some() {
-            info!("{}: messages can be stored again", self.path.display());
-        }
-    }
-
-    fn note_disk_full(&mut self, why: &dyn fmt::Display) -> AppendError {
-        let now = self.system.now();
-        let mut log_at = self.shortage.as_ref().map_or(now, |shortage| shortage.log_at);
-        if now >= log_at {
-            error!(
-                "{}: {why}. The server refuses messages until there is room again; everything \
-                 else goes on.",
-                self.path.display()
-            );
-            log_at = now + LOG_FULL_EVERY;
-        }
-        self.shortage = Some(Shortage { retry_at: now + RETRY_AFTER, log_at });
-        AppendError::DiskFull
     }
 
     /// Syncs the file if `--fsync` asks for that after each write, or if it is due. Returns how

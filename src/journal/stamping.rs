@@ -8,6 +8,7 @@ use log::warn;
 
 use super::{
     AppendError, Fatal, Journal, OpenError, SYNC_EVERY, path_beside,
+    shortage::is_full,
     stamps::{RunEnds, StampFile, boot},
 };
 use crate::{
@@ -185,9 +186,4 @@ impl Journal {
         let path = path_beside(&self.path, "stamps");
         Fatal::Storage(io::Error::other(format!("{}: {error}", path.display())))
     }
-}
-
-/// Whether a write failed because there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }

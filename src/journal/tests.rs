@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    shortage::{FULL_FOR, RETRY_AFTER},
+    *,
+};
 use crate::testing::{Dir, FaultySystem, Mishap, limit_file_size};
 
 const MAX_MESSAGE: usize = 1 << 20;
