@@ -1,7 +1,7 @@
 //! The commands of the hub and its answers.
 //!
-//! Other threads send a command with a [`HubHandle`] (`command/handle.rs`). A command that asks carries the
-//! queue for its answer.
+//! Other threads send a command with a [`HubHandle`] (`command/handle.rs`). A command that asks
+//! carries the queue for its answer.
 
 use std::{io, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
 mod cluster;
 mod handle;
 
-pub use cluster::{Applying, ClusterCommand, Expected};
+pub use cluster::{Accepted, AcceptedPost, Applying, ClusterCommand, Expected};
 pub(crate) use handle::QUEUE;
 pub use handle::{Commands, HubGone, HubHandle, WeakHubHandle, queue, queue_beside};
 

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Command, HubGone, HubHandle, Post, Stored};
-use crate::{journal::Fatal, piece::Piece, wire::ErrorAnswer};
+use crate::{
+    access,
+    journal::Fatal,
+    piece::{Piece, senders_text},
+    wire::ErrorAnswer,
+};
 
 /// What the threads of a cluster ask the hub.
 #[derive(Debug)]
@@ -17,8 +22,8 @@ pub enum ClusterCommand {
         batch: u64,
         /// The posts.
         posts: Vec<Post>,
-        /// Gets what is to be sent.
-        reply: Sender<Expected>,
+        /// Gets what is to be sent of them.
+        reply: Sender<Accepted>,
     },
     /// Posts are refused before they were sent.
     Refuse {
@@ -57,6 +62,28 @@ pub enum ClusterCommand {
     End(Fatal),
 }
 
+/// What the hub accepted of some posts.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The posts, without what the hub keeps to answer them.
+    pub posts: Vec<AcceptedPost>,
+    /// The key of the first post, if it has one.
+    pub key: Option<String>,
+    /// The first line that the engine is to keep.
+    pub keep: u64,
+}
+
+/// A post that the hub accepted.
+#[derive(Debug)]
+pub struct AcceptedPost {
+    /// The verified sender; `None` for nobody.
+    pub sender: Option<access::Sender>,
+    /// The messages, each as one line with its `\n`.
+    pub lines: Vec<u8>,
+    /// How many these are.
+    pub count: u64,
+}
+
 /// A batch as it is sent to the engine.
 #[derive(Debug)]
 pub struct Expected {
@@ -70,6 +97,16 @@ pub struct Expected {
     pub posts: u64,
     /// The first line that the engine is to keep.
     pub keep: u64,
+}
+
+impl Expected {
+    fn of(accepted: Accepted) -> Expected {
+        let Accepted { posts, key, keep } = accepted;
+        let senders = senders_text(posts.iter().map(|post| (post.count, post.sender.as_deref())));
+        let mut lines = Vec::with_capacity(posts.iter().map(|post| post.lines.len()).sum());
+        posts.iter().for_each(|post| lines.extend_from_slice(&post.lines));
+        Expected { lines, senders, key, posts: posts.len() as u64, keep }
+    }
 }
 
 /// Pieces that the hub is writing and showing.
@@ -89,12 +126,14 @@ impl Applying {
 }
 
 impl HubHandle {
-    /// Tells the hub which posts are about to be sent; see [`ClusterCommand::Expect`].
+    /// Tells the hub which posts are about to be sent; see [`ClusterCommand::Expect`]. The thread that
+    /// asks makes one batch of what the hub accepts.
     ///
     /// # Errors
     /// When the hub is gone.
     pub fn expect(&self, batch: u64, posts: Vec<Post>) -> Result<Expected, HubGone> {
         self.ask(|reply| Command::Cluster(ClusterCommand::Expect { batch, posts, reply }))
+            .map(Expected::of)
     }
 
     /// Refuses posts because the engine is away.

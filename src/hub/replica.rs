@@ -11,11 +11,11 @@ use log::warn;
 use super::{Hub, Post, Speaker, ending::FORKED};
 use crate::{
     cluster::Link,
-    command::{ClientId, ClusterCommand, Expected, Stored},
+    command::{Accepted, AcceptedPost, ClientId, ClusterCommand, Stored},
     history::BOM,
     journal::{AppendError, Fatal, Torn},
     message,
-    piece::{Piece, senders_text},
+    piece::Piece,
     wire::ErrorAnswer,
 };
 
@@ -81,7 +81,7 @@ impl Hub {
         Ok(())
     }
 
-    fn expect(&mut self, number: u64, mut posts: Vec<Post>) -> Expected {
+    fn expect(&mut self, number: u64, mut posts: Vec<Post>) -> Accepted {
         posts.retain(|post| !self.answer_if_known(post));
         let why = match (self.stopping, self.journal.is_full()) {
             (true, _) => Some(ErrorAnswer::ShuttingDown),
@@ -92,26 +92,21 @@ impl Hub {
             self.refuse(std::mem::take(&mut posts), why);
         }
         let posts = self.decide(posts);
-        let counts: Vec<u64> = posts.iter().map(|post| post.count() as u64).collect();
-        let senders = posts.iter().map(|post| post.sender.as_deref());
-        let senders = senders_text(counts.iter().copied().zip(senders));
         let key = posts.first().and_then(Post::key).cloned();
-        let mut lines = Vec::with_capacity(posts.iter().map(|post| post.lines.len()).sum());
-        posts.iter().for_each(|post| lines.extend_from_slice(&post.lines));
-        let expected = Expected {
-            lines,
-            senders,
-            key,
-            posts: posts.len() as u64,
-            keep: self.history.line_near(self.history.end().saturating_sub(KEPT)),
+        let keep = self.history.line_near(self.history.end().saturating_sub(KEPT));
+        let mut speakers = Vec::with_capacity(posts.len());
+        let accept = |post: Post| {
+            let count = post.count() as u64;
+            speakers.push((post.by, count));
+            AcceptedPost { sender: post.sender, lines: post.lines, count }
         };
+        let posts: Vec<AcceptedPost> = posts.into_iter().map(accept).collect();
         if !posts.is_empty()
             && let Some(replica) = &mut self.replica
         {
-            let speakers = posts.into_iter().map(|post| post.by).zip(counts).collect();
             replica.sent.push_back(Batch { number, speakers });
         }
-        expected
+        Accepted { posts, key, keep }
     }
 
     fn take_back(&mut self, number: u64) {
