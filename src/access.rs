@@ -145,8 +145,8 @@ impl Caller {
         self.who.identity.sender()
     }
 
-    /// Who the caller is under whatever name: a pseudonym is the letters that follow from its key.
-    /// `None` for nobody.
+    /// The person that the caller is, whatever name it gives: of a pseudonym, only the letters that
+    /// follow from its key count. `None` for nobody.
     pub fn person(&self) -> Option<Arc<str>> {
         self.who.identity.person()
     }
@@ -177,8 +177,8 @@ impl Caller {
     /// Checks that it may do something with a channel.
     ///
     /// # Errors
-    /// 403, with a sentence that names the right and the channel. The caller must be told of a channel
-    /// that it may not read and not write to only that it is not there.
+    /// 403, with a sentence that names the right and the channel. A caller that may neither read
+    /// the channel nor write to it must only be told that it is not there.
     pub fn check(&self, right: Right, channel: &Name) -> Result<(), Forbidden> {
         match self.may(right, channel) {
             true => Ok(()),

@@ -220,9 +220,9 @@ impl Listed {
 }
 
 impl Channels {
-    /// No channel yet, and the end of all their hubs but the default channel's: disconnected when the
-    /// server stops and all of them are gone. At most `most` channels are taken from the folder. A node
-    /// of a cluster has `threads`.
+    /// The channels of a server, none of which is open yet, and a queue that is disconnected when
+    /// the server stops and all hubs but the default channel's are gone. At most `most` channels
+    /// are taken from the folder. A node of a cluster has `threads`.
     pub fn new(
         config: &Config,
         most: usize,
@@ -379,7 +379,7 @@ impl Channels {
         self.room.link.get().map(|link| &**link)
     }
 
-    /// Asks all hubs for the orderly end, and opens none any more.
+    /// Asks all hubs to end in order. No channel is opened any more.
     pub fn stop(&self, deadline: Instant) {
         self.room.lock().running = None;
         self.room.link.get().into_iter().for_each(|link| link.stop());
@@ -387,11 +387,11 @@ impl Channels {
         self.room.changed.notify_all();
         self.room.news.end();
         self.room.comings.end();
-        // One whose disk hangs delays none of the others.
+        // A hub whose disk hangs delays none of the others.
         let now = Instant::now();
         let busy: Vec<_> = open.values().filter(|open| !open.hub.stop(now)).collect();
         for open in busy {
-            // One that takes no command by then is not waited for.
+            // A hub that takes no command by then is not waited for.
             let _ = open.hub.stop(deadline);
         }
     }

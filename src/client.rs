@@ -103,7 +103,8 @@ impl Membership {
             client: self.client,
             outbox: self.outbox.clone(),
             hub: self.services.hub.clone(),
-            // No message was cut: what is to be sent from the file comes with its own view of it.
+            // No message was cut, so nothing of the frame is read from the file. The history comes
+            // with its own view of the file.
             file: TextFile::from(&self.file),
             cut,
             history: history.map(Box::new),

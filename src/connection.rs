@@ -49,8 +49,7 @@ pub(crate) struct House {
 pub(crate) enum Admission {
     /// To be served.
     Client,
-    /// To be told that there are too many clients, whatever it asks, but for whether the server is
-    /// well.
+    /// To be told that there are too many clients, unless it asks whether the server is well.
     TooMany,
     /// The same, since its address has too many.
     TooManyOfAddress,
@@ -122,7 +121,7 @@ impl Admission {
     }
 }
 
-/// Whether somebody watches the server by it, who must be answered however full it is.
+/// Whether a resource tells operators how the server is. They must be answered however full it is.
 fn is_for_operators(resource: &Resource) -> bool {
     matches!(resource, Resource::Health | Resource::Ready)
 }

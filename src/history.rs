@@ -129,8 +129,8 @@ impl History {
         if self.is_message(id) { Target::Message(sender) } else { Target::Missing }
     }
 
-    /// Erases a message: it is a hole from now on, and these bytes must stand in its place in the
-    /// file before anybody is told. Readers that began before see it as it was.
+    /// Erases a message: it is a hole from now on. The bytes that are returned must stand in its
+    /// place in the file before anybody is told. Readers that began before see it as it was.
     ///
     /// # Errors
     /// When the file cannot be read; nothing has changed then.

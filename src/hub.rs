@@ -297,7 +297,7 @@ impl Hub {
                 Command::PutAway(reply) => self.put_away(&reply)?,
             }
             if self.is_away {
-                // What else was asked is told so by the end of its reply queue.
+                // The end of its reply queue tells a thread that asked anything else.
                 break;
             }
         }

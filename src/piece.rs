@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Lines that one batch of one node became, with their numbers and stamps.
+/// The lines of one batch of a node, with their numbers and stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The number of the first line.
@@ -11,7 +11,7 @@ pub struct Piece {
     pub lines: Vec<u8>,
     /// The batch that the lines came in, if that is known.
     pub origin: Option<Origin>,
-    /// The Idempotency-Key of the post that they are.
+    /// The Idempotency-Key, if the lines are one post that has one.
     pub key: Option<String>,
     /// The stamps of the lines, in their order.
     pub stamps: Vec<StampRun>,

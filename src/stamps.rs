@@ -1,10 +1,10 @@
 //! Stamps: when each line of the text file was accepted, and who said it.
 //!
 //! Line N of the stamps file describes line N of the text file: a time in UTC, a space, and the
-//! sender, `-` where one of them is not known. A line that is anything else says that neither is.
-//! The journal writes stamps (`journal/stamps.rs`); here is what one looks like, and how it is
-//! found again: through an index of every so many lines, so that no stamp is kept in memory. The
-//! hub owns the index. Other threads get [`Stamps`] of a part of it, with which they read the file
+//! sender, `-` where one of them is not known. Any other line says that neither is known. The
+//! journal writes stamps (`journal/stamps.rs`); here is what one looks like, and how it is found
+//! again: through an index of every so many lines, so that no stamp is kept in memory. The hub owns
+//! the index. Other threads get [`Stamps`] of a part of it, with which they read the file
 //! themselves.
 
 use std::{

@@ -11,7 +11,7 @@ use std::sync::{
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-/// Followers that may be gone before it is looked who is.
+/// Up to so many followers are kept without a look at which of them are gone.
 const UNSEEN: usize = 64;
 
 /// How far a channel is.
@@ -50,7 +50,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of a channel whose changes are told to those who follow `news`.
+    /// The summary of a channel whose changes are told to the followers of `news`.
     pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>) -> Summary {
         let (figures, is_ending) = (Mutex::default(), AtomicBool::new(false));
         let epoch = Mutex::new(epoch);
@@ -72,8 +72,8 @@ impl Summary {
         *lock(&self.figures)
     }
 
-    /// Whether the hub is about to say goodbye to its clients: who comes now, or comes back at once, is
-    /// to wait for what the channel is next.
+    /// Whether the hub is about to say goodbye to its clients. A client that comes now must wait
+    /// until the channel is open again, or gone.
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(SeqCst)
     }
@@ -104,7 +104,8 @@ pub struct News {
 #[derive(Debug, Default)]
 struct Followers {
     wake: Vec<Sender<()>>,
-    /// With more than these, a look at who is gone is due even when nothing is to be seen.
+    /// When there are more followers than this, those that are gone are forgotten, even if nothing
+    /// has changed.
     at_most: usize,
     is_over: bool,
 }

@@ -50,7 +50,7 @@ const JSON: &str = "application/json";
 pub struct Web<'a> {
     /// Where answers go.
     pub outbox: &'a Outbox,
-    /// Who knows them.
+    /// The channels that requests are about.
     pub channels: &'a Channels,
     /// What is counted.
     pub metrics: &'a Metrics,
@@ -235,7 +235,8 @@ impl Exchange<'_> {
         let is_post = method == Method::POST;
         let is_read = matches!(*method, Method::GET | Method::HEAD);
         if !is_post && method != Method::PATCH {
-            // Nobody wants a body, but it would be taken for the next request.
+            // A body means nothing here. If it were not read, it would be taken for the next
+            // request.
             self.body(0)?;
         }
         if method == Method::OPTIONS {

@@ -19,7 +19,7 @@ pub type Sender = Arc<str>;
 pub enum Identity {
     /// It proves nothing. What stands in its messages is a claim.
     Nobody,
-    /// It has a key, and without that key no other request is from the same pseudonym.
+    /// It has a key. A request without that key cannot be from the same pseudonym.
     Pseudonym(Pseudonym),
     /// It has a token that the operator gave out.
     Named {

@@ -19,8 +19,8 @@ pub fn page<'a>(
     resource: &Resource,
     allowed: &[String],
 ) -> Result<Option<&'a str>, HttpRefusal> {
-    // A browser says with every WebSocket which page opens it, and with what a page asks of its
-    // own server by HTTP it does not: there, the name that the server was asked by must do.
+    // A browser tells which page opens a WebSocket. It does not tell which page asks its own server
+    // by HTTP; there, the name by which the server was asked must do.
     if !matches!(resource, Resource::WebSocket(_)) {
         check_host_name(headers, allowed)?;
     }

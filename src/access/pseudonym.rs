@@ -1,4 +1,5 @@
-//! Pseudonyms: a name and 12 letters that follow from a key, so that nobody without the key is it.
+//! Pseudonyms: a name and 12 letters that follow from a key, so that nobody can use a pseudonym
+//! without its key.
 //!
 //! The idea is the tripcode of imageboards and of hack.chat. The letters have 60 bits: a person who
 //! wants another key with the same letters must try some 10^18 keys.

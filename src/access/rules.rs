@@ -36,7 +36,7 @@ pub enum Right {
     Read,
     /// Say something there.
     Post,
-    /// Make it and put it away, and what else its users may not.
+    /// Make it, put it away, and do what its other users may not do.
     Admin,
 }
 

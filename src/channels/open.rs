@@ -28,8 +28,8 @@ use crate::{
 /// Channels that are opened at a time: opening is mostly waiting for the disk.
 const OPENERS: usize = 8;
 
-/// The stack of a hub's thread, no larger than a client's, which is what the machine is asked for. What
-/// it does not touch takes no memory.
+/// The stack of a hub's thread, in bytes. It is no larger than a client's, since the start counts
+/// on that (`server/capacity.rs`). The part of it that is never used takes no memory.
 const STACK: usize = 128 << 10;
 
 /// The longest name that Linux has for a thread, in bytes.
@@ -121,7 +121,7 @@ impl Room {
             Ok((journal, history, node)) => {
                 let (room, of) = (Arc::downgrade(self), name.clone());
                 let ended = move |done| {
-                    // Where nobody has the channels any more, nobody asks for this one.
+                    // When all handles of the channels are gone, nobody asks for this one.
                     if let Some(room) = room.upgrade() {
                         room.ended(&of, done);
                     }
@@ -140,7 +140,7 @@ impl Room {
             }
             Err(error) => {
                 let why = reason(&error);
-                // It is tried again with every request, and said once.
+                // Every request tries it again, and the log says it once.
                 if self.lock().channels.get(name).is_none_or(|entry| entry.why != why) {
                     error!("channel {name} cannot be served: {error}");
                 }
@@ -238,8 +238,8 @@ impl Room {
             drop(linked);
             ended(done);
             drop(running);
-            // What is still asked gets no answer, and is told so by the end of its reply queue; left
-            // in a queue that nobody reads, it would wait for ever.
+            // A thread that still asks gets no answer: the end of its reply queue tells it so. If
+            // its command were left in a queue that nobody reads, the thread would wait for ever.
             commands.iter().for_each(drop);
         };
         let mut thread = thread::Builder::new().stack_size(STACK);

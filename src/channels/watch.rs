@@ -1,7 +1,7 @@
-//! The thread that looks at all files and at the folder, so that hubs where nobody is can sleep.
+//! The thread that looks at all files and at the folder, so that hubs without clients can sleep.
 //!
-//! A file that is not as its hub knows it gets its hub woken; a file that is new in the folder
-//! becomes a channel, and one that is gone is none any more.
+//! When a file is not as its hub knows it, the hub is woken. A file that is new in the folder
+//! becomes a channel. A channel whose file is gone is forgotten.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,8 +24,8 @@ use crate::name::Name;
 /// thousand files takes a millisecond.
 const EVERY: Duration = Duration::from_millis(800);
 
-/// How long after a change of the folder it is listed again with every look: a change right behind a
-/// look may leave it with the same time, as coarse as some file systems count.
+/// For so long after a change of the folder, each look lists it again. Some file systems count time
+/// so coarsely that a change right after a look leaves the folder with the same time.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// A file as it was seen: device, inode and size; `None` when it is not there.
@@ -34,7 +34,7 @@ type Seen = Option<(u64, u64, u64)>;
 /// What the thread remembers from one look to the next.
 #[derive(Debug, Default)]
 struct Watch {
-    /// What was seen of the files whose hubs were woken for it; once is enough.
+    /// How each file was when its hub was last woken for it: a hub is woken once for each change.
     told: HashMap<Name, Seen>,
     /// When the folder had changed last, as of the last time that it was listed; `None` when it has to
     /// be listed again.

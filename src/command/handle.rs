@@ -1,4 +1,4 @@
-//! The handle that other threads have of the hub, and the queue behind it.
+//! The handle that other threads have of the hub, and the queue that it sends commands to.
 //!
 //! Every command goes through one bounded queue. A thread that asks waits for the hub's answer; the
 //! hub waits for no other thread. The hub ends when the last handle is dropped.

@@ -1,7 +1,8 @@
 //! A stretch of the history, and two ways to read it from the file: message by message, or as text.
 //!
-//! The hub makes a stretch without reading the file. It stays true for ever: the file only grows, and
-//! lines that are erased later stay in the stretch as they were (`lines/text_file.rs`). The thread that needs the messages reads them itself, never past the committed end.
+//! The hub makes a stretch without reading the file. It stays true for ever: the file only grows,
+//! and lines that are erased later stay in the stretch as they were (`lines/text_file.rs`). The
+//! thread that needs the messages reads them itself, never past the committed end.
 
 use std::{io, sync::Arc};
 

@@ -1,8 +1,8 @@
 //! The body of a request: its length, and its bytes within a deadline.
 //!
-//! A body has a `Content-Length` here or it is none: transfer codings are refused, and whatever is
-//! ambiguous is, too, since a body that one reader takes for the next request is a request that
-//! nobody checked.
+//! Only `Content-Length` announces a body here. Transfer codings are refused, and so is whatever is
+//! ambiguous: a body that another reader takes for the next request would be a request that nobody
+//! checked.
 
 use std::time::{Duration, Instant};
 

@@ -14,9 +14,9 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 /// The longest head: cookies of a whole domain fit, and no more is held for a stranger.
 const HEAD_BYTES: usize = 8 << 10;
 
-/// What is read at first. glibc keeps blocks of up to 1 KiB that a thread frees for that thread's
-/// life, so what is needed for a head alone is allocated in larger ones: 3 KB less for an idle
-/// client.
+/// How many bytes are read at first. When a thread frees a block of up to 1 KiB, glibc keeps the
+/// block for as long as the thread lives. So what is needed for a head alone is allocated in larger
+/// blocks, and an idle client takes 3 KB less.
 const HEAD_BLOCK: usize = 2 << 10;
 
 /// Space for header fields at first; it makes the block of memory a large one, as above.

@@ -37,8 +37,8 @@ impl Parameter {
         self.value
     }
 
-    /// The value as a time, in Unix milliseconds: so long ago (`10m`), in RFC 3339, or in Unix
-    /// seconds.
+    /// The value as a time, in Unix milliseconds. It is written as so long ago (`10m`), in RFC
+    /// 3339, or in Unix seconds.
     ///
     /// # Errors
     /// When it is none.

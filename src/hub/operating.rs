@@ -106,14 +106,14 @@ impl Hub {
         }
     }
 
-    /// Applies a line that another program appended, if it is an operation. It is the operator's word;
-    /// but what cannot be done means nothing.
+    /// Applies a line that another program appended, if it is an operation. It is the operator's
+    /// word, so it needs no right. An operation that cannot be done means nothing.
     pub(super) fn apply_foreign_operation(&mut self, id: u64, message: &[u8]) {
         self.apply_ordered_operation(id, message, None);
     }
 
-    /// Applies a line whose place is decided, if it is an operation. Another line may have come before
-    /// it that leaves it nothing to do; all that read the log see it the same.
+    /// Applies a line whose place is decided, if it is an operation. A line before it may have left
+    /// it nothing to do. All that read the log come to the same result.
     pub(super) fn apply_ordered_operation(&mut self, id: u64, message: &[u8], from: Option<&str>) {
         let Some(LoggedOperation { operation, .. }) = LoggedOperation::of(id, message) else {
             return;

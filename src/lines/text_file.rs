@@ -38,8 +38,7 @@ static KEPT_BYTES: AtomicUsize = AtomicUsize::new(0);
 #[derive(Clone, Debug)]
 pub struct TextFile {
     file: Arc<File>,
-    /// The last state when the reader began; `None` for a file of which nothing is
-    /// erased.
+    /// The last state when the reader began; `None` for a file of which nothing is erased.
     seen: Option<Arc<State>>,
     /// Where what is kept is counted.
     count: &'static AtomicUsize,

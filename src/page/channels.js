@@ -180,7 +180,7 @@ export function keep() {
   unkept.clear();
 }
 
-// To whoever comes for the first time, nothing is new; later, what they have never looked at is.
+// Nothing is new to a person who comes for the first time; later, a channel is that they never looked at.
 function beginReading() {
   if (recall('localStorage', 'visited')) return;
   remember('localStorage', 'visited', 'yes');

@@ -1,6 +1,6 @@
 // What a message says. An item is {id, raw, ts, from}: its text as it was written, and when it was accepted
 // and who its verified sender is, where that is known. `state` is what operations have made of it.
-// `view`, what is read out of it, is kept in it; `isOpen` and `row` are for whoever draws it.
+// `view`, what is read out of it, is kept in it; `isOpen` and `row` are for the module that draws it.
 
 import { eachIn } from './json.js';
 

@@ -13,7 +13,7 @@ const WANTED = {
 // A line that was erased holds no message.
 export const isHole = raw => /^null +$/.test(raw);
 
-// Who a sender is: a pseudonym is whoever has its letters, under any name.
+// The person behind a sender: of a pseudonym, only its letters count, under whatever name.
 export const personOf = sender => sender?.slice(Math.max(0, sender.lastIndexOf('~')));
 
 // The operation that a text is: {op, target} and what it says; nothing when it is another message.

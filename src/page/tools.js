@@ -86,7 +86,7 @@ list.addEventListener('click', event => {
   moveTo(itemAt(event.target));
 });
 list.addEventListener('focusin', event => { if (!tools.contains(event.target)) moveTo(itemAt(event.target)); });
-// Whoever comes by keyboard finds them at the last message.
+// A person who comes by keyboard finds them at the last message.
 document.addEventListener('keydown', event => {
   if (event.key === 'Tab' && !list.contains(document.activeElement)) moveTo(lastDrawn());
 }, true);

@@ -1,9 +1,9 @@
 //! The threads that serve connections, one at a time each.
 //!
-//! A thread whose connection has ended waits for the next one for a while. So a program that connects
-//! for each request is served by the same few threads: 16 connections at a time get 1.4 times as many
-//! answers, and an answer costs 0.6 times the CPU (78 µs, not 130). No thread is started ahead of need, so there are never more than there
-//! were connections at a time.
+//! A thread whose connection has ended waits for the next one for a while. So a program that
+//! connects for each request is served by the same few threads: 16 connections at a time get 1.4
+//! times as many answers, and an answer costs 0.6 times the CPU (78 µs, not 130). No thread is
+//! started ahead of need, so there are never more threads than there were connections at a time.
 
 use std::{
     io,

@@ -157,7 +157,7 @@ impl Exchange<'_> {
         let generation =
             Some((self.web.channels.generation(), self.caller().access().generation()));
         if generation == told.generation {
-            // As a rule: the same channels, some of which are further.
+            // As a rule the channels are the same, and some of them have more messages.
             for listed in &mut told.list {
                 let figures = listed.summary.figures();
                 let is_further = figures.differ_in_what_was_said(&listed.figures);

@@ -14,7 +14,7 @@ impl Exchange<'_> {
         let view = channel.look(Window { after: Some(u64::MAX), ..Window::default() }, None)?;
         let mut tag = format!("\"{}-{}", view.epoch, view.end);
         if view.deleted > 0 {
-            // The file is no longer, but other bytes stand in it.
+            // The file has the same length, but other bytes stand in it.
             tag = format!("{tag}-{}", view.deleted);
         }
         tag.push('"');
@@ -77,7 +77,7 @@ impl Source for FilePart {
 enum Bytes {
     /// From one offset up to another.
     Of(u64, u64),
-    /// Nothing that is there.
+    /// Bytes that the file does not have.
     None,
 }
 

@@ -11,8 +11,8 @@ use super::{
 use crate::{access::Right, history::Window};
 
 impl Exchange<'_> {
-    /// Streams what comes behind `after`, until the peer leaves or the server stops; what there is
-    /// up to `last_id`, which a limit may have left, comes at once.
+    /// Streams the messages after `after`, until the peer leaves or the server stops. Those up to
+    /// `last_id`, which a limit may have left out, come at once.
     pub(super) fn follow(
         &mut self,
         channel: &Channel,

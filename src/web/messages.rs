@@ -77,13 +77,14 @@ impl Query {
         Ok(parsed)
     }
 
-    /// What is asked of the history itself: a limit on what `q` finds is applied to what it finds.
+    /// What is asked of the history itself. With `q` it has no limit: the limit is for what `q`
+    /// finds.
     pub(super) fn window(&self) -> Window {
         let limit = self.window.limit.filter(|_| self.text.is_none());
         Window { limit, ..self.window }
     }
 
-    /// The same search of everything: what a follower asks when its window is over.
+    /// The same search without a window, for what a follower is sent after its window.
     pub(super) fn rest(&self) -> Query {
         Query { text: self.text.clone(), ..Query::default() }
     }

@@ -17,7 +17,8 @@ use crate::{
 pub const HUB_TIME: Duration = Duration::from_secs(2);
 
 impl Exchange<'_> {
-    /// Whether the process answers and its hub does: no more, since a restart is what follows.
+    /// Whether the process and its hub answer. Nothing else counts, since a server that is not
+    /// alive is restarted.
     pub(super) fn health(&mut self) -> Result<(), Stop> {
         match self.status() {
             Ok(None) => Err(no_answer().into()),
@@ -56,7 +57,7 @@ impl Exchange<'_> {
         self.whole(StatusCode::OK, headers, page.as_bytes())
     }
 
-    /// How the default channel is: where it ends, the server does.
+    /// How the default channel is. When it ends, the server ends.
     fn status(&self) -> Result<Option<Status>, HubGone> {
         let default = self.web.channels.find(&Name::default()).map_err(|_| HubGone)?;
         default.hub.status(HUB_TIME)

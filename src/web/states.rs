@@ -1,7 +1,7 @@
 //! `GET /NAME/42` and `GET /NAME?pinned=1`: messages as operations have made them.
 //!
-//! The log stays as it is; here alone it is folded, for one message at a time, by the thread of the
-//! connection that asks.
+//! The log stays as it is. What operations made of a message is put together here alone, for one
+//! message at a time, by the thread of the connection that asks.
 
 use std::io;
 
