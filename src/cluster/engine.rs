@@ -3,26 +3,26 @@
 //! Each call waits for seconds at the most. After any error the connection is of no use: it may have
 //! an answer on its way that nobody waits for.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    time::{Duration, Instant},
-    vec,
-};
+use std::{fmt, time::Duration, vec};
 
 use data_encoding::HEXLOWER;
 use log::warn;
-use redis::{Connection, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, Script, cmd};
+use redis::{Connection, ErrorKind, FromRedisValue, RedisError, Script, cmd};
 
 use super::chain::Chain;
 use crate::{
-    config::{EnginePlace, EngineUrl},
+    config::EngineUrl,
     name::Name,
-    piece::{Origin, Piece, StampRun, count_lines, parse_stamps, senders_text, times_text},
+    piece::{Piece, StampRun, count_lines, senders_text, times_text},
 };
 
-/// How long connecting may take.
-const CONNECT_TIME: Duration = Duration::from_secs(1);
+mod connecting;
+mod entry;
+
+pub use entry::{Entries, Entry, Strange};
+
+use connecting::{address, open};
+use entry::{RawEntries, entry};
 
 /// How long a script may take.
 const SCRIPT_TIME: Duration = Duration::from_secs(3);
@@ -159,19 +159,6 @@ pub enum Restored {
     /// The numbering is another one, or the engine was started anew.
     Changed,
 }
-
-/// An entry of the stream.
-#[derive(Debug)]
-pub struct Entry {
-    /// What it holds.
-    pub piece: Piece,
-    /// The hash after it.
-    pub chain: Chain,
-}
-
-/// An entry that no node has added.
-#[derive(Debug)]
-pub struct Strange;
 
 impl Engine {
     /// Connects, and looks whether this is an engine to be used.
@@ -480,29 +467,6 @@ impl Scripts {
     }
 }
 
-/// Entries of a stream, oldest first.
-pub type Entries = Vec<Result<Entry, Strange>>;
-
-/// Entries as they come: their ids, their fields and values.
-type RawEntries = Vec<(String, HashMap<String, Vec<u8>>)>;
-
-fn entry((id, mut fields): (String, HashMap<String, Vec<u8>>)) -> Result<Entry, Strange> {
-    let mut read = move || {
-        let last: u64 = id.strip_prefix("0-")?.parse().ok()?;
-        let lines = fields.remove("d").filter(|lines| lines.ends_with(b"\n"))?;
-        let mut text = |name| String::from_utf8(fields.remove(name).unwrap_or_default()).ok();
-        let chain = text("h").filter(|chain| !chain.is_empty())?;
-        let count = count_lines(&lines);
-        let first_id = (last + 1).checked_sub(count)?;
-        let stamps = parse_stamps(count, &text("t")?, &text("f")?)?;
-        let origin = Origin::parse(&text("b")?);
-        let key = text("k").filter(|key| !key.is_empty());
-        let piece = Piece { first_id, lines, origin, key, stamps };
-        Some(Entry { piece, chain: Chain::told(chain) })
-    };
-    read().ok_or(Strange)
-}
-
 /// What is left of a script's answer.
 struct Answer(vec::IntoIter<redis::Value>);
 
@@ -520,41 +484,4 @@ impl Answer {
         let value = redis::from_redis_value(self.0.next().ok_or_else(strange)?);
         Ok(value.map_err(|_| strange())?)
     }
-}
-
-fn open(url: &EngineUrl, address: &ConnectionAddr) -> Result<Connection, EngineError> {
-    let client = redis::Client::open(url.connection(address)?)?;
-    let connection = client.get_connection_with_timeout(CONNECT_TIME)?;
-    connection.set_write_timeout(Some(SCRIPT_TIME))?;
-    connection.set_read_timeout(Some(SCRIPT_TIME))?;
-    Ok(connection)
-}
-
-/// Where the engine is now.
-fn address(url: &EngineUrl) -> Result<ConnectionAddr, EngineError> {
-    let (sentinels, name) = match url.place() {
-        EnginePlace::At(address) => return Ok(address.clone()),
-        EnginePlace::Sentinels(sentinels, name) => (sentinels, name),
-    };
-    let mut last = EngineError::Unfit(format!("no Sentinel knows a primary {name}"));
-    let deadline = Instant::now() + SCRIPT_TIME;
-    for (host, port) in sentinels {
-        if Instant::now() > deadline {
-            break;
-        }
-        match ask_sentinel(host, *port, name) {
-            Ok(Some((host, port))) => return Ok(ConnectionAddr::Tcp(host, port)),
-            Ok(None) => {}
-            Err(error) => last = error.into(),
-        }
-    }
-    Err(last)
-}
-
-/// Where a Sentinel says that a primary is.
-fn ask_sentinel(host: &str, port: u16, name: &str) -> redis::RedisResult<Option<(String, u16)>> {
-    let client = redis::Client::open(ConnectionAddr::Tcp(host.to_owned(), port))?;
-    let mut connection = client.get_connection_with_timeout(CONNECT_TIME)?;
-    connection.set_read_timeout(Some(CONNECT_TIME))?;
-    cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name).query(&mut connection)
 }

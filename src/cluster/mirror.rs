@@ -6,26 +6,27 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use log::{info, warn};
+use log::warn;
 
 use super::{
     Settings, Trouble,
-    chain::{Chain, Walk, bytes_at},
+    chain::Chain,
     compare::{Numbered, Verdict, compare},
-    engine::{ENTRIES, Engine, EngineError, Entries, Entry, Keys, Order, Restored, Strange},
+    engine::{ENTRIES, Engine, EngineError, Entries, Entry, Keys, Order, Strange},
     link::{Link, Side},
 };
 use crate::{
     command::{Applying, HubGone, HubHandle},
     journal::Fatal,
-    piece::{Origin, Piece, StampRun},
+    piece::{Origin, Piece},
 };
+
+mod restoring;
 
 /// How long a lost record is left to those who give it back, before it is asked for again.
 const RECORD_TIME: Duration = Duration::from_millis(250);
@@ -35,9 +36,6 @@ const DISK_TIME: Duration = Duration::from_secs(1);
 
 /// The most bytes that the hub takes in with one write, apart from a last piece.
 const WRITE_BYTES: usize = 1 << 20;
-
-/// About how many bytes are given back to the engine as one piece.
-const PIECE_BYTES: u64 = 256 << 10;
 
 /// How many of the latest pieces are remembered with their origins, so that the engine can drop what
 /// it is sent again after they were given back.
@@ -332,92 +330,6 @@ impl Mirror {
         // A hub that is gone has ended already.
         let _ = self.hub.end_node(fatal);
         Err(End::Over)
-    }
-
-    /// Gives back to the engine the lines after line `last`; `chain` is the hash after it.
-    fn restore(&mut self, engine: &mut Engine, last: u64, mut chain: Chain) -> Result<(), End> {
-        let file = self.ours.file.clone();
-        let mut walk = Walk::of(&file);
-        if let Err(error) = walk.go_to(last, self.ours.end) {
-            return self.end(Fatal::Storage(error));
-        }
-        let mut offset = walk.offset;
-        let mut next = last + 1;
-        let begun = next;
-        while next <= self.ours.last {
-            let piece = match self.piece(next, offset) {
-                Ok(piece) => piece,
-                Err(Ok(HubGone)) => return Err(End::Over),
-                Err(Err(error)) => return self.end(Fatal::Storage(error)),
-            };
-            let after = chain.after(&piece.lines);
-            match engine.restore(self.keys(), &self.ours.epoch, &piece, &chain, &after)? {
-                Restored::Done => {}
-                // It is compared anew what is to be done.
-                Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),
-            }
-            chain = after;
-            offset += piece.lines.len() as u64;
-            next = piece.last_id() + 1;
-            self.link.restored(piece.count());
-        }
-        info!("gave {} lines back to the engine, from line {begun} on", next - begun);
-        Ok(())
-    }
-
-    /// The piece that begins with line `first_id` at `offset`: as it came, if that is remembered.
-    fn piece(&self, first_id: u64, offset: u64) -> Result<Piece, Result<HubGone, io::Error>> {
-        let at = self.recent.partition_point(|piece| piece.first_id < first_id);
-        let next = self.recent.get(at);
-        let recent = next.filter(|piece| piece.first_id == first_id);
-        let most = match (recent, next) {
-            (Some(recent), _) => recent.last_id - first_id + 1,
-            // What came as a piece goes back as one.
-            (None, Some(next)) => next.first_id - first_id,
-            (None, None) => self.ours.last - first_id + 1,
-        };
-        let lines = self.lines(offset, most, recent.is_some()).map_err(Err)?;
-        let mut piece = Piece { first_id, lines, origin: None, key: None, stamps: Vec::new() };
-        if let Some(recent) = recent {
-            piece.origin = recent.origin.clone();
-            piece.key = recent.key.clone();
-        }
-        let mut id = first_id;
-        while id <= piece.last_id() {
-            let (stretch, stamps) = self.hub.history(id, piece.last_id()).map_err(Ok)?;
-            let mut stamps = stamps.read();
-            while id <= stretch.last_id.min(piece.last_id()) {
-                let stamp = stamps.of(id);
-                let (ts, from) = (stamp.ts.unwrap_or(0), stamp.from);
-                match piece.stamps.last_mut() {
-                    Some(run) if run.ts == ts && run.from.as_deref() == from => run.lines += 1,
-                    _ => {
-                        piece.stamps.push(StampRun { lines: 1, ts, from: from.map(str::to_owned) })
-                    }
-                }
-                id += 1;
-            }
-        }
-        Ok(piece)
-    }
-
-    /// At most so many whole lines from an offset on, in about [`PIECE_BYTES`] unless all are wanted.
-    fn lines(&self, offset: u64, most: u64, all: bool) -> io::Result<Vec<u8>> {
-        let mut len = PIECE_BYTES;
-        loop {
-            let part = len.min(self.ours.end - offset) as usize;
-            let lines = bytes_at(&self.ours.file, offset, part, self.ours.end)?;
-            let mut lines = lines.expect("it ends there at the latest");
-            let mut ends = memchr::memchr_iter(b'\n', &lines);
-            let whole = ends.by_ref().take(most as usize).enumerate().last();
-            let is_enough = whole.is_some_and(|(at, _)| !all || at as u64 + 1 == most);
-            if is_enough || offset + len >= self.ours.end {
-                let end = whole.map_or(0, |(_, end)| end + 1);
-                lines.truncate(end);
-                return Ok(lines);
-            }
-            len *= 2;
-        }
     }
 
     fn try_take(&mut self, entries: Entries) -> Result<(), End> {
