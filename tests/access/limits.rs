@@ -1,7 +1,10 @@
 //! Limits for strangers: how fast one may post, how many connections an address may have, and which
 //! proxies are believed.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
 
 use crate::{house::*, support::*};
 
@@ -104,9 +107,12 @@ fn connections_that_say_nothing_take_only_their_own_address_s_places() {
     assert!(threads < 40, "{threads} threads");
     // Another loopback address is another client.
     until("the other is served", || {
-        let mut raw = Raw::on(connect_from([127, 0, 0, 9], server.address()));
-        let answer = raw.asks(ask("GET /messages", &[]));
-        answer.status == 200 && answer.body.is_empty()
+        let mut stream = connect_from([127, 0, 0, 9], server.address());
+        let mut answer = String::new();
+        // It may be dropped while the server has not got rid of the silent ones.
+        let asked = stream.write_all(&ask("GET /messages", &["Connection: close"]));
+        let read = asked.and_then(|()| stream.read_to_string(&mut answer));
+        read.is_ok() && answer.starts_with("HTTP/1.1 200 ")
     });
     drop(silent);
 }
@@ -143,56 +149,6 @@ fn behind_a_proxy_operators_are_answered_however_many_an_address_has() {
     server.has("GET /messages", &[field]).refuses(503, &["from this address"]);
     for path in ["/healthz", "/readyz"] {
         assert_eq!(server.has(&format!("GET {path}"), &[field]).status, 200, "{path}");
-    }
-}
-
-#[test]
-fn a_flood_from_very_many_addresses_takes_bounded_memory_and_others_are_served() {
-    let flags = ["--post-rate", "1/s", "--post-burst", "2", "--trust-proxy", "127.0.0.1"];
-    let server = Server::with(&[&flags[..], &["--fsync", "never"]].concat());
-    let mut ann = server.join_at("/ws?as=ann&key=correct+horse");
-    let before = server.status("VmRSS");
-    thread::scope(|scope| {
-        for part in 0..4_u32 {
-            let server = &server;
-            scope.spawn(move || {
-                let mut raw = server.raw();
-                for n in 0..25_000_u32 {
-                    let [a, b, c, d] = (0x0b00_0000 + part * 25_000 + n).to_be_bytes();
-                    let field = format!("X-Forwarded-For: {a}.{b}.{c}.{d}");
-                    let kind = "Content-Type: application/json";
-                    let request = ask_with("POST /messages", &[kind, &field], "1");
-                    let status = raw.asks(request).status;
-                    assert!(matches!(status, 201 | 429), "{status}");
-                }
-            });
-        }
-        let mut said = 0;
-        while said < 5 {
-            ann.say(r#"{"ann":1}"#);
-            match next_of(&mut ann, r#"{"ann":1}"#) {
-                Frame::Message(_) => said += 1,
-                // Nothing says when she may speak again.
-                _ => thread::sleep(Duration::from_millis(50)),
-            }
-        }
-    });
-    let grown = server.status("VmRSS").saturating_sub(before);
-    assert!(grown < 40_000, "{grown} KiB more");
-    let text = server.lines();
-    assert_eq!(text.iter().filter(|line| *line == r#"{"ann":1}"#).count(), 5, "ann was served");
-}
-
-/// The next frame that is about this text: it is said, or refused because of the rate.
-#[track_caller]
-fn next_of(client: &mut Client, text: &str) -> Frame {
-    loop {
-        match client.next() {
-            Frame::Message(heard) if heard.data != text => (),
-            Frame::Answer(answer) if answer.code != "rate_limited" => panic!("{answer:?}"),
-            frame @ (Frame::Message(_) | Frame::Answer(_)) => return frame,
-            other => panic!("{other:?}"),
-        }
     }
 }
 

@@ -77,46 +77,56 @@ fn two_busy_channels_keep_their_order_while_others_fail_beside_them() {
 
 #[test]
 fn a_disk_that_hangs_in_one_channel_delays_no_other() {
-    let name = "a_disk_that_hangs_in_one_channel_delays_no_other";
-    let server = with_files(&[("slow.txt", ""), ("dev.txt", "")]).start();
-    let mut slow = server.join_at("/slow/ws");
-    let mut dev = server.join_at("/dev/ws");
-    let path = server.file_of("slow");
-    let path = path.to_str().expect("a UTF-8 path");
-    let Some(_meddling) = meddle_with(&server, name, "write:delay_enter=8000000", path) else {
-        return;
-    };
-    let begun = std::time::Instant::now();
-    slow.say("1");
-    for number in 0..20 {
-        dev.says(&number.to_string());
-        server.stores("messages", "1");
-        server.channels();
-    }
-    assert!(begun.elapsed() < Duration::from_secs(8), "after {:?}", begun.elapsed());
-    slow.hears("1");
+    // All else must be done while the disk hangs.
+    with_more_and_more_time([8, 40, 200].map(Duration::from_secs), |hang| {
+        let name = "a_disk_that_hangs_in_one_channel_delays_no_other";
+        let server = with_files(&[("slow.txt", ""), ("dev.txt", "")]).start();
+        let mut slow = server.join_at("/slow/ws");
+        let mut dev = server.join_at("/dev/ws");
+        let path = server.file_of("slow");
+        let path = path.to_str().expect("a UTF-8 path");
+        let hold = format!("write:delay_enter={}", hang.as_micros());
+        let Some(_meddling) = meddle_with(&server, name, &hold, path) else {
+            return;
+        };
+        let begun = std::time::Instant::now();
+        slow.say("1");
+        for number in 0..20 {
+            dev.says(&number.to_string());
+            server.stores("messages", "1");
+            server.channels();
+        }
+        assert!(begun.elapsed() < hang, "after {:?}", begun.elapsed());
+        slow.hears("1");
+    });
 }
 
 #[test]
 fn the_default_channel_ends_the_server_and_says_goodbye_to_all() {
-    let server = with_files(&[("dev.txt", "")]).start();
-    let (mut ann, mut dev) = (server.join(), server.join_at("/dev/ws"));
-    dev.says("1");
-    fs::remove_file(server.dir.file()).expect("a file");
-    ann.is_closed_with(1011);
-    dev.is_closed_with(1012);
-    server.ends().with(75, &["removed"]);
+    // The server gives its clients a second when its file fails.
+    in_one_of_a_few_attempts(|| {
+        let server = with_files(&[("dev.txt", "")]).start();
+        let (mut ann, mut dev) = (server.join(), server.join_at("/dev/ws"));
+        dev.says("1");
+        fs::remove_file(server.dir.file()).expect("a file");
+        ann.is_closed_with(1011);
+        dev.is_closed_with(1012);
+        server.ends().with(75, &["removed"]);
+    });
 }
 
 #[test]
 fn a_stop_says_come_back_in_every_channel() {
-    let server = with_files(&[("dev.txt", ""), ("ops.txt", "")]).start();
-    let mut clients = ["/ws", "/dev/ws", "/ops/ws"].map(|path| server.join_at(path));
-    clients.iter_mut().for_each(|client| drop(client.says("1")));
-    server.signal("TERM");
-    clients.iter_mut().for_each(|client| drop(client.is_closed_with(1012)));
-    drop(clients);
-    server.ends().with(0, &[]);
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        let server = with_files(&[("dev.txt", ""), ("ops.txt", "")]).start();
+        let mut clients = ["/ws", "/dev/ws", "/ops/ws"].map(|path| server.join_at(path));
+        clients.iter_mut().for_each(|client| drop(client.says("1")));
+        server.signal("TERM");
+        clients.iter_mut().for_each(|client| drop(client.is_closed_with(1012)));
+        drop(clients);
+        server.ends().with(0, &[]);
+    });
 }
 
 #[test]

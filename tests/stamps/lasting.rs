@@ -32,7 +32,7 @@ fn times_and_senders_are_the_same_live_in_the_history_and_after_a_restart() {
     let live: Vec<_> = (0..3).map(|_| Told::of(&listener.text())).collect();
     let senders: Vec<_> = live.iter().map(|told| told.from.as_deref()).collect();
     assert_eq!(senders, [Some(ANN_SENDER), None, None]);
-    assert!(live.iter().all(|told| told.ts.is_some_and(|ts| ts.abs_diff(now_ms()) < 60_000)));
+    assert!(live.iter().all(|told| told.ts.is_some_and(|ts| ts.abs_diff(now_ms()) < 600_000)));
     assert!(live.is_sorted_by_key(|told| told.ts));
 
     let check = |server: &Server| {

@@ -1,42 +1,86 @@
-//! What a process prints, read while it prints it.
+//! What a process prints, read while it prints it. Whoever asks for the text gets all that the process
+//! had printed by then.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{self, Read},
+    os::fd::AsFd,
     sync::{Arc, Mutex},
     thread,
     time::Instant,
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::ioctl_fionread,
+};
 
 use super::patience::PATIENCE;
 
 /// What a process has printed so far.
 pub struct Lines {
-    text: Arc<Mutex<String>>,
-    /// A word for each line; closed when the process has closed its end.
+    printed: Arc<Mutex<dyn Drain + Send>>,
+    /// A word whenever there is more; closed when the process has closed its end.
     news: Receiver<()>,
 }
 
+/// The pipe, and what came through it. The lock is held while it is read, so that nothing is between.
+struct Printed<P> {
+    pipe: P,
+    bytes: Vec<u8>,
+}
+
+trait Drain {
+    /// Takes what is in the pipe, and gives all that ever was.
+    fn drain(&mut self) -> &[u8];
+}
+
+impl<P: Read + AsFd> Printed<P> {
+    fn read_what_is_there(&mut self) -> io::Result<usize> {
+        let there = ioctl_fionread(&self.pipe)? as usize;
+        let from = self.bytes.len();
+        self.bytes.resize(from + there, 0);
+        let read = self.pipe.read_exact(&mut self.bytes[from..]);
+        read.inspect_err(|_| self.bytes.truncate(from)).map(|()| there)
+    }
+}
+
+impl<P: Read + AsFd> Drain for Printed<P> {
+    fn drain(&mut self) -> &[u8] {
+        // A pipe that cannot be read has nothing more.
+        let _ = self.read_what_is_there();
+        &self.bytes
+    }
+}
+
 impl Lines {
-    pub fn follow(pipe: impl Read + Send + 'static) -> Lines {
-        let text = Arc::new(Mutex::new(String::new()));
+    pub fn follow(pipe: impl Read + AsFd + Send + 'static) -> Lines {
         let (sender, news) = crossbeam_channel::unbounded();
-        let all = text.clone();
+        // The process must never wait for a full pipe, so a thread reads it.
+        let end = pipe.as_fd().try_clone_to_owned().expect("a descriptor");
+        let printed = Arc::new(Mutex::new(Printed { pipe, bytes: Vec::new() }));
+        let all = printed.clone();
         thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                all.lock().expect("no panic here").push_str(&String::from_utf8_lossy(&line));
-                line.clear();
-                let _ = sender.send(());
+            loop {
+                let mut ends = [PollFd::new(&end, PollFlags::IN)];
+                if poll(&mut ends, None).is_err() {
+                    continue;
+                }
+                let flags = ends[0].revents();
+                match all.lock().expect("no panic here").read_what_is_there() {
+                    // Somebody else took it, unless nothing comes any more.
+                    Ok(0) if flags.intersects(PollFlags::HUP | PollFlags::ERR) => return,
+                    Ok(_) => drop(sender.send(())),
+                    Err(_) => return,
+                }
             }
         });
-        Lines { text, news }
+        Lines { printed, news }
     }
 
+    /// All that the process has printed so far.
     pub fn text(&self) -> String {
-        self.text.lock().expect("no panic here").clone()
+        String::from_utf8_lossy(self.printed.lock().expect("no panic here").drain()).into_owned()
     }
 
     /// Waits until a line gives something, or for the end, or for the deadline.

@@ -26,7 +26,7 @@ use super::{
 /// A running server; it is killed when dropped.
 pub struct Server {
     pub(super) child: Child,
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     pub(super) out: Lines,
     pub(super) err: Lines,
     pub dir: Arc<Dir>,
@@ -82,7 +82,7 @@ impl Server {
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.address
     }
 
     pub fn pid(&self) -> u32 {
@@ -200,6 +200,21 @@ impl Server {
     /// Sends a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
         shell(&format!("kill -{name} {}", self.pid()));
+    }
+
+    /// Stops its process in the middle of whatever it does, until it gets the signal `CONT`.
+    #[track_caller]
+    pub fn freezes(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stands = |task: fs::DirEntry| {
+            // A thread may end meanwhile.
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.is_empty() || stat.rsplit(')').next().is_some_and(|stat| stat.starts_with(" T"))
+        };
+        until("each of its threads stands", || {
+            fs::read_dir(&tasks).expect("the server runs").flatten().all(stands)
+        });
     }
 
     /// Waits for the server to end by itself.

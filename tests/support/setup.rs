@@ -2,8 +2,12 @@
 
 use std::{
     fmt::Display,
-    process::{Command, Stdio},
-    sync::Arc,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{self, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use super::{
@@ -28,11 +32,31 @@ impl Setup {
         Setup::at("127.0.0.1:0", Arc::new(Dir::new()))
     }
 
+    /// The same on an address of its own, where it can be started again: no port of it is anybody
+    /// else's meanwhile. All other servers listen on 127.0.0.1, and all clients connect from there.
+    pub fn on_its_own_address() -> Setup {
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        let [.., b, c] = process::id().to_be_bytes();
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // The last byte is never 0 or 1, and differs within this process.
+        let own = Ipv4Addr::new(127, b, c, 2 + count % 250);
+        // Not every system has all loopback addresses; then a free port of the usual one must do.
+        let has_it = TcpListener::bind((own, 0)).is_ok();
+        let address = if has_it { own } else { Ipv4Addr::LOCALHOST };
+        Setup::at(format!("{address}:0"), Arc::new(Dir::new()))
+    }
+
     /// An address, and the file in a directory that may hold one already.
+    ///
+    /// The server has more patience with its clients than by default: a busy machine may keep a test
+    /// from reading for longer than a minute. Flags come before these variables.
     pub fn at(address: impl Display, dir: Arc<Dir>) -> Setup {
         let file = dir.file();
         let file = file.to_str().expect("a UTF-8 path");
-        Setup::within(dir).flags(&["--listen", &address.to_string(), "--file", file])
+        Setup::within(dir)
+            .flags(&["--listen", &address.to_string(), "--file", file])
+            .variable("TXTCORD_PING_INTERVAL", "1h")
+            .variable("TXTCORD_STALL_TIMEOUT", "1h")
     }
 
     /// Without any flag.
@@ -79,14 +103,15 @@ impl Setup {
     #[track_caller]
     pub fn try_start(&self) -> Result<Server, Ended> {
         let mut server = self.spawn();
-        let port = server.err.wait_for(|line| {
+        let listening = server.err.wait_for(|line| {
             let (address, _) = line.split_once("ws://")?.1.split_once("/ws")?;
-            address.rsplit_once(':')?.1.parse().ok()
+            let (host, port) = address.rsplit_once(':')?;
+            Some((host.to_owned(), port.parse().ok()?))
         });
-        match port {
-            Some(port) => server.port = port,
-            None => return Err(server.ends()),
-        }
+        let Some((host, port)) = listening else { return Err(server.ends()) };
+        // One that listens everywhere is reached at the usual address.
+        let own = host.parse().ok().filter(Ipv4Addr::is_loopback);
+        server.address = SocketAddr::from((own.unwrap_or(Ipv4Addr::LOCALHOST), port));
         Ok(server)
     }
 
@@ -130,6 +155,7 @@ impl Setup {
             .expect("the server's binary runs");
         let out = Lines::follow(child.stdout.take().expect("stdout is piped"));
         let err = Lines::follow(child.stderr.take().expect("stderr is piped"));
-        Server { child, port: 0, out, err, dir: self.dir.clone(), setup: self.clone() }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Server { child, address, out, err, dir: self.dir.clone(), setup: self.clone() }
     }
 }

