@@ -7,7 +7,7 @@ use crate::{
     check::{Record, holds, lost},
     engine::{Engine, Keeps, META},
     load::Load,
-    nodes::{CALM, Nodes, within},
+    nodes::{CALM, Nodes, SETTLES, within},
     proxy::{Proxy, Way},
     support::*,
 };
@@ -64,21 +64,23 @@ fn all_nodes_and_the_engine_are_killed_at_once() {
 
 #[test]
 fn the_nodes_give_back_what_an_engine_lost_with_its_tail() {
-    let Some(mut engine) = Engine::start(Keeps::EverySecond) else { return };
-    let nodes = Nodes::patient(&engine, 3);
-    let load = Load::on(&nodes.addresses, "load");
-    let mut dice = Dice::new();
-    load.goes_on(300);
-    for _ in 0..2 {
-        load.goes_on(200);
-        engine.kill();
-        // At most a third, so that the beginning stays.
-        engine.cut(1 + dice.below(engine.appended() / 3));
-        engine.restart();
-        load.goes_on(100);
-    }
-    ends_well(&nodes, load);
-    assert!(nodes.sum("txtcord_cluster_restored_lines_total") > 0.0, "no line was given back");
+    with_more_and_more_time(SETTLES, |settle| {
+        let Some(mut engine) = Engine::start(Keeps::EverySecond) else { return };
+        let nodes = Nodes::patient(&engine, 3, settle);
+        let load = Load::on(&nodes.addresses, "load");
+        let mut dice = Dice::new();
+        load.goes_on(300);
+        for _ in 0..2 {
+            load.goes_on(200);
+            engine.kill();
+            // At most a third, so that the beginning stays.
+            engine.cut(1 + dice.below(engine.appended() / 3));
+            engine.restart();
+            load.goes_on(100);
+        }
+        ends_well(&nodes, load);
+        assert!(nodes.sum("txtcord_cluster_restored_lines_total") > 0.0, "no line was given back");
+    });
 }
 
 /// What becomes of lines that the engine lost with its tail, when a node that lacks them too comes first
@@ -94,9 +96,9 @@ struct LateReturn {
 }
 
 #[track_caller]
-fn late_return(engine: &mut Engine, settle: &str) -> LateReturn {
+fn late_return(engine: &mut Engine, settle: Duration) -> LateReturn {
     const EACH: u64 = 20;
-    let mut nodes = Nodes::with(engine, 3, &["--cluster-settle", settle]);
+    let mut nodes = Nodes::patient(engine, 3, settle);
     let mut record = Record::default();
     let say = |nodes: &Nodes, from: u64| {
         (from..from + EACH).for_each(|number| {
@@ -119,7 +121,7 @@ fn late_return(engine: &mut Engine, settle: &str) -> LateReturn {
         let (first, others) = nodes.all.split_first().expect("three nodes");
         first.proxy.becomes(Way::Open);
         let post = scope.spawn(|| first.stores_in_the_end("\"taken first\""));
-        if settle == "0s" {
+        if settle.is_zero() {
             within(CALM, "the post is taken", || post.is_finished(), || first.server().log());
         } else {
             // Within the time that the engine settles.
@@ -136,17 +138,19 @@ fn late_return(engine: &mut Engine, settle: &str) -> LateReturn {
 
 #[test]
 fn an_engine_settles_until_those_that_have_its_lost_tail_are_back() {
-    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
-    let end = late_return(&mut engine, "10s");
-    assert_eq!((end.forks, end.given, end.same_epoch), (0, 41, true));
-    holds(&end.files, &end.record);
-    assert!(end.set_aside.is_empty(), "{:?}", end.set_aside);
+    with_more_and_more_time(SETTLES, |settle| {
+        let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+        let end = late_return(&mut engine, settle);
+        assert_eq!((end.forks, end.given, end.same_epoch), (0, 41, true));
+        holds(&end.files, &end.record);
+        assert!(end.set_aside.is_empty(), "{:?}", end.set_aside);
+    });
 }
 
 #[test]
 fn without_settling_numbers_are_given_again_and_the_fork_is_found() {
     let Some(mut engine) = Engine::start(Keeps::Always) else { return };
-    let end = late_return(&mut engine, "0s");
+    let end = late_return(&mut engine, Duration::ZERO);
     assert_eq!(end.given, 21, "the number was free");
     assert!(end.forks >= 2, "{} forks were found", end.forks);
     assert!(!end.same_epoch, "numbers are given again under a new epoch alone");
@@ -192,11 +196,12 @@ fn answer_lost(engine: &Engine, between: impl FnOnce(&Engine)) -> Vec<String> {
     let mut ann = node.server().join();
     ann.say("2");
     within(CALM, "the engine takes it", || engine.meta("last") == "2", || node.server().log());
+    // An answer that is still on its way is lost with the connection.
+    node.proxy.becomes(Way::Cut);
     between(engine);
     let before = calls();
     // The reader is held, so that the line does not come back before it is sent again.
     node.proxy.becomes(Way::DeafTo(b"XREAD"));
-    node.proxy.drops_all();
     // It asks how things are, and sends what it has not seen.
     within(CALM, "it is sent again", || calls() >= before + 2, || node.server().log());
     node.proxy.becomes(Way::Open);
@@ -225,43 +230,47 @@ fn without_the_engines_memory_of_what_a_node_sent_it_is_doubled() {
 
 #[test]
 fn a_replica_that_lacks_a_tail_is_promoted_and_gets_it_from_the_nodes() {
-    let Some(mut primary) = Engine::start(Keeps::Always) else { return };
-    let Some(replica) = Engine::start(Keeps::Always) else { return };
-    let way = Proxy::to(primary.address());
-    replica.follows_at(way.address());
-    let nodes = Nodes::patient(&primary, 3);
-    let load = Load::on(&nodes.addresses, "load");
-    load.goes_on(300);
-    // What it lacks it has not even received.
-    way.becomes(Way::Frozen);
-    load.goes_on(300);
-    way.becomes(Way::Cut);
-    primary.kill();
-    replica.is_promoted();
-    nodes.lead_to(&replica);
-    load.goes_on(300);
-    ends_well(&nodes, load);
-    assert!(nodes.sum("txtcord_cluster_restored_lines_total") > 0.0, "no line was given back");
-    assert_eq!(nodes.sum("txtcord_cluster_forks_total"), 0.0);
+    with_more_and_more_time(SETTLES, |settle| {
+        let Some(mut primary) = Engine::start(Keeps::Always) else { return };
+        let Some(replica) = Engine::start(Keeps::Always) else { return };
+        let way = Proxy::to(primary.address());
+        replica.follows_at(way.address());
+        let nodes = Nodes::patient(&primary, 3, settle);
+        let load = Load::on(&nodes.addresses, "load");
+        load.goes_on(300);
+        // What it lacks it has not even received.
+        way.becomes(Way::Frozen);
+        load.goes_on(300);
+        way.becomes(Way::Cut);
+        primary.kill();
+        replica.is_promoted();
+        nodes.lead_to(&replica);
+        load.goes_on(300);
+        ends_well(&nodes, load);
+        assert!(nodes.sum("txtcord_cluster_restored_lines_total") > 0.0, "no line was given back");
+        assert_eq!(nodes.sum("txtcord_cluster_forks_total"), 0.0);
+    });
 }
 
 #[test]
 fn an_engine_that_has_nothing_gets_everything_from_the_nodes() {
-    let Some(mut engine) = Engine::start(Keeps::Always) else { return };
-    let Some(empty) = Engine::start(Keeps::Always) else { return };
-    let nodes = Nodes::patient(&engine, 3);
-    let epoch = engine.meta("epoch");
-    let load = Load::on(&nodes.addresses, "load");
-    load.goes_on(500);
-    engine.kill();
-    nodes.lead_to(&empty);
-    load.goes_on(100);
-    let mut record = load.ends();
-    let files = nodes.agree(record.last());
-    // It has no keys of posts either, so one that was repeated over the change may come twice.
-    record.once.retain(|text| !text.contains("posts"));
-    holds(&files, &record);
-    assert_eq!(empty.meta("epoch"), epoch);
+    with_more_and_more_time(SETTLES, |settle| {
+        let Some(mut engine) = Engine::start(Keeps::Always) else { return };
+        let Some(empty) = Engine::start(Keeps::Always) else { return };
+        let nodes = Nodes::patient(&engine, 3, settle);
+        let epoch = engine.meta("epoch");
+        let load = Load::on(&nodes.addresses, "load");
+        load.goes_on(500);
+        engine.kill();
+        nodes.lead_to(&empty);
+        load.goes_on(100);
+        let mut record = load.ends();
+        let files = nodes.agree(record.last());
+        // It has no keys of posts either, so one that was repeated over the change may come twice.
+        record.once.retain(|text| !text.contains("posts"));
+        holds(&files, &record);
+        assert_eq!(empty.meta("epoch"), epoch);
+    });
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn a_proxy_forwards_freezes_swallows_cuts_and_leads_elsewhere() {
     talk.says(5);
     assert_eq!(talk.hears(), Some(6));
     talk.says(b'Z');
+    until("it is swallowed", || proxy.swallowed() == 1);
     Raw::on(talk.0.try_clone().expect("a descriptor")).is_quiet();
     proxy.becomes(Way::Open);
     talk.says(6);

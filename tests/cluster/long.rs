@@ -2,6 +2,7 @@
 //! seed is printed; `TXTCORD_CHAOS_SEED` repeats the same choices.
 
 use std::{
+    cell::RefCell,
     env, thread,
     time::{Duration, Instant},
 };
@@ -10,7 +11,7 @@ use crate::{
     check::holds,
     engine::{Engine, Keeps},
     load::Load,
-    nodes::{CALM, Nodes, within},
+    nodes::{CALM, Nodes, SETTLES, within},
     proxy::Way,
     support::*,
 };
@@ -58,25 +59,28 @@ fn seconds(name: &str) -> Option<u64> {
 #[test]
 fn random_faults_lose_nothing_and_double_nothing() {
     let time = seconds("TXTCORD_CHAOS").map_or(SHORT, Duration::from_secs);
-    let mut dice = match seconds("TXTCORD_CHAOS_SEED") {
+    let dice = match seconds("TXTCORD_CHAOS_SEED") {
         Some(seed) => Dice::of(seed),
         None => Dice::new(),
     };
-    let end = Instant::now() + time;
-    let mut total = 0;
-    while Instant::now() < end {
-        let Some(acknowledged) = one_run(&mut dice, end) else { return };
-        total += acknowledged;
-        println!("{total} messages were acknowledged");
-    }
+    let dice = RefCell::new(dice);
+    with_more_and_more_time(SETTLES, |settle| {
+        let end = Instant::now() + time;
+        let mut total = 0;
+        while Instant::now() < end {
+            let Some(acknowledged) = one_run(&mut dice.borrow_mut(), end, settle) else { return };
+            total += acknowledged;
+            println!("{total} messages were acknowledged");
+        }
+    });
 }
 
 /// A run on new files; how many messages were acknowledged, all of which are there.
-fn one_run(dice: &mut Dice, end: Instant) -> Option<usize> {
+fn one_run(dice: &mut Dice, end: Instant, settle: Duration) -> Option<usize> {
     let mut engine = Engine::start(Keeps::EverySecond)?;
     let mut standby = Engine::start(Keeps::EverySecond)?;
     standby.follows(&engine);
-    let mut nodes = Nodes::patient(&engine, NODES as usize);
+    let mut nodes = Nodes::patient(&engine, NODES as usize, settle);
     let load = Load::on(&nodes.addresses, "load");
     load.goes_on(200);
     while Instant::now() < end && load.so_far() < MESSAGES {

@@ -3,7 +3,7 @@
 
 use crate::{
     engine::{Engine, Keeps, META, STREAM},
-    nodes::{CALM, Node, Nodes, within},
+    nodes::{CALM, Node, Nodes, answer_of, within},
     support::*,
 };
 
@@ -44,8 +44,11 @@ fn gets_into_no_file(id: &str, more: &[&str]) {
     engine.asks(&[&entry, more].concat());
     // Either it is put right, or the nodes say that they cannot go on.
     let mut stored = false;
+    let post = ask_with("POST /messages", &["Connection: close"], "\"after\"");
     let mut copes = |node: &Node| {
-        stored |= node.is_alive() && node.posts("\"after\"").status == 201;
+        // It may end while it is asked.
+        let answer = answer_of(node.server().address(), &post, PATIENCE);
+        stored |= answer.is_some_and(|(status, _)| status == 201);
         let says = |level| node.server().log().contains(level);
         stored || !node.is_alive() || says("WARN") || says("ERROR")
     };

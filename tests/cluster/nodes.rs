@@ -13,7 +13,7 @@ use crate::{engine::Engine, proxy::Proxy, support::*};
 
 /// How long a cluster may take to become well after what was done to it: connections time out after
 /// seconds, and it settles for three.
-pub const CALM: Duration = Duration::from_secs(90);
+pub const CALM: Duration = Duration::from_secs(240);
 
 /// Where the nodes listen; none for one that does not run. Load looks here whenever it connects.
 #[derive(Clone, Default)]
@@ -61,11 +61,11 @@ impl Nodes {
         Nodes::with(engine, count, &["--cluster-settle", "1s"])
     }
 
-    /// The same for an engine that will lose lines, which those that have them must give back in time,
-    /// on a slow machine too.
+    /// The same for an engine that will lose lines: within `settle`, those that have them must give them
+    /// back. Since a busy machine may need more, it is for [`with_more_and_more_time`].
     #[track_caller]
-    pub fn patient(engine: &Engine, count: usize) -> Nodes {
-        Nodes::with(engine, count, &["--cluster-settle", "8s"])
+    pub fn patient(engine: &Engine, count: usize, settle: Duration) -> Nodes {
+        Nodes::with(engine, count, &["--cluster-settle", &format!("{}s", settle.as_secs())])
     }
 
     /// The same with more flags.
@@ -363,6 +363,10 @@ impl Node {
     }
 }
 
+/// How long an engine settles that will lose lines: first as short as nodes on one machine need it.
+pub const SETTLES: [Duration; 3] =
+    [Duration::from_secs(8), Duration::from_secs(30), Duration::from_secs(120)];
+
 /// Waits for a condition, longer than `until` does; `why` tells more when it does not come.
 #[track_caller]
 pub fn within(
@@ -381,7 +385,7 @@ pub fn within(
 /// The status and body of an answer on a connection of its own; none when there is none.
 pub fn answer_of(address: SocketAddr, request: &[u8], time: Duration) -> Option<(u16, String)> {
     use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
+    let mut stream = std::net::TcpStream::connect_timeout(&address, time).ok()?;
     stream.set_read_timeout(Some(time)).ok()?;
     stream.write_all(request).ok()?;
     let mut answer = Vec::new();

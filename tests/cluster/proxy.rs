@@ -34,6 +34,8 @@ struct State {
     /// Both ends of each connection, by its number.
     open: BTreeMap<u64, [TcpStream; 2]>,
     next: u64,
+    /// How many bytes were swallowed so far.
+    swallowed: usize,
     is_over: bool,
 }
 
@@ -52,8 +54,14 @@ impl Proxy {
     pub fn to(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let state =
-            State { way: Way::Open, target, open: BTreeMap::new(), next: 0, is_over: false };
+        let state = State {
+            way: Way::Open,
+            target,
+            open: BTreeMap::new(),
+            next: 0,
+            swallowed: 0,
+            is_over: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let accepting = shared.clone();
         thread::spawn(move || accept(&listener, &accepting));
@@ -81,6 +89,11 @@ impl Proxy {
             state.end_all();
         }
         self.shared.changed.notify_all();
+    }
+
+    /// How many bytes were swallowed so far.
+    pub fn swallowed(&self) -> usize {
+        self.shared.lock().swallowed
     }
 
     /// Ends the connections that are there; new ones go on.
@@ -196,7 +209,9 @@ fn forward(
             Err(_) => break,
         };
         let Some(way) = shared.way_of(number) else { break };
-        if goes_on(way, &bytes[..count]) && to.write_all(&bytes[..count]).is_err() {
+        if !goes_on(way, &bytes[..count]) {
+            shared.lock().swallowed += count;
+        } else if to.write_all(&bytes[..count]).is_err() {
             break;
         }
     }

@@ -55,7 +55,7 @@ pub struct Resp {
 impl Resp {
     pub fn connect(address: SocketAddr) -> io::Result<Resp> {
         // An engine that is frozen still accepts, so the deadlines are those of reads.
-        const DEADLINE: Duration = Duration::from_secs(5);
+        const DEADLINE: Duration = Duration::from_secs(60);
         let stream = TcpStream::connect_timeout(&address, DEADLINE)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;

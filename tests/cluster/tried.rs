@@ -5,7 +5,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use crate::{
@@ -65,7 +64,7 @@ fn the_script_for_trying_out_starts_three_nodes_and_leaves_nothing() {
     assert_eq!(pids.len(), 4);
     let asks = |node: u16, request: &[u8]| {
         let address = SocketAddr::from(([127, 0, 0, 1], port + 1 + node));
-        answer_of(address, request, Duration::from_secs(10))
+        answer_of(address, request, PATIENCE)
     };
     let ready = ask("GET /readyz", &["Connection: close"]);
     for node in 0..3 {
@@ -82,6 +81,7 @@ fn the_script_for_trying_out_starts_three_nodes_and_leaves_nothing() {
     let ended = || script.0.try_wait().is_ok_and(|status| status.is_some());
     within(CALM, "the script ends", ended, String::new);
     for pid in pids {
-        assert!(!Path::new("/proc").join(&pid).exists(), "process {pid} is left");
+        let is_gone = || !Path::new("/proc").join(&pid).exists();
+        until(&format!("process {pid} is gone"), is_gone);
     }
 }
