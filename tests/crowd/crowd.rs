@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// A crowd may take this long for anything: thousands of threads start on a busy machine.
-const CROWD_PATIENCE: Duration = Duration::from_secs(90);
+const CROWD_PATIENCE: Duration = Duration::from_secs(300);
 
 /// So many requests are without an answer at a time: fewer than the server's backlog holds, or the
 /// kernel would try a connect again a second later.

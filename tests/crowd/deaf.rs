@@ -24,23 +24,24 @@ const HANDFUL: u64 = 8;
 const LINES: usize = 5;
 /// The last one may be closed so much later than its stall timeout: two busy processors close ten
 /// thousand.
-const LATE: Duration = Duration::from_secs(30);
+const LATE: Duration = Duration::from_secs(240);
 
 #[test]
 fn ten_thousand_clients_that_read_no_short_messages_do_not_end_the_server() {
-    the_server_closes_them_in_time(100, Duration::from_secs(2), &["--stall-timeout", "2s"]);
+    the_server_closes_them_in_time(100, Duration::from_secs(2));
 }
 
 #[test]
 fn ten_thousand_clients_that_read_no_long_messages_do_not_end_the_server() {
-    the_server_closes_them_in_time(100_000, Duration::from_secs(10), &[]);
+    the_server_closes_them_in_time(100_000, Duration::from_secs(10));
 }
 
-/// At the default settings but for these flags, while messages of `size` bytes go on and on.
+/// While messages of `size` bytes go on and on.
 #[track_caller]
-fn the_server_closes_them_in_time(size: usize, stall_timeout: Duration, flags: &[&str]) {
+fn the_server_closes_them_in_time(size: usize, stall_timeout: Duration) {
     let count = room_for_deaf(DEAF + READING + COMING_BACK) - READING - COMING_BACK;
-    let server = Setup::new().flags(&["--fsync", "never"]).flags(flags).start();
+    let stall = format!("{}s", stall_timeout.as_secs());
+    let server = Setup::new().flags(&["--fsync", "never", "--stall-timeout", &stall]).start();
     let mut crowd = Crowd::around(&server, "");
     let reading = crowd.joins(READING);
     crowd.speaks(reading.start);
