@@ -5,7 +5,7 @@ use crate::{devtools::Browser, line::Line, support::*};
 #[test]
 fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
     let Some(browser) = Browser::shared() else { return };
-    let server = Server::start();
+    let server = Setup::on_its_own_address().start();
     let address = server.address();
     let mut ann = browser.open(&server);
     let mut bob = browser.open(&server);
@@ -52,12 +52,12 @@ fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
 #[test]
 fn a_message_that_the_server_never_read_arrives_once_it_is_back() {
     let Some(browser) = Browser::shared() else { return };
-    let server = Server::start();
+    let server = Setup::on_its_own_address().start();
     let address = server.address();
     let mut ann = browser.open(&server);
     ann.says("before");
 
-    server.signal("STOP");
+    server.freezes();
     ann.writes("into the void");
     ann.holds_back(&["into the void"], "Sending…");
     let dir = server.kill().dir;
@@ -95,14 +95,20 @@ fn a_message_whose_echo_got_lost_is_not_sent_again() {
 #[test]
 fn try_now_does_not_wait_for_the_next_attempt() {
     let Some(browser) = Browser::shared() else { return };
-    let server = Server::start();
+    let server = Setup::on_its_own_address().start();
     let address = server.address();
     let mut ann = browser.open(&server);
     let dir = server.kill().dir;
-    // Each wait is longer than the last, so by now there is time to press it.
+    // Each wait is longer than the last.
     ann.counts_seconds();
+    let tried = "(button => {
+        if (button.hidden) return null;
+        const before = attempts;
+        button.click();
+        return attempts - before;
+    })(document.getElementById('Retry'))";
+    assert_eq!(ann.tab.gives("it waits", tried), 1, "attempts at once");
     let _server = Setup::at(address, dir).start();
-    ann.clicks("#Retry");
     ann.is_connected();
     ann.says("here again");
 }

@@ -13,12 +13,12 @@ use crate::{
 
 impl Server {
     #[track_caller]
-    fn makes(&self, name: &str) {
+    pub fn makes(&self, name: &str) {
         assert_eq!(self.asks(&format!("PUT /{name}"), &[]).status, 201);
     }
 
     #[track_caller]
-    fn stores(&self, name: &str, text: &str) {
+    pub fn stores(&self, name: &str, text: &str) {
         let message = json!({ "user": "Bob", "content": text }).to_string();
         let kind = ["Content-Type: application/json"];
         let answer = self.asked(ask_with(&format!("POST /{name}"), &kind, &message));
@@ -30,7 +30,7 @@ impl Server {
 const TOP: &str = "(() => {
     const edge = document.getElementById('Scroll').getBoundingClientRect().top;
     const row = [...document.querySelectorAll('#Log .row')].find(e => e.getBoundingClientRect().bottom > edge);
-    return [row.textContent, Math.round(row.getBoundingClientRect().top)];
+    return [row.querySelector('.text').textContent, Math.round(row.getBoundingClientRect().top)];
 })()";
 
 impl Page {
@@ -91,6 +91,7 @@ fn a_name_that_is_none_is_refused_in_the_words_of_the_server() {
     let server = Server::with(&["--max-channels", "1"]);
     let mut ann = browser.open(&server);
     ann.clicks("#New");
+    ann.has_focus_on("#NewName");
     for (name, words) in [
         ("me", "the server keeps this name for itself"),
         ("a/b", "begins with a letter or digit"),
@@ -147,7 +148,7 @@ fn what_is_said_elsewhere_is_counted_until_it_is_read() {
     bob.lists(&["messages", "dev"]);
     bob.is_titled("#dev – txtcord");
     let spoken = "document.querySelector('#List a[href=\"#dev\"] .unseen').textContent";
-    assert_eq!(ann.tab.ask(spoken), ", 2 unread");
+    ann.tab.comes_to(spoken, ", 2 unread");
     let weight = "Number(getComputedStyle(document.querySelector('#List a.unread')).fontWeight)";
     assert!(ann.tab.ask(weight).as_u64().is_some_and(|weight| weight > 600));
 
@@ -170,7 +171,7 @@ fn what_is_said_elsewhere_is_counted_until_it_is_read() {
     // What was marked is read, and marked no more.
     ann.chooses("dev");
     ann.shows_only(&["before anybody came", "one", "two"]);
-    assert_eq!(ann.tab.ask("document.querySelector('#Log .rule.new')"), json!(null));
+    ann.tab.until("nothing is marked", "!document.querySelector('#Log .rule.new')");
 }
 
 #[test]
@@ -328,17 +329,17 @@ fn on_a_phone_the_channels_are_in_a_drawer() {
         let is_open = "document.getElementById('Open').getAttribute('aria-expanded')";
         ann.clicks("#Open");
         ann.has_focus_on("#List [aria-current]");
-        assert_eq!(ann.tab.ask(is_open), "true");
+        ann.tab.comes_to(is_open, "true");
         ann.clicks("#List [aria-current]");
-        assert_eq!(ann.tab.ask(is_open), "false");
+        ann.tab.comes_to(is_open, "false");
         ann.clicks("#Open");
         ann.presses("Escape");
         ann.has_focus_on("#Open");
-        assert_eq!(ann.tab.ask(is_open), "false");
+        ann.tab.comes_to(is_open, "false");
         ann.clicks("#Open");
         ann.taps_outside();
         ann.has_focus_on("#Open");
-        assert_eq!(ann.tab.ask(is_open), "false");
+        ann.tab.comes_to(is_open, "false");
 
         ann.clicks("#Open");
         ann.tab.until(
@@ -347,12 +348,12 @@ fn on_a_phone_the_channels_are_in_a_drawer() {
         );
         let small = "[...document.querySelectorAll('#Open, #List a, #New')]
             .filter(e => e.getBoundingClientRect().height < 44).length";
-        assert_eq!(ann.tab.ask(small), 0, "too small for a thumb");
+        ann.tab.comes_to(small, 0);
         ann.chooses("dev");
-        assert_eq!(ann.tab.ask(is_open), "false");
+        ann.tab.comes_to(is_open, "false");
         ann.has_focus_on("#Scroll");
         let wide = "document.documentElement.scrollWidth > innerWidth || document.body.scrollWidth > innerWidth";
-        assert_eq!(ann.tab.ask(wide), false, "nothing is wider than {screen:?}");
+        ann.tab.comes_to(wide, false);
         ann.follows("#messages");
         ann.is_in("messages");
     }
@@ -493,7 +494,7 @@ fn where_one_may_only_read_there_is_nothing_to_write_in() {
         "it says so",
         &format!("{words} === 'You may read this channel, and not write in it.'"),
     );
-    assert_eq!(ann.tab.ask("document.getElementById('Form').hidden"), true);
+    ann.tab.until("there is no box", "document.getElementById('Form').hidden");
     server.stores("messages", "to be read");
     ann.shows("to be read");
 
@@ -507,7 +508,7 @@ fn where_one_may_only_read_there_is_nothing_to_write_in() {
 #[test]
 fn what_was_not_delivered_waits_in_its_own_channel() {
     let Some(browser) = Browser::shared() else { return };
-    let server = Server::start();
+    let server = Setup::on_its_own_address().start();
     server.makes("dev");
     let address = server.address();
     let mut ann = browser.open(&server);
@@ -520,7 +521,7 @@ fn what_was_not_delivered_waits_in_its_own_channel() {
     ann.holds_back_nothing();
     let unsent = "[...document.querySelectorAll('#List a')]
         .map(e => e.querySelector('.unsent').checkVisibility())";
-    assert_eq!(ann.tab.ask(unsent), json!([false, true]));
+    ann.tab.comes_to(unsent, json!([false, true]));
     let server = Setup::at(address, dir).start();
     ann.is_in("messages");
     ann.shows_only(&[]);
@@ -534,14 +535,14 @@ fn what_was_not_delivered_waits_in_its_own_channel() {
     ann.shows_only(&["for dev"]);
     ann.holds_back_nothing();
     ann.chooses("messages");
-    assert_eq!(ann.tab.ask(unsent), json!([false, false]));
+    ann.tab.comes_to(unsent, json!([false, false]));
     assert_eq!(server.lines().len(), 0);
 }
 
 #[test]
 fn the_list_is_true_again_after_the_server_was_away() {
     let Some(browser) = Browser::shared() else { return };
-    let server = Server::start();
+    let server = Setup::on_its_own_address().start();
     for name in ["dev", "ops"] {
         server.makes(name);
     }
@@ -595,7 +596,7 @@ fn a_channel_opens_at_the_first_new_message_or_where_it_was_left() {
     ann.chooses("messages");
     ann.chooses("dev");
     ann.shows("60 new");
-    assert_eq!(ann.tab.ask(TOP), read, "it is as it was left");
+    ann.tab.comes_to(TOP, read);
 }
 
 #[test]

@@ -28,7 +28,7 @@ use tungstenite::{Message, WebSocket, protocol::WebSocketConfig};
 use crate::support::{cut, skipped};
 
 /// How long anything in a browser may take: it starts dozens of threads, and the machine may be busy.
-pub const BROWSER_PATIENCE: Duration = Duration::from_secs(120);
+pub const BROWSER_PATIENCE: Duration = Duration::from_secs(400);
 
 /// Between two looks at a page.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -232,13 +232,32 @@ impl Tab {
     /// Waits until an expression is true in the page.
     #[track_caller]
     pub fn until(&mut self, what: &str, expression: &str) {
+        self.waits_for(what, expression, |value| *value == true);
+    }
+
+    /// Waits until an expression has this value in the page.
+    #[track_caller]
+    pub fn comes_to(&mut self, expression: &str, value: impl Into<Value>) {
+        let wanted = value.into();
+        let what = format!("{expression} is {wanted}");
+        self.waits_for(&what, expression, |value| *value == wanted);
+    }
+
+    /// Waits until an expression has a value in the page that is not null, and gives it.
+    #[track_caller]
+    pub fn gives(&mut self, what: &str, expression: &str) -> Value {
+        self.waits_for(what, expression, |value| !value.is_null())
+    }
+
+    #[track_caller]
+    fn waits_for(&mut self, what: &str, expression: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + BROWSER_PATIENCE;
         loop {
             // It may fail while one page goes and the next comes.
-            let last = self.try_ask(expression);
-            if last == Ok(Value::Bool(true)) {
-                return;
-            }
+            let last = match self.try_ask(expression) {
+                Ok(value) if is_it(&value) => return value,
+                last => last,
+            };
             if Instant::now() > deadline {
                 let page = self.try_ask("document.body.innerText");
                 let page = page.map_or_else(|why| why, |text| text.to_string());
@@ -248,25 +267,32 @@ impl Tab {
         }
     }
 
+    /// Runs a script in each page that the tab will show, before any script of the page.
+    #[track_caller]
+    pub fn prepares(&mut self, script: &str) {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
+    }
+
     /// Goes to an address and waits until the page is there.
     #[track_caller]
     pub fn goes_to(&mut self, url: &str) {
+        self.ask("window.isOld = true");
         let answer = self.call("Page.navigate", json!({ "url": url }));
         assert_eq!(answer.get("errorText"), None, "cannot go to {url}");
-        self.until(
-            "the page is loaded",
-            "location.href !== 'about:blank' && document.readyState === 'complete'",
-        );
+        self.is_loaded();
     }
 
     #[track_caller]
     pub fn reloads(&mut self) {
-        self.ask("window.isBeforeReload = true");
+        self.ask("window.isOld = true");
         self.call("Page.reload", json!({}));
-        self.until(
-            "the page is loaded again",
-            "!window.isBeforeReload && document.readyState === 'complete'",
-        );
+        self.is_loaded();
+    }
+
+    #[track_caller]
+    fn is_loaded(&mut self) {
+        let is_new = "!window.isOld && document.readyState === 'complete'";
+        self.until("the new page is loaded", is_new);
     }
 
     /// What the page complained about since the last time: uncaught exceptions, what its policy

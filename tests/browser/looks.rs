@@ -88,7 +88,7 @@ fn text_is_legible_in_light_and_in_dark() {
         page.is_seen_in(scheme);
         let light = "(([r, g, b]) => Number(r) + Number(g) + Number(b) > 382)\
             (getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g))";
-        assert_eq!(page.tab.ask(light), scheme == "light", "the background in {scheme}");
+        page.tab.comes_to(light, scheme == "light");
         let contrasts: Vec<(String, f64)> =
             serde_json::from_value(page.tab.ask(CONTRASTS)).expect("names and numbers");
         assert!(contrasts.len() > 30, "{contrasts:?}");
@@ -109,7 +109,7 @@ fn a_phone_shows_everything_without_scrolling_sideways() {
     let mut page = browser.open(&server);
     for screen in [Screen::SmallPhone, Screen::Phone] {
         page.is_shown_on(screen);
-        page.fits(screen);
+        page.fits();
     }
     let server = server.kill();
     page.says_its_state("Disconnected");
@@ -119,7 +119,7 @@ fn a_phone_shows_everything_without_scrolling_sideways() {
         page.is_shown_on(screen);
         // The state is longest then.
         page.counts_seconds();
-        page.fits(screen);
+        page.fits();
     }
     drop(server);
 }
@@ -127,31 +127,26 @@ fn a_phone_shows_everything_without_scrolling_sideways() {
 impl Page {
     /// Nothing is wider than the screen, and what one needs is on it and large enough for a thumb.
     #[track_caller]
-    fn fits(&mut self, screen: Screen) {
+    fn fits(&mut self) {
         let wide = "[document.documentElement, document.body, document.getElementById('Scroll')]
             .filter(e => e.scrollWidth > Math.min(e.clientWidth, innerWidth)).map(e => e.tagName)";
-        assert_eq!(self.tab.ask(wide), json!([]), "wider than {screen:?}");
+        self.tab.comes_to(wide, json!([]));
         let cut_off = "[...document.querySelectorAll('#Log .text, #Log pre')]
             .filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(0, 40))";
-        assert_eq!(self.tab.ask(cut_off), json!([]), "cut off on {screen:?}");
+        self.tab.comes_to(cut_off, json!([]));
         let outside = "['#Open', '#State', '#Name', '#Text', '#Send'].filter(what => {
             const { left, right, top, bottom, width } = document.querySelector(what).getBoundingClientRect();
             return !(width > 0 && left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight);
         })";
-        assert_eq!(self.tab.ask(outside), json!([]), "not on {screen:?}");
+        self.tab.comes_to(outside, json!([]));
         let small = "['#Name', '#Text', '#Send']
             .filter(what => document.querySelector(what).getBoundingClientRect().height < 44)";
-        assert_eq!(self.tab.ask(small), json!([]), "too small for a thumb");
+        self.tab.comes_to(small, json!([]));
     }
 
     #[track_caller]
     fn is_pictured(&mut self, file: &Path) {
-        // What fades in has done so.
-        self.tab.until(
-            "nothing moves",
-            "document.getAnimations().every(a => a.playState !== 'running' \
-            || a.effect.getTiming().iterations === Infinity)",
-        );
+        self.stands_still();
         let picture = self.tab.call("Page.captureScreenshot", json!({ "format": "png" }));
         let Value::String(picture) = &picture["data"] else { panic!("no picture") };
         let picture = BASE64.decode(picture.as_bytes()).expect("a picture in base64");

@@ -1,11 +1,11 @@
 //! What people do with messages on the page: edit, delete, react, pin; and who is here and who types.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, time::Instant};
 
 use serde_json::{Value, json};
 
 use crate::{
-    devtools::Browser,
+    devtools::{BROWSER_PATIENCE, Browser},
     page::{Page, Screen},
     support::*,
 };
@@ -21,39 +21,45 @@ const PEOPLE: [&str; 4] =
 const CHIPS: &str = "[...document.querySelectorAll('#Log .chip')].map(e => [e.querySelector('.key').textContent, \
     e.querySelector('.count').textContent, e.getAttribute('aria-pressed')].join(' '))";
 
-impl Page {
-    #[track_caller]
-    fn is_known(&mut self) {
-        self.tab.until("the server knows who asks", "!document.getElementById('Who').hidden");
-    }
+/// Which of the buttons at a message are hidden: react, edit, pin, delete.
+const HIDDEN: &str = "[...document.querySelectorAll('.tools button')].map(e => e.hidden)";
 
+impl Page {
     /// Moves the mouse over a message, and presses one of the buttons that come.
     #[track_caller]
     fn takes(&mut self, text: &str, what: &str) {
         self.is_known();
-        self.shows(text);
         self.points_at(text);
-        let has = format!(
-            "document.querySelector('.tools')?.parentNode.textContent.includes({})",
-            json!(text)
-        );
-        self.tab.until("the buttons are at the message", &has);
         self.clicks(&format!(".tools .{what}"));
     }
 
+    /// Moves the mouse over a message, until the buttons are there. They do not leave a message of which
+    /// a button has the focus.
     #[track_caller]
     fn points_at(&mut self, text: &str) {
-        let at = self.tab.ask(&format!(
+        let place = format!(
             "(e => {{
                 e.scrollIntoView({{ block: 'center' }});
                 const {{ left, top, height }} = e.getBoundingClientRect();
                 return [left + 5, top + height / 2];
             }})([...document.querySelectorAll('#Log .text, #Log pre')].find(e => e.textContent === {}))",
             json!(text)
-        ));
-        for x in [1, 0] {
-            let params = json!({ "type": "mouseMoved", "x": if x == 1 { json!(1) } else { at[0].clone() }, "y": at[1] });
-            self.tab.call("Input.dispatchMouseEvent", params);
+        );
+        let has = format!(
+            "!!document.querySelector('.tools')?.parentNode.textContent.includes({})",
+            json!(text)
+        );
+        let deadline = Instant::now() + BROWSER_PATIENCE;
+        loop {
+            let at = self.tab.gives(&format!("{text:?} is in the list"), &place);
+            for x in [json!(1), at[0].clone()] {
+                let params = json!({ "type": "mouseMoved", "x": x, "y": at[1] });
+                self.tab.call("Input.dispatchMouseEvent", params);
+            }
+            if self.tab.ask(&has) == true {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the buttons never come to {text:?}");
         }
     }
 
@@ -110,8 +116,8 @@ fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
     ann.has_chips(&["👍 1 false"]);
     ann.clicks("#Log .chip");
     ann.has_chips(&["👍 2 true"]);
-    let label = ann.tab.ask("document.querySelector('#Log .chip').getAttribute('aria-label')");
-    assert_eq!(label, "👍, 2: Bob, you");
+    let label = "document.querySelector('#Log .chip').getAttribute('aria-label')";
+    ann.tab.comes_to(label, "👍, 2: Bob, you");
     ann.clicks("#Log .chip");
     bob.has_chips(&["👍 1 true"]);
 
@@ -134,9 +140,9 @@ fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
     );
 
     // What is another's cannot be changed, and the buttons are not there.
+    bob.clicks("#Text");
     bob.points_at("second");
-    bob.tab.until("the buttons are there", "document.querySelector('.tools .react') !== null");
-    assert_eq!(bob.tab.ask("document.querySelector('.tools .edit').hidden && document.querySelector('.tools .delete').hidden"), true);
+    bob.tab.comes_to(HIDDEN, json!([false, true, false, true]));
 
     ann.takes("hello", "delete");
     ann.clicks("#Delete .close");
@@ -161,10 +167,11 @@ fn one_edits_reacts_and_deletes_by_keyboard() {
     ann.presses("ArrowUp");
     ann.tab.until("the last one is edited", "document.getElementById('Text').value === 'last'");
     ann.presses("Escape");
-    assert_eq!(ann.draft(), "");
+    ann.tab.comes_to("document.getElementById('Text').value", "");
     ann.presses("ArrowUp");
     ann.rewrites("the last");
     ann.shows_only(&["first", "the last"]);
+    ann.tab.until("it is edited no more", "document.getElementById('Editing').hidden");
 
     // Backwards from the box: its name and state, then the buttons of the last message.
     for _ in 0..12 {
@@ -183,7 +190,9 @@ fn one_edits_reacts_and_deletes_by_keyboard() {
     ann.presses("Escape");
     ann.has_focus_on(".tools .delete");
     ann.presses("Enter");
+    ann.has_focus_on("#Delete .close");
     ann.presses_shift("Tab");
+    ann.has_focus_on("#Delete .bad");
     ann.presses("Enter");
     ann.shows_only(&["the last"]);
 }
@@ -227,7 +236,7 @@ fn what_others_put_into_edits_and_reactions_is_text() {
     ann.has_chips(&[&format!("{bad} 1 false"), "\\u202ea 1 false"]);
     assert_eq!(ann.tab.ask("document.querySelectorAll('#Log img, #Log b').length"), 0);
     // What only looks like an operation is a message.
-    assert_eq!(ann.texts().len(), 2);
+    ann.tab.comes_to("document.querySelectorAll('#Log .text, #Log pre').length", 2);
 }
 
 #[test]
@@ -264,16 +273,20 @@ fn who_is_here_and_who_types_is_shown_while_it_is_so() {
     ann.tab.until("one is here", "document.getElementById('Here').textContent === '1 here'");
     let mut bob = browser.open(&server);
     bob.is_called("Bob");
-    bob.is_known();
     ann.tab.until("two are here", "document.getElementById('Here').textContent === '2 here'");
     ann.tab.until("Bob is one", "document.getElementById('Here').title.includes('Bob')");
     ann.clicks("#Here");
     ann.tab.until("they are listed", "document.querySelectorAll('#PeopleList li').length === 2");
     ann.presses("Escape");
-    bob.is_connected();
     bob.tab.until("he is told", "document.getElementById('Here').textContent === '2 here'");
+    let typing = "document.getElementById('Typing').textContent";
+    // It is shown for five seconds, so he goes on until she has looked.
+    until("she sees that he types", || {
+        bob.types("I am ");
+        ann.tab.ask(typing) == "Bob is typing…"
+    });
+    bob.tab.ask("document.getElementById('Text').select()");
     bob.types("I am");
-    ann.tab.until("he types", "document.getElementById('Typing').textContent === 'Bob is typing…'");
     bob.presses("Enter");
     ann.shows("I am");
     ann.tab.until("he types no more", "document.getElementById('Typing').textContent === ''");
@@ -291,16 +304,14 @@ fn no_button_is_offered_that_would_be_refused() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
     let server = setup.flags(&["--access", file.to_str().expect("a UTF-8 path")]).start();
     server.join().says(r#"{"user":"zoe","content":"claimed"}"#);
-    let hidden = "[...document.querySelectorAll('.tools button')].map(e => e.hidden)";
     let mut bob = browser.open(&server);
-    bob.is_known();
     bob.points_at("claimed");
-    bob.tab.until("the buttons come", "document.querySelector('.tools') !== null");
-    assert_eq!(bob.tab.ask(hidden), json!([false, true, true, true]));
+    bob.tab.comes_to(HIDDEN, json!([false, true, true, true]));
     let mut ann = browser.open_link(server.address(), "#token=tc_anns");
-    ann.is_connected();
+    // Her rights come with the channels.
+    ann.is_complete();
     ann.takes("claimed", "pin");
-    assert_eq!(ann.tab.ask(hidden), json!([false, false, false, false]));
+    ann.tab.comes_to(HIDDEN, json!([false, false, false, false]));
     bob.is_marked_as("pinned");
 }
 
@@ -322,7 +333,7 @@ fn a_phone_shows_the_buttons_after_a_tap_on_the_screen() {
         let count = if scheme == "light" { vec!["👍 1 true"] } else { vec![] };
         ann.has_chips(&count);
         let outside = "(({ left, right }) => left < 0 || right > innerWidth)(document.querySelector('.tools').getBoundingClientRect())";
-        assert_eq!(ann.tab.ask(outside), false);
+        ann.tab.comes_to(outside, false);
     }
 }
 

@@ -1,12 +1,12 @@
 //! The chat page as a person sees and uses it. Where on it things are is known here and nowhere
 //! else in the tests.
 
-use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc};
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Instant};
 
 use serde_json::{Value, json};
 
 use crate::{
-    devtools::{Browser, Tab},
+    devtools::{BROWSER_PATIENCE, Browser, Tab},
     support::*,
 };
 
@@ -14,6 +14,65 @@ use crate::{
 /// through the protocol.
 const TEXTS: &str = "[...document.querySelectorAll('#Log .text, #Log pre')]
     .map(e => e.textContent.toWellFormed())";
+
+/// What a page asks for by HTTP may take as long as it takes on a busy machine.
+const IS_PATIENT: &str = "{
+    const own = AbortSignal.timeout;
+    AbortSignal.timeout = ms => own.call(AbortSignal, 100 * ms);
+}";
+
+/// Notes whether the page's newest WebSocket is open and has brought the history. What the page says of
+/// its connection is less: it goes on saying "Connected" for a moment while it connects anew.
+const NOTES_HISTORY: &str = "{
+    let newest;
+    window.hasHistory = false;
+    window.attempts = 0;
+    window.WebSocket = class extends WebSocket {
+        constructor(...args) {
+            super(...args);
+            newest = this;
+            window.hasHistory = false;
+            window.attempts++;
+            const isEnd = /^{\"type\":\"(message_history|history_end)\"/;
+            this.addEventListener('message', ({ data }) => {
+                if (newest === this && isEnd.test(data)) window.hasHistory = true;
+            });
+            this.addEventListener('close', () => this.isOver());
+        }
+        close(...args) {
+            this.isOver();
+            super.close(...args);
+        }
+        isOver() {
+            if (newest === this) window.hasHistory = false;
+        }
+    };
+}";
+
+/// Where the middle of something is, if nothing covers it. From then on, events of the mouse reach the
+/// page only where they hit it, until `stopAiming()`, which says whether a whole click has.
+const AIM: &str = "(() => {
+    const find = () => document.querySelector(SELECTOR);
+    const { left, top, width, height } = find().getBoundingClientRect();
+    const middle = [left + width / 2, top + height / 2];
+    if (!find().contains(document.elementFromPoint(...middle))) return null;
+    let isHit = false;
+    const kinds = ['mousedown', 'mouseup', 'click'];
+    const notice = event => {
+        if (!find()?.contains(event.target)) {
+            event.preventDefault();
+            event.stopImmediatePropagation();
+        } else if (event.type === 'click') {
+            isHit = true;
+        }
+    };
+    kinds.forEach(kind => addEventListener(kind, notice, true));
+    window.stopAiming = () => {
+        kinds.forEach(kind => removeEventListener(kind, notice, true));
+        return isHit;
+    };
+    return middle;
+})()";
 
 /// What the protocol calls the keys that are held down with another one.
 const ALT: u8 = 1;
@@ -34,7 +93,7 @@ impl Browser {
     #[track_caller]
     pub fn open_at(self: &Arc<Browser>, address: SocketAddr) -> Page {
         let mut page = self.open_link(address, "");
-        page.is_connected();
+        page.is_complete();
         // With a mouse the box has the focus at once; a headless browser has none.
         page.clicks("#Text");
         page
@@ -53,6 +112,8 @@ impl Browser {
     #[track_caller]
     pub fn open_link(self: &Arc<Browser>, address: SocketAddr, hash: &str) -> Page {
         let mut page = Page { tab: self.tab() };
+        page.tab.prepares(IS_PATIENT);
+        page.tab.prepares(NOTES_HISTORY);
         page.tab.goes_to(&format!("http://{address}/{hash}"));
         page
     }
@@ -129,7 +190,7 @@ impl Page {
     #[track_caller]
     pub fn reloads(&mut self) {
         self.tab.reloads();
-        self.is_connected();
+        self.is_complete();
         self.clicks("#Text");
     }
 
@@ -142,6 +203,8 @@ impl Page {
     /// Taps beside the drawer.
     #[track_caller]
     pub fn taps_outside(&mut self) {
+        let is_beside = "document.elementFromPoint(315, 300) === document.getElementById('Scrim')";
+        self.tab.until("there is room beside the drawer", is_beside);
         for kind in ["mousePressed", "mouseReleased"] {
             let params =
                 json!({ "type": kind, "x": 315, "y": 300, "button": "left", "clickCount": 1 });
@@ -155,12 +218,18 @@ impl Page {
         self.text("document.getElementById('Text').value")
     }
 
+    /// Takes another name, and waits until the server knows it.
     #[track_caller]
     pub fn is_called(&mut self, name: &str) {
         self.tab.ask("document.getElementById('Name').select()");
+        self.has_focus_on("#Name");
         self.types(name);
         self.tab.ask("document.getElementById('Text').focus()");
         assert_eq!(self.name(), name);
+        let words = json!(format!("nobody else can be this {name}."));
+        let known = format!("document.getElementById('WhoText').textContent.includes({words})");
+        self.tab.until(&format!("the server knows {name}"), &known);
+        self.is_connected();
     }
 
     #[track_caller]
@@ -168,50 +237,45 @@ impl Page {
         self.text("document.getElementById('Name').value")
     }
 
-    /// Presses the mouse on the first thing that matches. Like a person, it presses again if the page
-    /// moved under the mouse meanwhile.
+    /// Clicks on the first thing that matches. The page may move under the mouse meanwhile: what the
+    /// mouse hits then takes no notice, and it is pressed again.
     #[track_caller]
     pub fn clicks(&mut self, selector: &str) {
-        let find = format!("document.querySelector({})", json!(selector));
-        let middle = format!(
-            "(({{ left, top, width, height }}) => [left + width / 2, top + height / 2])
-                ({find}.getBoundingClientRect())"
-        );
-        for _ in 0..10 {
-            let what = format!("{selector} is there and nothing covers it");
-            let free = format!("{find}?.contains(document.elementFromPoint(...{middle}))");
-            self.tab.until(&what, &free);
-            let at = self.tab.ask(&format!(
-                "delete window.isHit, addEventListener('mousedown',
-                    e => window.isHit = !!{find}?.contains(e.target),
-                    {{ capture: true, once: true }}), {middle}"
-            ));
+        let what = format!("{selector} is there and nothing covers it");
+        let aim = AIM.replace("SELECTOR", &json!(selector).to_string());
+        let deadline = Instant::now() + BROWSER_PATIENCE;
+        loop {
+            let at = self.tab.gives(&what, &aim);
             for kind in ["mousePressed", "mouseReleased"] {
                 let params = json!({
                     "type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1,
                 });
                 self.tab.call("Input.dispatchMouseEvent", params);
             }
-            // A click that led to another page has left nothing behind.
-            if self.tab.ask("window.isHit ?? true") == true {
+            if self.tab.ask("stopAiming()") == true {
                 return;
             }
+            assert!(Instant::now() < deadline, "{selector} never stands still");
         }
-        panic!("{selector} never stands still");
     }
 
     /// Turns the mouse's wheel over the list, and waits until the list has followed.
     #[track_caller]
     pub fn wheels_up(&mut self, pixels: i32) {
         let list = "document.getElementById('Scroll')";
-        let was = self.tab.ask(&format!("Math.round({list}.scrollTop)"));
+        let was = self.tab.ask(&format!(
+            "window.isScrolled = false,
+             {list}.addEventListener('scrollend', () => window.isScrolled = true, {{ once: true }}),
+             Math.round({list}.scrollTop)"
+        ));
         let params = json!({
             "type": "mouseWheel", "x": 600, "y": 200, "deltaX": 0, "deltaY": -pixels,
         });
         self.tab.call("Input.dispatchMouseEvent", params);
         let goal = was.as_i64().expect("a number") - i64::from(pixels);
         // A pixel more or less is rounding.
-        self.tab.until("the list is scrolled", &format!("Math.abs({list}.scrollTop - {goal}) < 2"));
+        let is_there = format!("window.isScrolled && Math.abs({list}.scrollTop - {goal}) < 2");
+        self.tab.until("the list is scrolled and stands still", &is_there);
     }
 
     // -----------------------------------------------------------------------------------------
@@ -268,9 +332,26 @@ impl Page {
         self.tab.until(&format!("it counts {words}"), &format!("{count} === {}", json!(words)));
     }
 
+    /// Waits until the page says that it is connected, and has the history.
     #[track_caller]
     pub fn is_connected(&mut self) {
+        self.tab.until("the history has come", "window.hasHistory");
         self.says_its_state("Connected");
+    }
+
+    /// Waits until all has come that a page asks for at its start: nothing is drawn anew by itself from
+    /// here on.
+    #[track_caller]
+    pub fn is_complete(&mut self) {
+        self.is_connected();
+        self.is_known();
+        self.tab.until("the channels are listed", "!!document.querySelector('#List a')");
+    }
+
+    /// Waits until the server has said who one is.
+    #[track_caller]
+    pub fn is_known(&mut self) {
+        self.tab.until("the server knows who asks", "!document.getElementById('Who').hidden");
     }
 
     /// Waits until the page says this of its connection.
@@ -332,8 +413,7 @@ impl Page {
         let current = "document.querySelector('#List [aria-current=page] .label')?.textContent";
         self.tab.until("the list says so", &format!("{current} === {}", json!(name)));
         self.is_connected();
-        let address = self.tab.ask("location.hash || '#messages'");
-        assert_eq!(address, format!("#{name}"), "the address says so");
+        self.tab.comes_to("location.hash || '#messages'", format!("#{name}"));
     }
 
     /// Waits until the list of channels is this: their names, each with what is unread.
@@ -359,6 +439,7 @@ impl Page {
     #[track_caller]
     pub fn asks_for(&mut self, name: &str) {
         self.clicks("#New");
+        self.has_focus_on("#NewName");
         self.types(name);
         self.presses("Enter");
     }
@@ -378,7 +459,7 @@ impl Page {
         self.tab.until(&format!("it says {words:?}"), &said);
         let hidden =
             "document.getElementById('Form').hidden && document.getElementById('Scroll').hidden";
-        assert_eq!(self.tab.ask(hidden), true, "nothing to write or read there");
+        self.tab.until("there is nothing to write or read", hidden);
     }
 
     /// Waits until the tab is called so, and has a dot in its icon if something is unread.
@@ -388,8 +469,8 @@ impl Page {
             &format!("the title is {title:?}"),
             &format!("document.title === {}", json!(title)),
         );
-        let dot = self.tab.ask("document.querySelector('link[rel=icon]').href.includes('circle')");
-        assert_eq!(dot, title.starts_with('('), "a dot in the icon");
+        let dot = "document.querySelector('link[rel=icon]').href.includes('circle')";
+        self.tab.comes_to(dot, title.starts_with('('));
     }
 
     /// Waits until this has the focus.
@@ -416,7 +497,9 @@ impl Page {
         self.tab.call("Emulation.setDeviceMetricsOverride", metrics);
         let touch = json!({ "enabled": is_phone, "maxTouchPoints": if is_phone { 5 } else { 1 } });
         self.tab.call("Emulation.setTouchEmulationEnabled", touch);
-        self.tab.until("it has its size", &format!("innerWidth === {width}"));
+        let has_size = format!("innerWidth === {width} && innerHeight === {height}");
+        self.tab.until("it has its size", &has_size);
+        self.stands_still();
     }
 
     /// `light` or `dark`.
@@ -426,6 +509,15 @@ impl Page {
         self.tab.call("Emulation.setEmulatedMedia", json!({ "features": features }));
         self.tab
             .until("it knows", &format!("matchMedia('(prefers-color-scheme: {scheme})').matches"));
+        self.stands_still();
+    }
+
+    /// Waits until what slides or fades has done so.
+    #[track_caller]
+    pub fn stands_still(&mut self) {
+        let moves = "document.getAnimations().some(a => a.playState === 'running' \
+            && a.effect.getTiming().iterations !== Infinity)";
+        self.tab.comes_to(moves, false);
     }
 
     #[track_caller]
