@@ -6,7 +6,7 @@ import { recall, remember } from './dom.js';
 import { fields, sign } from './identity.js';
 import { DEFAULT, isOwn } from './server.js';
 
-const AGAIN_MS = 5000;     // between attempts to follow the list
+const AGAIN_MS = 5000;     // between attempts to follow or to get the list
 const HIDDEN_MS = 10e3;    // between looks at the list while nobody looks at the page
 const PATIENCE_MS = 15e3;  // how long one look may take
 const KEEP_MS = 300;       // how long what was read may wait until it is kept
@@ -54,7 +54,7 @@ function take({ channel: name, last_id: lastId, epoch, may, removed }) {
 // ---- Following the list ---------------------------------------------------------------------
 
 // What the stream has told since the list was asked for: it is newer than that list.
-let stream = null, timer = 0, told = new Set();
+let stream = null, timer = 0, lookTimer = 0, told = new Set();
 
 export function follow() {
   if (!isOffered) return on.change();
@@ -108,6 +108,9 @@ async function look() {
     on.change();
   } catch (error) {
     console.warn(error);
+    // The stream alone does not tell which channels went away.
+    clearTimeout(lookTimer);
+    lookTimer = setTimeout(() => { if (since === told) look(); }, AGAIN_MS * (.5 + Math.random()));
   }
 }
 

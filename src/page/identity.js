@@ -10,6 +10,7 @@ const KEY_BYTES = 24;      // of randomness
 const KEY_LEAST = 8;       // characters of a key that the server takes
 const NAME_BYTES = 64;     // of a pseudonym's name
 const PATIENCE_MS = 15e3;  // how long the server may take to say who one is
+const AGAIN_MS = 5000;     // between two attempts to ask it
 
 // Set by chat.js: one is somebody else from now on; a sentence for the person.
 // Also: the server has said who one is.
@@ -107,7 +108,10 @@ async function ask() {
     from = answer.ok ? (await answer.json()).from ?? '' : '';
     if (from && !token) await askForRules();
     draw(answer.status === 401 ? 'refused' : answer.ok ? 'known' : 'unknown');
-  } catch { /* it is down: the state of the connection says so */ }
+  } catch {
+    // It is down, as the state of the connection says. Without an answer nobody could edit or react.
+    setTimeout(() => { if (mine === asked) ask(); }, AGAIN_MS * (.5 + Math.random()));
+  }
 }
 
 // Without an access file everybody may make channels, so also this one, which is there: nothing happens.

@@ -1,6 +1,6 @@
 //! The server or the line to it goes away and comes back: nothing is lost, nothing is there twice.
 
-use crate::{devtools::Browser, line::Line, support::*};
+use crate::{devtools::Browser, line::Line, page::Page, support::*};
 
 #[test]
 fn a_page_survives_kill_9_of_the_server_without_loss_or_doubles() {
@@ -111,4 +111,25 @@ fn try_now_does_not_wait_for_the_next_attempt() {
     let _server = Setup::at(address, dir).start();
     ann.is_connected();
     ann.says("here again");
+}
+
+/// The first requests for these paths get no answer.
+const LOSES_THE_FIRST: &str = "{
+    const own = fetch, lost = new Set(['/me', '/channels']);
+    window.fetch = (url, ...more) => (lost.delete(String(url).split('?')[0])
+        ? Promise.reject(new TypeError('lost')) : own(url, ...more));
+}";
+
+#[test]
+fn a_page_whose_first_requests_were_lost_asks_again() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    server.makes("dev");
+    server.stores("dev", "before anybody came");
+    let mut ann = Page { tab: browser.tab() };
+    ann.tab.prepares(LOSES_THE_FIRST);
+    ann.tab.goes_to(&format!("http://{}/", server.address()));
+    ann.is_known();
+    // It has the whole list: to whoever comes for the first time, nothing is new.
+    ann.lists(&["messages", "dev"]);
 }
