@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long anything may take before a test gives it up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The channels of a folder, without a server.
 struct House {

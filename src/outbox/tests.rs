@@ -259,21 +259,27 @@ fn a_patient_send_ends_when_the_peer_takes_nothing_or_is_gone() {
 
 #[test]
 fn a_patient_send_goes_on_while_the_peer_takes_some_bytes_of_a_long_frame() {
+    // A busy machine may hold up the peer for longer than a short time.
+    let mut times = [2, 10, 50].map(Duration::from_secs).into_iter();
+    assert!(times.any(goes_on_while_the_peer_takes_some_bytes), "given up");
+}
+
+fn goes_on_while_the_peer_takes_some_bytes(stall_timeout: Duration) -> bool {
     let (outbox, mut peer) = live();
     outbox.socket().set_write_timeout(Some(Duration::from_millis(5))).unwrap();
-    // So long may this test itself be held up by a busy machine.
-    let stall_timeout = Duration::from_secs(2);
     let frame = vec![7; 300_000];
     let begun = Instant::now();
-    thread::scope(|scope| {
+    let is_sent = thread::scope(|scope| {
         let sending =
             scope.spawn(|| outbox.send_patiently(&frame, More::No, stall_timeout).is_ok());
         while !sending.is_finished() {
             peer.read(5_000);
             // The peer must be slow, and there is no event to wait for.
-            thread::sleep(Duration::from_millis(75));
+            thread::sleep(stall_timeout / 26);
         }
-        assert!(sending.join().unwrap(), "given up after {:?}", begun.elapsed());
+        sending.join().unwrap()
     });
-    assert!(begun.elapsed() > 2 * stall_timeout, "too fast to be slow: {:?}", begun.elapsed());
+    let took = begun.elapsed();
+    assert!(!is_sent || took > 2 * stall_timeout, "too fast to be slow: {took:?}");
+    is_sent
 }

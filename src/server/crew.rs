@@ -95,7 +95,7 @@ mod tests {
 
     /// Waits until so many threads wait.
     fn until_waiting(crew: &Crew, count: usize) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(180);
         while crew.waiting.load(Relaxed) != count {
             assert!(Instant::now() < deadline, "{} threads wait", crew.waiting.load(Relaxed));
             thread::yield_now();
@@ -116,7 +116,7 @@ mod tests {
         until_waiting(&crew, MAX_WAITING);
         let (says, said) = bounded(1);
         // A thread that is counted is about to wait, and may need a moment.
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(180);
         loop {
             let says = says.clone();
             let no_room = || Err(io::Error::other("no room"));
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(crew.started, MAX_WAITING as u64 + 10, "without a new thread");
         let waiting = crew.waiting.clone();
         drop(crew);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(180);
         while waiting.load(Relaxed) > 0 {
             assert!(Instant::now() < deadline, "threads that wait end with the crew");
             thread::yield_now();

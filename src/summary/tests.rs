@@ -57,7 +57,7 @@ fn followers_of_many_busy_channels_end_with_what_is_true() {
                         return;
                     }
                     // A wake that were lost would leave it waiting.
-                    let deadline = std::time::Duration::from_secs(60);
+                    let deadline = std::time::Duration::from_secs(180);
                     woken.recv_timeout(deadline).expect("woken as long as there is more");
                 }
             });

@@ -17,7 +17,7 @@ suite=autobahntestsuite==25.10.1
 # The last one that makes environments for 2.7.
 virtualenv=virtualenv==20.15.1
 # What the suite takes at the most, many times over, in seconds.
-patience=300
+patience=1800
 
 skip() {
     echo "SKIPPED: WebSocket conformance was not tested: $*"

@@ -15,10 +15,12 @@ use crate::{
 const TEXTS: &str = "[...document.querySelectorAll('#Log .text, #Log pre')]
     .map(e => e.textContent.toWellFormed())";
 
-/// What a page asks for by HTTP may take as long as it takes on a busy machine.
+/// What a page asks for, and the echo of what it says, may take as long as it takes on a busy machine. It
+/// looks for the latter at an interval of its own.
 const IS_PATIENT: &str = "{
-    const own = AbortSignal.timeout;
-    AbortSignal.timeout = ms => own.call(AbortSignal, 100 * ms);
+    const { timeout } = AbortSignal, { setInterval } = window;
+    AbortSignal.timeout = ms => timeout.call(AbortSignal, 100 * ms);
+    window.setInterval = (work, ms) => setInterval(work, 100 * ms);
 }";
 
 /// Notes whether the page's newest WebSocket is open and has brought the history. What the page says of

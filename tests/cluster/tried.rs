@@ -77,7 +77,8 @@ fn the_script_for_trying_out_starts_three_nodes_and_leaves_nothing() {
     let is_there =
         || asks(2, &read).is_some_and(|(_, body)| body.contains("\"said on the first\""));
     within(CALM, "it is on the third", is_there, String::new);
-    shell(&format!("kill -INT {}", script.0.id()));
+    // Ctrl-C does the same, unless the tests themselves run where it is ignored.
+    shell(&format!("kill -TERM {}", script.0.id()));
     let ended = || script.0.try_wait().is_ok_and(|status| status.is_some());
     within(CALM, "the script ends", ended, String::new);
     for pid in pids {
