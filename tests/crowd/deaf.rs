@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     crowd::{Crowd, Habit, gauge, joins},
-    machine::{maps, room_for_deaf, tell, threads_by_name},
+    machine::{maps, room_for_deaf, taken_by, tell, threads_by_name},
     support::*,
 };
 
@@ -42,6 +42,7 @@ fn the_server_closes_them_in_time(size: usize, stall_timeout: Duration) {
     let count = room_for_deaf(DEAF + READING + COMING_BACK) - READING - COMING_BACK;
     let stall = format!("{}s", stall_timeout.as_secs());
     let server = Setup::new().flags(&["--fsync", "never", "--stall-timeout", &stall]).start();
+    let count = taken_by(&server, count);
     let mut crowd = Crowd::around(&server, "");
     let reading = crowd.joins(READING);
     crowd.speaks(reading.start);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     crowd::{Crowd, Habit, asks, joins},
-    machine::{room_for, tell},
+    machine::{room_for, taken_by, tell},
     support::*,
 };
 
@@ -43,6 +43,7 @@ fn cost_at_most(memory: u64, earliest: Duration, file: &str, paths: &[&str], siz
     let count = room_for(DEAF + 10) - 10;
     let server =
         Setup::new().file(file).flags(&["--stall-timeout", "3s", "--fsync", "never"]).start();
+    let count = taken_by(&server, count);
     let mut crowd = Crowd::around(&server, file);
     let ann = crowd.comes(1, Habit::Reads, &joins("/ws?limit=0"));
     crowd.have_joined(ann.clone());

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     crowd::{Crowd, Habit, joins},
-    machine::{room_for, sized, tell, threads_by_name},
+    machine::{room_for, sized, taken_by, tell, threads_by_name},
     record::Told,
     support::*,
     wire,
@@ -27,6 +27,7 @@ fn a_thousand_joiners_at_once_get_the_whole_history_and_the_server_holds_none_of
     }
     let count = room_for(JOINERS + 2) - 2;
     let server = Setup::new().file(&file).flags(&["--fsync", "never"]).start();
+    let count = taken_by(&server, count);
     let mut crowd = Crowd::around(&server, &file);
     crowd.patience *= (lines / HISTORY) as u32;
     let ann = crowd.joins(1).start;

@@ -67,6 +67,21 @@ pub fn room_for_deaf(wanted: usize) -> usize {
     room_for(room)
 }
 
+/// How many of these clients a server takes in, beside some others: it says so at its start where the
+/// machine has room for fewer than the server would allow, such as in a group of few threads.
+pub fn taken_by(server: &Server, wanted: usize) -> usize {
+    let log = server.log();
+    let carried = log.lines().find_map(|line| {
+        let (_, said) = line.split_once("this machine can carry ")?;
+        said.split_once(" clients")?.0.parse::<usize>().ok()
+    });
+    let room = carried.map_or(wanted, |carried| carried.saturating_sub(OTHER_FILES).min(wanted));
+    if room < wanted {
+        tell(&format!("the server has room for {room} clients instead of {wanted}"));
+    }
+    room
+}
+
 /// What the server takes, as the system tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vitals {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     crowd::{Crowd, Habit, gauge, joins},
-    machine::{room_for, sized, tell},
+    machine::{room_for, sized, taken_by, tell},
     support::*,
 };
 
@@ -38,6 +38,7 @@ fn slow_readers_lose_nothing(stall_timeout: Duration) {
     let stall = format!("{}s", stall_timeout.as_secs());
     let count = room_for(sized(SLOW, "TXTCORD_CROWD").min(9_950) + READING) - READING;
     let server = Setup::new().flags(&["--fsync", "never", "--stall-timeout", &stall]).start();
+    let count = taken_by(&server, count);
     let mut crowd = Crowd::around(&server, "");
     let reading = crowd.joins(READING);
     crowd.speaks(reading.start);
