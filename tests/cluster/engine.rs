@@ -152,7 +152,11 @@ impl Engine {
             let info = Resp::connect(self.address()).and_then(|mut resp| resp.ask(&["INFO"]));
             match info {
                 // One of another process may have answered; then this one ends soon.
-                Ok(reply @ Reply::Bytes(_)) if reply.text().contains(&own) => return true,
+                Ok(reply @ Reply::Bytes(_))
+                    if reply.text().contains(&own) && !reply.text().contains("loading:1") =>
+                {
+                    return true;
+                }
                 // A password is wanted, which the caller has set.
                 Ok(Reply::Error(error)) if error.contains("NOAUTH") => return true,
                 _ => assert!(Instant::now() < deadline, "no answer:\n{}", self.log()),

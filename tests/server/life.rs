@@ -19,7 +19,8 @@ const STOP_TIME: Duration = Duration::from_millis(4_500);
 fn the_first_line_says_what_runs_and_what_it_promises() {
     let server = Server::on(SEED);
     let log = server.log();
-    let first = log.lines().next().expect("a line");
+    let is_it = |line: &&str| line.contains("ws://");
+    let first = log.lines().find(is_it).expect("a line that says where it is");
     let page = format!("http://{}/ ", server.address());
     let socket = format!("ws://{}/ws;", server.address());
     for word in [env!("CARGO_PKG_VERSION"), &page, &socket, "messages.txt", "7 messages"] {
@@ -27,7 +28,7 @@ fn the_first_line_says_what_runs_and_what_it_promises() {
     }
     let promise = |mode: &str| {
         let log = Server::with(&["--fsync", mode]).log();
-        let line = log.lines().next().expect("a line").to_owned();
+        let line = log.lines().find(is_it).expect("a line that says where it is").to_owned();
         line.split_once("sync").map(|(_, rest)| rest.to_owned()).expect("a word about syncing")
     };
     let promises = [promise("always"), promise("1s"), promise("never")];
