@@ -28,12 +28,17 @@ const LATE: Duration = Duration::from_secs(240);
 
 #[test]
 fn ten_thousand_clients_that_read_no_short_messages_do_not_end_the_server() {
-    the_server_closes_them_in_time(100, Duration::from_secs(2));
+    // A busy machine may keep the clients that read from it for longer than the first time.
+    with_more_and_more_time([2, 10, 50].map(Duration::from_secs), |stall_timeout| {
+        the_server_closes_them_in_time(100, stall_timeout);
+    });
 }
 
 #[test]
 fn ten_thousand_clients_that_read_no_long_messages_do_not_end_the_server() {
-    the_server_closes_them_in_time(100_000, Duration::from_secs(10));
+    with_more_and_more_time([10, 30, 90].map(Duration::from_secs), |stall_timeout| {
+        the_server_closes_them_in_time(100_000, stall_timeout);
+    });
 }
 
 /// While messages of `size` bytes go on and on.

@@ -75,7 +75,7 @@ fn check_lines(text: &str) {
 #[test]
 fn twenty_readers_get_valid_json_while_messages_are_erased_under_them() {
     const MESSAGES: usize = 90;
-    let server = Server::with(&["--stall-timeout", "120s", "--ping-interval", "120s"]);
+    let server = Server::start();
     let mut lines = String::new();
     (1..=MESSAGES).for_each(|number| lines += &(message(number) + "\n"));
     for part in lines.as_bytes().chunk_by(|a, _| *a != b'\n').collect::<Vec<_>>().chunks(40) {
