@@ -74,11 +74,13 @@ impl Engine {
         is_here().then(|| Engine::run("redis-server", keeps, more))
     }
 
-    /// A Sentinel that watches `master` under the name `chat`.
+    /// A Sentinel that watches `master` under the name `chat`. On a busy machine it may trust nothing for
+    /// half a minute; a replica that misses its master for ten times the time until that counts as down is
+    /// no good to it afterwards, so that time is not short.
     pub fn sentinel(master: &Engine) -> Engine {
         let mut sentinel = Engine::new("redis-sentinel", Keeps::Nothing, &[]);
         let settings = format!(
-            "sentinel monitor chat 127.0.0.1 {} 1\nsentinel down-after-milliseconds chat 500\n\
+            "sentinel monitor chat 127.0.0.1 {} 1\nsentinel down-after-milliseconds chat 5000\n\
              sentinel failover-timeout chat 2000\n",
             master.port
         );
