@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -19,10 +19,11 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use http::StatusCode;
+use log::warn;
 
 use crate::{
     catch_up::CatchUp,
-    cluster::{Link, Threads},
+    cluster::{Link, Settings, Threads},
     command::{HubGone, HubHandle},
     config::Config,
     http::HttpRefusal,
@@ -150,8 +151,8 @@ pub enum NoChannel {
     NoFile(io::Error),
     /// Its file cannot be put away, and all is as it was.
     NotAway(io::Error),
-    /// The channels of a cluster stay.
-    InCluster,
+    /// It is on all nodes of a cluster, whose engine is away; why, for a person.
+    NoEngine(String),
     /// The server is about to end.
     Stopping,
 }
@@ -185,10 +186,10 @@ impl NoChannel {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("the channel {name} cannot be put away: {}", why.kind()),
             ),
-            NoChannel::InCluster => HttpRefusal::new(
-                StatusCode::NOT_IMPLEMENTED,
-                format!("the channel {name} is on all nodes of a cluster, and cannot be put away"),
-            ),
+            NoChannel::NoEngine(_) => HttpRefusal::unavailable(format!(
+                "the channel {name} is on all nodes of a cluster, whose engine is away; it may have \
+                 been put away, so look again later"
+            )),
             NoChannel::Stopping => stopping(),
         }
     }
@@ -197,7 +198,7 @@ impl NoChannel {
 impl fmt::Display for NoChannel {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoChannel::Unavailable(why) => why.fmt(out),
+            NoChannel::Unavailable(why) | NoChannel::NoEngine(why) => why.fmt(out),
             other => write!(out, "{other:?}"),
         }
     }
@@ -284,6 +285,11 @@ impl Channels {
     /// # Errors
     /// When it cannot be made, or is there and cannot be served.
     pub fn make(&self, name: &Name) -> Result<Made, NoChannel> {
+        self.make_under(name, None)
+    }
+
+    /// The same under an epoch that is known elsewhere.
+    fn make_under(&self, name: &Name, epoch: Option<Arc<str>>) -> Result<Made, NoChannel> {
         let mut table = self.room.lock();
         if !table.channels.contains_key(name) {
             if table.running.is_none() {
@@ -294,7 +300,7 @@ impl Channels {
             }
             table.channels.insert(name.clone(), Entry::opening());
             drop(table);
-            return self.room.make(name);
+            return self.room.make(name, epoch);
         }
         drop(table);
         self.find(name).map(|_| Made::Before)
@@ -305,12 +311,15 @@ impl Channels {
     /// # Errors
     /// When there is none, or its file cannot get another name; then all is as it was.
     pub fn put_away(&self, name: &Name) -> Result<(), NoChannel> {
-        if self.room.config.cluster.is_some() {
-            return Err(NoChannel::InCluster);
-        }
         let found = self.find(name)?;
+        let cluster = self.room.cluster_settings(name, &self.room.path(name));
+        if let Some(settings) = &cluster {
+            put_away_on_all(settings, &found)?;
+        }
         match found.hub.put_away() {
             Ok(done) => done.map_err(NoChannel::NotAway)?,
+            // The node has put it away by itself.
+            Err(HubGone) if cluster.is_some() => {}
             Err(HubGone) => return Err(NoChannel::Unavailable("it ended just now".into())),
         }
         let deadline = Instant::now() + OPEN_TIME;
@@ -397,6 +406,15 @@ impl Channels {
     }
 }
 
+/// Has the engine of a cluster tell all nodes that a channel was put away.
+fn put_away_on_all(settings: &Settings, found: &Open) -> Result<(), NoChannel> {
+    let done = settings.put_away(&found.summary.epoch());
+    done.map_err(|why| {
+        warn!("a channel could not be put away, as the engine is away: {why}");
+        NoChannel::NoEngine(why.to_string())
+    })
+}
+
 impl Table {
     /// How many channels there are beside the default one.
     fn count(&self) -> usize {
@@ -455,6 +473,12 @@ impl Room {
 
     fn path(&self, name: &Name) -> PathBuf {
         self.folder.join(format!("{name}.txt"))
+    }
+
+    /// What a node of a cluster knows of a channel with this file; `None` for a server that is alone.
+    fn cluster_settings(&self, name: &Name, file: &Path) -> Option<Settings> {
+        let url = self.config.cluster.as_ref()?;
+        Some(Settings::new(url, name, self.config.cluster_settle, file.to_owned()))
     }
 }
 

@@ -50,6 +50,9 @@ use mirror::{Mirror, Ours};
 use reader::Reader;
 use sequencer::Sequencer;
 
+/// The stack of a thread of a node, in bytes. What it does not touch takes no memory.
+pub const STACK: usize = 256 << 10;
+
 /// What the threads of a node are told.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -73,6 +76,14 @@ impl Settings {
     /// When it cannot be reached, or is none that can be used.
     pub fn connect(&self) -> Result<Engine, EngineError> {
         Engine::connect(&self.url)
+    }
+
+    /// Puts the channel away on all nodes; see [`Engine::put_away`]. This node's file has this epoch.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached or gives no answer.
+    pub fn put_away(&self, epoch: &str) -> Result<(), EngineError> {
+        self.connect()?.put_away(&self.keys, epoch)
     }
 }
 
@@ -182,5 +193,5 @@ fn gather<T>(new: &Receiver<T>, all: &mut Vec<T>, is_over: impl Fn(&T) -> bool) 
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).spawn(run).map(drop)
+    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run).map(drop)
 }

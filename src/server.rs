@@ -311,6 +311,10 @@ fn open(config: &Config) -> Result<(Journal, History, Option<Node>), StartError>
             let (journal, history, node) = opened.map_err(|error| match error {
                 CopyError::Open(error) => StartError::File(error),
                 CopyError::Order(fatal) => StartError::Cluster(fatal),
+                CopyError::PutAway(_) => StartError::Cluster(Fatal::Strange(
+                    "the engine says that the default channel was put away, which no server does"
+                        .into(),
+                )),
             })?;
             (journal, history, Some(node))
         }

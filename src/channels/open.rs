@@ -89,25 +89,44 @@ impl Room {
     /// Opens a channel that is noted down as being opened; afterwards it is open, or has ended, or is
     /// not there any more.
     pub(super) fn open(self: &Arc<Room>, name: &Name) {
+        self.open_under(name, None);
+    }
+
+    /// The same; a file that is empty has this epoch afterwards.
+    fn open_under(self: &Arc<Room>, name: &Name, epoch: Option<Arc<str>>) {
         let mut attempt = Attempt { room: self, name, why: "opening it failed, by a bug".into() };
         let config = &self.config;
         let path = self.path(name);
-        let open = || Journal::open_in_folder(&path, config.fsync, config.max_message);
-        let opened = match &config.cluster {
-            None => open().map(|(journal, history)| (journal, history, None)),
-            Some(url) => {
-                let settle = config.cluster_settle;
-                let settings = cluster::Settings::new(url, name, settle, path.clone());
-                match cluster::open_as_copy(settings, !config.no_stamps, open) {
-                    Ok((journal, history, node)) => Ok((journal, history, Some(node))),
-                    Err(CopyError::Open(error)) => Err(error),
-                    Err(CopyError::Order(fatal)) => {
-                        error!("channel {name} cannot be served: {fatal}");
-                        attempt.why = fatal.to_string();
-                        return;
-                    }
-                }
+        let open = || {
+            let opened = Journal::open_in_folder(&path, config.fsync, config.max_message);
+            let (mut journal, history) = opened?;
+            if let Some(epoch) = epoch.clone().filter(|_| history.end() == 0) {
+                let taken = journal.take_epoch(epoch, &history);
+                taken.map_err(|why| OpenError::Failed(path.clone(), why))?;
             }
+            Ok((journal, history))
+        };
+        let opened = match self.cluster_settings(name, &path) {
+            None => open().map(|(journal, history)| (journal, history, None)),
+            Some(settings) => match cluster::open_as_copy(settings, !config.no_stamps, open) {
+                Ok((journal, history, node)) => Ok((journal, history, Some(node))),
+                Err(CopyError::Open(error)) => Err(error),
+                Err(CopyError::Order(fatal)) => {
+                    error!("channel {name} cannot be served: {fatal}");
+                    attempt.why = fatal.to_string();
+                    return;
+                }
+                Err(CopyError::PutAway(opened)) => {
+                    attempt.why = match put_away(*opened) {
+                        Ok(()) => String::new(),
+                        Err(why) => format!("its file cannot be put away ({})", why.kind()),
+                    };
+                    if attempt.why.is_empty() {
+                        self.forget(name);
+                    }
+                    return;
+                }
+            },
         };
         let opened = opened.and_then(|(journal, history, node)| {
             let journal = match config.no_stamps {
@@ -149,8 +168,13 @@ impl Room {
         }
     }
 
-    /// Makes the file of a channel that is noted down as being opened, and opens it.
-    pub(super) fn make(self: &Arc<Room>, name: &Name) -> Result<Made, NoChannel> {
+    /// Makes the file of a channel that is noted down as being opened, under this epoch if it is given,
+    /// and opens it.
+    pub(super) fn make(
+        self: &Arc<Room>,
+        name: &Name,
+        epoch: Option<Arc<str>>,
+    ) -> Result<Made, NoChannel> {
         let path = self.path(name);
         let made = match journal::create(&path) {
             Ok(()) => Made::Now,
@@ -164,7 +188,7 @@ impl Room {
                 return Err(NoChannel::NoFile(error));
             }
         };
-        self.open(name);
+        self.open_under(name, epoch);
         let table = self.lock();
         let why = match table.channels.get(name).map(|entry| (&entry.state, &entry.why)) {
             Some((State::Ended, why)) => why.clone(),
@@ -291,6 +315,19 @@ impl Drop for Linked {
     fn drop(&mut self) {
         self.0.stop();
     }
+}
+
+/// Puts the file of a channel away that was put away on another node; an empty one holds nothing, and is
+/// removed.
+fn put_away((mut journal, history): (Journal, History)) -> io::Result<()> {
+    let path = journal.path().to_owned();
+    if history.end() == 0 {
+        fs::remove_file(&path)?;
+        return journal.forget_epoch();
+    }
+    let away = journal.put_away_copy()?;
+    info!("{}: put away on another node, and here as {}", path.display(), away.display());
+    Ok(())
 }
 
 /// The channels of a folder, by name: its files that are named like channels.

@@ -1,10 +1,12 @@
 //! The channels of a cluster: one that is made on a node is made on all.
 //!
 //! One thread asks the engine which channels there are, makes those that are missing here, and tells
-//! the engine of those that it does not know.
+//! the engine of those that it does not know, unless they were put away: their readers find that out.
+//! A channel that is made here begins under the epoch under which it is known elsewhere, so that this
+//! file is put away with the others even if nothing ever comes into it.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Weak},
     thread,
@@ -13,9 +15,9 @@ use std::{
 
 use log::{debug, warn};
 
-use super::{Channels, Room};
+use super::{Channels, Open, Room};
 use crate::{
-    cluster::{Engine, EngineError, Settings},
+    cluster::{Engine, EngineError, STACK, Settings},
     name::Name,
 };
 
@@ -28,12 +30,11 @@ impl Channels {
     /// # Errors
     /// When it cannot be started.
     pub fn follow_roster(&self) -> io::Result<()> {
-        let config = &self.room.config;
-        let Some(url) = &config.cluster else { return Ok(()) };
-        let settle = config.cluster_settle;
-        let settings = Settings::new(url, &Name::default(), settle, config.file.clone());
+        let settings = self.room.cluster_settings(&Name::default(), &self.room.config.file);
+        let Some(settings) = settings else { return Ok(()) };
         let room = Arc::downgrade(&self.room);
-        thread::Builder::new().name("roster".into()).spawn(move || run(&room, &settings)).map(drop)
+        let thread = thread::Builder::new().name("roster".into()).stack_size(STACK);
+        thread.spawn(move || run(&room, &settings)).map(drop)
     }
 }
 
@@ -64,14 +65,18 @@ fn look(
         Some(engine) => engine,
         none => none.insert(settings.connect()?),
     };
-    let there: HashSet<Name> =
-        engine.channels()?.iter().filter_map(|name| Name::parse(name).ok()).collect();
+    let there = engine.channels()?.into_iter();
+    let there: HashMap<Name, String> =
+        there.filter_map(|(name, epoch)| Some((Name::parse(&name).ok()?, epoch))).collect();
     let open = channels.open();
-    for name in open.keys().filter(|name| !name.is_default() && !there.contains(*name)) {
-        engine.add_channel(name)?;
+    for (name, Open { summary, .. }) in open.iter().filter(|(name, _)| !there.contains_key(*name)) {
+        if !name.is_default() {
+            engine.take_up(name, &summary.epoch())?;
+        }
     }
-    for name in there.iter().filter(|name| !open.contains_key(*name)) {
-        match channels.make(name) {
+    for (name, epoch) in there.iter().filter(|(name, _)| !open.contains_key(*name)) {
+        let is_epoch = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        match channels.make_under(name, is_epoch.then(|| epoch.as_str().into())) {
             Ok(_) => drop(refused.remove(name)),
             Err(why) => {
                 if refused.insert(name.clone()) {

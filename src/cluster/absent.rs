@@ -3,7 +3,9 @@
 //! It has the names and the signatures of `cluster.rs`, so that nobody else needs to know. There is no
 //! [`EngineUrl`], hence no settings and no node, and nothing here is ever called.
 
-use std::{convert::Infallible, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, convert::Infallible, fmt, io, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 
@@ -14,6 +16,9 @@ use crate::{
     journal::{Fatal, Journal, OpenError},
     name::Name,
 };
+
+/// The stack of a thread of a node, in bytes: there is none.
+pub const STACK: usize = 0;
 
 /// What the threads of a node are told.
 #[derive(Debug)]
@@ -32,6 +37,14 @@ impl Settings {
     pub fn connect(&self) -> Result<Engine, EngineError> {
         match self.0 {}
     }
+
+    /// Puts the channel away.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn put_away(&self, _: &str) -> Result<(), EngineError> {
+        match self.0 {}
+    }
 }
 
 /// A connection to the engine.
@@ -43,7 +56,7 @@ impl Engine {
     ///
     /// # Errors
     /// Never.
-    pub fn channels(&mut self) -> Result<Vec<String>, EngineError> {
+    pub fn channels(&mut self) -> Result<HashMap<String, String>, EngineError> {
         match self.0 {}
     }
 
@@ -51,7 +64,7 @@ impl Engine {
     ///
     /// # Errors
     /// Never.
-    pub fn add_channel(&mut self, _: &Name) -> Result<(), EngineError> {
+    pub fn take_up(&mut self, _: &Name, _: &str) -> Result<(), EngineError> {
         match self.0 {}
     }
 }
@@ -142,6 +155,8 @@ pub enum CopyError {
     Open(OpenError),
     /// It cannot join the order.
     Order(Fatal),
+    /// Its channel was put away on another node.
+    PutAway(Box<(Journal, History)>),
 }
 
 /// Opens a node's file.

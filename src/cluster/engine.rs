@@ -3,7 +3,7 @@
 //! Each call waits for seconds at the most. After any error the connection is of no use: it may have
 //! an answer on its way that nobody waits for.
 
-use std::{fmt, time::Duration, vec};
+use std::{collections::HashMap, fmt, time::Duration, vec};
 
 use data_encoding::HEXLOWER;
 use log::warn;
@@ -43,8 +43,15 @@ const ENTRIES_OF_ALL: usize = 64;
 /// How many bytes of random make the name of an epoch.
 const EPOCH_BYTES: usize = 8;
 
-/// The hash of all channels but the default one.
+/// The hash of all channels but the default one, each with its first epoch.
 const CHANNELS: &str = "txtcord:channels";
+
+/// The set of what was put away: the name of a channel and one of its epochs. So a node knows a file
+/// that was put away elsewhere from one of a channel that was made later under the same name.
+const AWAY: &str = "txtcord:channels:away";
+
+/// The first word of a script's error that says so.
+const AWAY_ERROR: &str = "AWAY";
 
 /// A connection to the engine.
 pub struct Engine {
@@ -57,6 +64,7 @@ pub struct Engine {
 /// The keys of one channel. They share a hash slot.
 #[derive(Clone, Debug)]
 pub struct Keys {
+    name: String,
     stream: String,
     meta: String,
 }
@@ -65,7 +73,12 @@ impl Keys {
     /// The keys of a channel.
     pub fn of(name: &Name) -> Keys {
         let stream = format!("txtcord:{{{name}}}");
-        Keys { meta: format!("{stream}:meta"), stream }
+        Keys { name: name.to_string(), meta: format!("{stream}:meta"), stream }
+    }
+
+    /// What is in the set of what was put away if this epoch of the channel is.
+    fn of_epoch(&self, epoch: &str) -> String {
+        format!("{} {epoch}", self.name)
     }
 
     /// The name of the stream.
@@ -88,6 +101,8 @@ struct Scripts {
     restore: Script,
     fork: Script,
     cleanse: Script,
+    take_up: Script,
+    put_away: Script,
 }
 
 /// Why an engine cannot be used, or not now.
@@ -99,11 +114,16 @@ pub enum EngineError {
     Unfit(String),
     /// It has lines of this channel and lost its record of them.
     NoRecord,
+    /// The channel of the file was put away.
+    PutAway,
 }
 
 impl From<RedisError> for EngineError {
     fn from(error: RedisError) -> EngineError {
-        EngineError::Redis(error)
+        match error.code() {
+            Some(AWAY_ERROR) => EngineError::PutAway,
+            _ => EngineError::Redis(error),
+        }
     }
 }
 
@@ -115,6 +135,7 @@ impl fmt::Display for EngineError {
             EngineError::NoRecord => out.write_str(
                 "it has lost its record of the order; a node that has lines will give it back",
             ),
+            EngineError::PutAway => out.write_str("the channel was put away"),
         }
     }
 }
@@ -128,6 +149,15 @@ pub struct Order {
     pub last: u64,
     /// The hash after it.
     pub chain: Chain,
+}
+
+/// What an engine does that has no order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfNone {
+    /// It begins one under the epoch of the file.
+    Begins,
+    /// It leaves that to a node that has lines.
+    Waits,
 }
 
 /// What became of a batch.
@@ -202,50 +232,69 @@ impl Engine {
         }
     }
 
-    /// Tells the engine which run it is, and asks how far the order of a channel has come, and after how long
-    /// numbers are given out. An engine that has no epoch takes this one, if it is one.
+    /// Tells the engine which run it is, and asks how far the order of a channel has come, and after
+    /// how long numbers are given out. The file has this epoch; it is empty where that is not known.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no answer, or the channel was put away.
     pub fn arrive(
         &mut self,
         keys: &Keys,
         settle: Duration,
         own_epoch: &str,
+        if_none: IfNone,
     ) -> Result<(Order, Duration), EngineError> {
         self.wait(SCRIPT_TIME)?;
+        let first_epoch = if if_none == IfNone::Begins { own_epoch } else { "" };
         let (epoch, last, chain, settling): (String, u64, String, u64) = self
             .scripts
             .arrive
             .key(&keys.stream)
             .key(&keys.meta)
+            .key(AWAY)
             .arg(&self.run)
             .arg(settle.as_millis() as u64)
-            .arg(own_epoch)
+            .arg(first_epoch)
+            .arg(keys.of_epoch(own_epoch))
             .invoke(&mut self.connection)?;
-        if epoch.is_empty() && !own_epoch.is_empty() {
+        if epoch.is_empty() && !first_epoch.is_empty() {
             return Err(EngineError::NoRecord);
         }
         let order = Order { epoch, last, chain: Chain::told(chain) };
         Ok((order, Duration::from_millis(settling)))
     }
 
-    /// The channels of the cluster, as far as the engine knows them.
+    /// The channels of the cluster, as far as the engine knows them, each with its first epoch.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn channels(&mut self) -> Result<Vec<String>, EngineError> {
+    pub fn channels(&mut self) -> Result<HashMap<String, String>, EngineError> {
         self.wait(SCRIPT_TIME)?;
-        Ok(cmd("HKEYS").arg(CHANNELS).query(&mut self.connection)?)
+        Ok(cmd("HGETALL").arg(CHANNELS).query(&mut self.connection)?)
     }
 
-    /// Tells all nodes of a channel.
+    /// Tells all nodes of a channel that a node has under this epoch, unless it was put away.
     ///
     /// # Errors
     /// When there is no answer.
-    pub fn add_channel(&mut self, name: &Name) -> Result<(), EngineError> {
+    pub fn take_up(&mut self, name: &Name, epoch: &str) -> Result<(), EngineError> {
         self.wait(SCRIPT_TIME)?;
-        Ok(cmd("HSETNX").arg(CHANNELS).arg(name.to_string()).arg(1).query(&mut self.connection)?)
+        let invocation = &mut self.scripts.take_up.key(CHANNELS);
+        let invocation = invocation.key(AWAY).arg(name.to_string()).arg(epoch);
+        Ok(invocation.invoke(&mut self.connection)?)
+    }
+
+    /// Puts the channel away, of which this node's file has this epoch. The engine has nothing of it
+    /// afterwards, and each node is told so when it arrives.
+    ///
+    /// # Errors
+    /// When there is no answer; it may have been put away then.
+    pub fn put_away(&mut self, keys: &Keys, epoch: &str) -> Result<(), EngineError> {
+        self.wait(SCRIPT_TIME)?;
+        let invocation = &mut self.scripts.put_away.key(&keys.stream);
+        let invocation = invocation.key(&keys.meta).key(CHANNELS).key(AWAY);
+        let invocation = invocation.arg(&keys.name).arg(epoch);
+        Ok(invocation.invoke(&mut self.connection)?)
     }
 
     /// How far the orders of these channels have come.
@@ -320,7 +369,8 @@ impl Engine {
     /// after them.
     ///
     /// # Errors
-    /// When there is no answer; the engine may have the piece then.
+    /// When there is no answer, and the engine may have the piece then; or when the channel was put
+    /// away.
     pub fn restore(
         &mut self,
         keys: &Keys,
@@ -342,6 +392,7 @@ impl Engine {
             .key(&keys.meta)
             .key(keys.batches_of(node))
             .key(keys.key(key))
+            .key(AWAY)
             .arg(epoch)
             .arg(&self.run)
             .arg(piece.first_id)
@@ -354,6 +405,7 @@ impl Engine {
             .arg(batch)
             .arg(piece.last_id())
             .arg(after.as_str())
+            .arg(keys.of_epoch(epoch))
             .invoke(&mut self.connection)?;
         Ok(match &*Answer::of(answer).next::<String>()? {
             "ok" => Restored::Done,
@@ -463,6 +515,8 @@ impl Scripts {
             restore: Script::new(include_str!("scripts/restore.lua")),
             fork: Script::new(include_str!("scripts/fork.lua")),
             cleanse: Script::new(include_str!("scripts/cleanse.lua")),
+            take_up: Script::new(include_str!("scripts/take_up.lua")),
+            put_away: Script::new(include_str!("scripts/put_away.lua")),
         }
     }
 }

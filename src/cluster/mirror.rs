@@ -17,7 +17,7 @@ use super::{
     Settings, Trouble,
     chain::Chain,
     compare::{Numbered, Verdict, compare},
-    engine::{ENTRIES, Engine, EngineError, Entries, Entry, Keys, Order, Strange},
+    engine::{ENTRIES, Engine, EngineError, Entries, Entry, IfNone, Keys, Order, Strange},
     link::{Link, Side},
 };
 use crate::{
@@ -28,8 +28,8 @@ use crate::{
 
 mod restoring;
 
-/// How long a lost record is left to those who give it back, before it is asked for again.
-const RECORD_TIME: Duration = Duration::from_millis(250);
+/// How long a channel is left alone after a failure of its own.
+const LATER: Duration = Duration::from_millis(250);
 
 /// A full disk is tried again after this long.
 const DISK_TIME: Duration = Duration::from_secs(1);
@@ -207,11 +207,27 @@ impl Mirror {
     fn settle(&mut self, result: Result<(), End>) -> Result<(), EngineError> {
         match result {
             Ok(()) => {}
+            Err(End::Engine(EngineError::PutAway)) => match self.hub.put_away() {
+                Ok(Ok(())) | Err(HubGone) => self.standing = Standing::Over,
+                Ok(Err(why)) => self.wait_after(&format!("it cannot be put away: {why}")),
+            },
+            Err(End::Engine(why @ EngineError::NoRecord)) => {
+                self.link.is_away(Side::Reader);
+                self.wait_after(&format!("the engine cannot be used: {why}"));
+            }
             Err(End::Engine(error)) => return Err(error),
             Err(End::Compare) => self.standing = Standing::Unknown,
             Err(End::Over) => self.standing = Standing::Over,
         }
         Ok(())
+    }
+
+    /// Leaves the channel alone for a while after a failure of its own, which is said once.
+    fn wait_after(&mut self, why: &str) {
+        if !matches!(self.standing, Standing::Later(_)) {
+            warn!("{}: {why}; trying again", self.settings.file.display());
+        }
+        self.standing = Standing::Later(Instant::now() + LATER);
     }
 
     fn try_catch_up(&mut self, engine: &mut Engine) -> Result<(), End> {
@@ -244,18 +260,9 @@ impl Mirror {
         }
         self.cleanse(engine)?;
         // An empty file joins an order that has not begun; another one is given to it.
-        let epoch = if self.ours.last == 0 { &*self.ours.epoch } else { "" };
-        let (order, settling) = match engine.arrive(self.keys(), self.settings.settle, epoch) {
-            Err(why @ EngineError::NoRecord) => {
-                self.link.is_away(Side::Reader);
-                if self.standing == Standing::Unknown {
-                    warn!("{}: the engine cannot be used: {why}", self.settings.file.display());
-                }
-                self.standing = Standing::Later(Instant::now() + RECORD_TIME);
-                return Ok(());
-            }
-            answer => answer?,
-        };
+        let if_none = if self.ours.last == 0 { IfNone::Begins } else { IfNone::Waits };
+        let (settle, epoch) = (self.settings.settle, &self.ours.epoch);
+        let (order, settling) = engine.arrive(self.keys(), settle, epoch, if_none)?;
         self.link.ordered(order.last);
         let verdict = match compare(engine, &order, &self.numbered()) {
             Ok(verdict) => verdict,

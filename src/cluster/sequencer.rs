@@ -18,7 +18,7 @@ use log::{debug, warn};
 use super::{
     Settings,
     chain::Chain,
-    engine::{Appended, Batch, Engine, EngineError},
+    engine::{Appended, Batch, Engine, EngineError, IfNone},
     link::{Link, Side},
 };
 use crate::command::{Expected, HubGone, HubHandle, Post, Stored};
@@ -95,11 +95,12 @@ impl Sequencer {
 
     /// Runs until the node stops or its hub is gone.
     pub(super) fn run(mut self) {
-        while !self.link.is_stopping() {
-            if self.look_after_batches().is_err() {
-                return;
-            }
-        }
+        while !self.link.is_stopping() && self.look_after_batches().is_ok() {}
+        let posts = self.posts.clone();
+        drop(self);
+        // What still waits gets no answer, and is told so by the end of its reply queue; left in a queue
+        // that nobody reads, it would wait for half a minute.
+        posts.iter().for_each(drop);
     }
 
     fn look_after_batches(&mut self) -> Result<(), HubGone> {
@@ -237,7 +238,9 @@ impl Sequencer {
         }
         if self.engine.is_none() {
             let mut engine = self.settings.connect()?;
-            engine.arrive(&self.settings.keys, self.settings.settle, "")?;
+            let (keys, epoch) = (&self.settings.keys, self.link.epoch());
+            let epoch = epoch.as_deref().unwrap_or_default();
+            engine.arrive(keys, self.settings.settle, epoch, IfNone::Waits)?;
             self.engine = Some(engine);
         }
         Ok(())
@@ -257,7 +260,8 @@ impl Sequencer {
         self.engine = None;
         self.link.is_away(Side::Sequencer);
         self.send_all_again();
-        if self.has_warned {
+        // The reader says that the channel was put away, and the hub ends soon.
+        if self.has_warned || matches!(error, EngineError::PutAway) {
             debug!("the engine takes no posts: {error}");
         } else {
             warn!("the engine takes no posts: {error}; trying again");

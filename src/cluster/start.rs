@@ -8,7 +8,7 @@ use super::{
     Node, Settings, Trouble,
     chain::{Chain, Walk, bytes_at},
     compare::{Numbered, Verdict, compare},
-    engine::{Engine, Keys},
+    engine::{Engine, EngineError, IfNone, Keys},
     mirror::{forked, strange, trimmed},
 };
 use crate::{
@@ -23,6 +23,8 @@ enum Prepared {
     AsItWas(Option<Chain>),
     /// Lines were set aside: the file must be opened again.
     Cut,
+    /// Nothing, as its channel was put away.
+    PutAway,
 }
 
 /// Opens a node's file with `open`, and sets aside what is not of the engine's order; `has_stamps` says
@@ -42,6 +44,8 @@ pub fn open_as_copy(
         let failed = |why| CopyError::Open(OpenError::Failed(path.clone(), why));
         journal::mend_copy(path).map_err(failed)?;
         let (mut journal, history) = open().map_err(CopyError::Open)?;
+        // An empty file may be another one than a server had.
+        let noted = noted.filter(|_| history.last_id() > 0);
         let noted = noted.unwrap_or_else(|| journal.epoch().to_string());
         match prepare(&settings, &mut journal, &history, &noted, stamped) {
             Ok(Prepared::AsItWas(chain)) => {
@@ -50,6 +54,7 @@ pub fn open_as_copy(
                 return Ok((journal, history, node));
             }
             Ok(Prepared::Cut) => {}
+            Ok(Prepared::PutAway) => return Err(CopyError::PutAway(Box::new((journal, history)))),
             Err(fatal) => return Err(CopyError::Order(fatal)),
         }
     }
@@ -62,6 +67,8 @@ pub enum CopyError {
     Open(OpenError),
     /// It cannot join the order.
     Order(Fatal),
+    /// Its channel was put away on another node.
+    PutAway(Box<(Journal, History)>),
 }
 
 /// Looks whether a file that was just opened is of the engine's order, and sets lines aside that are
@@ -80,6 +87,7 @@ fn prepare(
 ) -> Result<Prepared, Fatal> {
     match look(settings, journal, history, noted, stamped) {
         Ok(prepared) => Ok(prepared),
+        Err(Trouble::Engine(EngineError::PutAway)) => Ok(Prepared::PutAway),
         Err(Trouble::Engine(why)) => {
             warn!("the engine at {} is away: {why}; serving what the file has", settings.url);
             Ok(Prepared::AsItWas(None))
@@ -97,9 +105,9 @@ fn look(
 ) -> Result<Prepared, Trouble> {
     let mut engine = settings.connect()?;
     let epoch = journal.epoch().clone();
-    let is_empty = history.last_id() == 0;
     let keys = &settings.keys;
-    let (order, _) = engine.arrive(keys, settings.settle, if is_empty { &epoch } else { "" })?;
+    let if_none = if history.last_id() == 0 { IfNone::Begins } else { IfNone::Waits };
+    let (order, _) = engine.arrive(keys, settings.settle, noted, if_none)?;
     let ours = Numbered {
         keys,
         file: journal.file(),

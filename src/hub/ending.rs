@@ -93,7 +93,10 @@ impl Hub {
         // Foreign lines are in the file that is put away, so clients are sent these, too.
         self.commit(Vec::new())?;
         self.sync_and_note()?;
-        let away = self.journal.put_away();
+        let away = match &self.replica {
+            None => self.journal.put_away(),
+            Some(_) => self.journal.put_away_copy(),
+        };
         if let Ok(path) = &away {
             info!("{} was put away as {}", self.journal.path().display(), path.display());
             self.is_away = true;

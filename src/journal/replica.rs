@@ -14,7 +14,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use log::info;
+use log::{info, warn};
 
 use super::{
     Fatal, Journal, create_beside,
@@ -87,6 +87,20 @@ impl Journal {
         clear().map_err(Fatal::Storage)
     }
 
+    /// Puts the file away as [`Journal::put_away`] does, and with it what lies beside it to be posted:
+    /// a channel that is made later under its name has nothing of it, and another epoch.
+    ///
+    /// # Errors
+    /// As with [`Journal::put_away`].
+    pub fn put_away_copy(&mut self) -> io::Result<PathBuf> {
+        let away = self.put_away()?;
+        let done = take_along(&self.path, &away).and_then(|()| self.forget_epoch());
+        if let Err(error) = done {
+            warn!("{}: not all was put away along with it: {error}", self.path.display());
+        }
+        Ok(away)
+    }
+
     /// Moves all bytes from `offset` on to a file that is to be posted. A crash leaves them in one of
     /// both: in the file until they are on disk elsewhere, under a name that says where they were.
     fn move_to_inbox(&self, offset: u64) -> io::Result<PathBuf> {
@@ -111,15 +125,34 @@ impl Journal {
     }
 }
 
+/// Gives what lies beside a text file and belongs to it the names that belong to `away`.
+fn take_along(path: &Path, away: &Path) -> io::Result<()> {
+    let begin = path.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".";
+    for entry in fs::read_dir(folder_of(path))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(ending) = name.strip_prefix(&begin) else { continue };
+        let is_inbox = ending == "in" || ending.starts_with("in-") || ending.starts_with(MOVING);
+        if is_inbox || ending == "stamps" {
+            fs::rename(entry.path(), path_beside(away, ending))?;
+        }
+    }
+    sync_folder_of(path)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
 /// The ending of a file that holds lines on their way to the inbox, before the offset they were at.
 const MOVING: &str = "moving-";
 
 /// Does again what a crash left undone when lines were moved to the inbox.
 fn finish_moving(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let begin = path_beside(Path::new(path.file_name().unwrap_or_default()), MOVING);
     let begin = begin.to_string_lossy().into_owned();
-    for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+    for entry in fs::read_dir(folder_of(path))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(offset) = name.strip_prefix(&begin).and_then(|offset| offset.parse().ok()) else {

@@ -19,6 +19,7 @@ mod check;
 mod harness;
 
 mod together;
+mod away;
 mod life;
 
 mod faults;

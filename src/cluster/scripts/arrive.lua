@@ -1,6 +1,10 @@
 -- Notes which run of the engine this is, and tells how far the order has come.
--- KEYS: stream, meta.  ARGV: run, settling time in ms, epoch for an engine that has none (or "").
+-- KEYS: stream, meta, what was put away.
+-- ARGV: run, settling time in ms, epoch for an engine that has none (or ""), name and epoch of the file.
 -- Returns: epoch, number of the last line, hash after it, ms until numbers are given out.
+if redis.call('SISMEMBER', KEYS[3], ARGV[4]) == 1 then
+  return redis.error_reply('AWAY the channel was put away')
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'settled', 'last', 'chain')

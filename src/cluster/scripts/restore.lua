@@ -1,8 +1,12 @@
 -- Gives back a piece that the engine has lost, or fills an engine that has none.
--- KEYS: stream, meta, the highest batch of the node that the piece came from, its Idempotency-Key's ids.
+-- KEYS: stream, meta, the highest batch of the node that the piece came from, its Idempotency-Key's ids,
+--       what was put away.
 -- ARGV: epoch, run, first line, hash before it, lines, times, senders, origin "NODE.BATCH" (or ""),
---       key (or ""), batch (or 0), last line, hash after it.
+--       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file.
 -- Returns: ok | moved | fork | epoch | run
+if redis.call('SISMEMBER', KEYS[5], ARGV[13]) == 1 then
+  return redis.error_reply('AWAY the channel was put away')
+end
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'last', 'chain', 't')
 if meta[2] ~= ARGV[2] then return {'run'} end
 if not meta[1] then

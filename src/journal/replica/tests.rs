@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::testing::Dir;
+use crate::{config::Fsync, testing::Dir};
 
 /// The files of a folder but the lock file, by the ends of their names; those to be posted as `in-`.
 fn files(dir: &Dir) -> BTreeMap<String, String> {
@@ -58,4 +58,32 @@ fn a_last_line_without_an_end_is_never_completed() {
 #[test]
 fn a_file_that_is_not_there_is_not_made() {
     check(&[], &[]);
+}
+
+#[test]
+fn a_copy_that_is_put_away_leaves_nothing_to_a_later_one_of_its_name() {
+    let dir = Dir::new();
+    fs::write(dir.file(), "1\n").expect("it can be written");
+    let open = || Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("it can be opened").0;
+    let mut journal = open();
+    let epoch = journal.epoch().clone();
+    for ending in ["in", "in-0123", "moving-2", "stamps", "torn-7"] {
+        fs::write(path_beside(&dir.file(), ending), ending).expect("it can be written");
+    }
+    let away = journal.put_away_copy().expect("the folder is fine");
+    for (path, text) in [
+        (away.clone(), "1\n"),
+        (path_beside(&away, "in"), "in"),
+        (path_beside(&away, "in-0123"), "in-0123"),
+        (path_beside(&away, "moving-2"), "moving-2"),
+        (path_beside(&away, "stamps"), "stamps"),
+        (path_beside(&dir.file(), "torn-7"), "torn-7"),
+    ] {
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), text, "{}", path.display());
+    }
+    assert!(!dir.file().exists());
+    drop(journal);
+    // One that is put back is a channel of its own.
+    fs::rename(&away, dir.file()).expect("it can be renamed");
+    assert_ne!(*open().epoch(), epoch);
 }
