@@ -37,7 +37,7 @@ mod capacity;
 mod crew;
 
 use acceptor::Acceptor;
-use capacity::{Capacity, Limit, NOTSENT, Wanted};
+use capacity::{Capacity, ChannelCost, Limit, NOTSENT, Wanted};
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -336,6 +336,7 @@ fn room(config: &Config) -> (usize, usize) {
         channels: max_channels as u64,
         clients: max_clients as u64,
         in_folder: in_folder as u64,
+        each: if config.cluster.is_some() { ChannelCost::IN_CLUSTER } else { ChannelCost::ALONE },
     });
     let at_most = |wanted: usize, what: &str, (count, limit): (u64, Limit)| {
         if count < wanted as u64 {

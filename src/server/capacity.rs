@@ -11,7 +11,7 @@ use std::{fmt, fs};
 use rlimit::Resource;
 
 use super::{EXTRA_CONNECTIONS, OTHER_FILES, OTHER_THREADS, STACK};
-use crate::fanout::LAG_LIMIT;
+use crate::{cluster::STACK as NODE_STACK, fanout::LAG_LIMIT};
 
 /// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for
 /// a guard page of each.
@@ -53,8 +53,48 @@ const TCP_MEMORY: u64 = 1 << 30;
 /// bound for TCP memory is too low there, which does no harm.
 const PAGE: u64 = 4096;
 
-/// How many open files a channel has: the text file, the lock file and the stamps file.
-const FILES_OF_CHANNEL: u64 = 3;
+/// How much of each limit a channel takes.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelCost {
+    /// Open files.
+    files: u64,
+    /// Threads.
+    threads: u64,
+    /// The address space of its threads, in clients' threads.
+    space: u64,
+}
+
+impl ChannelCost {
+    /// The text file, the lock file and the stamps file; the hub's thread.
+    pub const ALONE: ChannelCost = ChannelCost { files: 3, threads: 1, space: 1 };
+
+    /// On a node of a cluster also the sequencer's thread and its connection.
+    pub const IN_CLUSTER: ChannelCost = ChannelCost { files: 4, threads: 2, space: 3 };
+
+    /// What a server alone has for its default channel is in [`OTHER_FILES`] and [`OTHER_THREADS`].
+    const NOTHING: ChannelCost = ChannelCost { files: 0, threads: 0, space: 0 };
+
+    /// A node has more, once: the default channel's sequencer, the reader and the roster with a
+    /// connection each, and the inbox.
+    const OF_NODE: ChannelCost = ChannelCost { files: 3, threads: 4, space: 8 };
+
+    /// What there is once, where each channel costs so much.
+    fn once(self) -> ChannelCost {
+        if self.threads > ChannelCost::ALONE.threads {
+            ChannelCost::OF_NODE
+        } else {
+            ChannelCost::NOTHING
+        }
+    }
+}
+
+// The stacks of a node's threads, in stacks of clients' threads.
+const _: () = {
+    let each = NODE_STACK as u64 + OTHER_SPACE;
+    let client = STACK as u64 + OTHER_SPACE;
+    assert!((ChannelCost::IN_CLUSTER.space - 1) * client >= each);
+    assert!(ChannelCost::OF_NODE.space * client >= ChannelCost::OF_NODE.threads * each);
+};
 
 /// Where a limit is short, one part in so many of it is kept for channels; the rest is for clients.
 const CHANNELS_SHARE: u64 = 20;
@@ -71,6 +111,8 @@ pub struct Wanted {
     pub clients: u64,
     /// The channels that are in the folder at the start.
     pub in_folder: u64,
+    /// What each channel takes.
+    pub each: ChannelCost,
 }
 
 /// How many channels and clients this process can serve, and which limit allows no more of each.
@@ -126,17 +168,30 @@ impl Capacity {
         let system =
             [number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")];
         let threads = |count: u64| count.saturating_sub(OTHER_THREADS);
-        // For each limit: how many clients it leaves where there is no channel, and how many of them
-        // a channel takes the place of.
         let limits = [
-            (Limit::Files, files.map(|count| count.saturating_sub(OTHER_FILES)), FILES_OF_CHANNEL),
-            (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS)), 1),
-            (Limit::Space, space.map(threads_in_space), 1),
-            (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads), 1),
-            (Limit::Threads, system.into_iter().flatten().min().map(threads), 1),
-            (Limit::GroupThreads, group_threads().map(threads), 1),
+            (Limit::Files, files.map(|count| count.saturating_sub(OTHER_FILES))),
+            (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
+            (Limit::Space, space.map(threads_in_space)),
+            (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads)),
+            (Limit::Threads, system.into_iter().flatten().min().map(threads)),
+            (Limit::GroupThreads, group_threads().map(threads)),
         ];
-        let known = limits.into_iter().filter_map(|(limit, room, each)| Some((room?, each, limit)));
+        let known = limits.into_iter().filter_map(|(limit, room)| Some((limit, room?)));
+        Capacity::within(known, wanted)
+    }
+
+    /// What limits allow, given as how many clients each leaves where there is no channel.
+    fn within(limits: impl Iterator<Item = (Limit, u64)> + Clone, wanted: Wanted) -> Capacity {
+        let once = wanted.each.once();
+        // With each limit: how many clients a channel takes the place of.
+        let known = limits.map(|(limit, room)| {
+            let cost = |cost: ChannelCost| match limit {
+                Limit::Files => cost.files,
+                Limit::Space => cost.space,
+                _ => cost.threads,
+            };
+            (room.saturating_sub(cost(once)), cost(wanted.each), limit)
+        });
         // Connections that are only told that there are too many take some of each limit, too.
         let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
         let beside_all_clients = wanted.clients.saturating_add(EXTRA_CONNECTIONS as u64);
@@ -267,6 +322,26 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_of_a_cluster_takes_the_place_of_more_clients() {
+        #[track_caller]
+        fn check(limit: Limit, each: ChannelCost, in_folder: u64, channels: u64, clients: u64) {
+            let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder, each };
+            let limits = [(limit, 6_000), (Limit::Files, 1_000_000)];
+            let Capacity { channels: many, clients: beside } =
+                Capacity::within(limits.into_iter(), wanted);
+            assert_eq!((many, beside), ((channels, limit), (clients, limit)), "{limit}: {each:?}");
+        }
+        let (alone, node) = (ChannelCost::ALONE, ChannelCost::IN_CLUSTER);
+        // A twentieth is kept for channels, and 64 connections are told that there are too many.
+        check(Limit::Threads, alone, 0, 300, 6_000 - 300 - 64);
+        check(Limit::Threads, node, 0, 149, 6_000 - 4 - 149 * 2 - 64);
+        check(Limit::Space, node, 0, 99, 6_000 - 8 - 99 * 3 - 64);
+        // Up to a quarter is for those that are there.
+        check(Limit::Maps, alone, 10_000, 1_500, 6_000 - 1_000 - 64);
+        check(Limit::Maps, node, 10_000, 749, 6_000 - 4 - 749 * 2 - 64);
+    }
+
+    #[test]
     fn a_process_without_a_limit_of_space_has_room() {
         assert!(Space { limit: None }.has_room());
         assert!(Space { limit: Some(1 << 50) }.has_room());
@@ -275,7 +350,8 @@ mod tests {
 
     #[test]
     fn this_machine_can_carry_a_client_and_says_why_no_more() {
-        let wanted = Wanted { channels: 10, clients: 1, in_folder: 0 };
+        let each = ChannelCost::ALONE;
+        let wanted = Wanted { channels: 10, clients: 1, in_folder: 0, each };
         let few = Capacity::of_this_machine(wanted);
         assert!(few.clients.0 >= 1 && few.channels.0 >= 1);
         let many = Capacity::of_this_machine(Wanted { channels: u64::MAX, ..wanted });

@@ -299,6 +299,25 @@ fn the_metrics_of_a_node_have_their_names() {
     assert!(!Server::start().gets("/metrics").contains("txtcord_cluster"));
 }
 
+/// How many channels a server says that its machine can carry.
+#[track_caller]
+fn carries(setup: &Setup) -> u64 {
+    let log = setup.start().log();
+    let count = log.split_once("this machine can carry ").and_then(|(_, rest)| {
+        rest.split_once(" channels").and_then(|(count, _)| count.rsplit(' ').next()?.parse().ok())
+    });
+    count.unwrap_or_else(|| panic!("no count of channels in\n{log}"))
+}
+
+#[test]
+fn a_node_carries_fewer_channels_than_a_server_that_is_alone() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    // Descriptors are short: 24 are for other things, and a twentieth of the rest is for channels.
+    let setup = || Setup::new().after("ulimit -n 512").flags(&["--max-clients", "1000"]);
+    assert_eq!(carries(&setup()), (512 - 24) / 20 / 3);
+    assert_eq!(carries(&setup().flags(&["--cluster", &engine.url()])), (512 - 24 - 4) / 20 / 6);
+}
+
 #[test]
 fn the_engine_may_be_on_a_unix_socket() {
     let Some(engine) = Engine::with(Keeps::Always, &["--unixsocket", "socket"]) else { return };
