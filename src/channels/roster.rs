@@ -15,7 +15,7 @@ use std::{
 
 use log::{debug, warn};
 
-use super::{Channels, Open, Room};
+use super::{Channels, NoChannel, Open, Room};
 use crate::{
     cluster::{Engine, EngineError, STACK, Settings},
     name::Name,
@@ -77,7 +77,8 @@ fn look(
     for (name, epoch) in there.iter().filter(|(name, _)| !open.contains_key(*name)) {
         let is_epoch = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match channels.make_under(name, is_epoch.then(|| epoch.as_str().into())) {
-            Ok(_) => drop(refused.remove(name)),
+            // Where it is missing, it was put away meanwhile.
+            Ok(_) | Err(NoChannel::Missing) => drop(refused.remove(name)),
             Err(why) => {
                 if refused.insert(name.clone()) {
                     warn!("the cluster's channel {name} cannot be made here: {why}");
