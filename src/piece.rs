@@ -38,7 +38,7 @@ pub struct StampRun {
 }
 
 impl Piece {
-    /// How many lines it has.
+    /// How many lines it has, which takes a look at all of them.
     pub fn count(&self) -> u64 {
         count_lines(&self.lines)
     }

@@ -6,7 +6,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use data_encoding::HEXLOWER;
-use sha1_smol::Sha1;
+use sha1::{Digest, Sha1};
 
 use crate::lines::read_at;
 
@@ -47,10 +47,10 @@ impl Chain {
             let mut hash = Sha1::new();
             match is_first {
                 true => hash.update(self.0.as_bytes()),
-                false => hash.update(&digits),
+                false => hash.update(digits),
             }
             hash.update(line);
-            HEXLOWER.encode_mut(&hash.digest().bytes()[..DIGITS / 2], &mut digits);
+            HEXLOWER.encode_mut(&hash.finalize()[..DIGITS / 2], &mut digits);
             is_first = false;
         }
         if !is_first {

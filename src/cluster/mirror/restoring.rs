@@ -75,11 +75,11 @@ impl Mirror {
             piece.origin = recent.origin.clone();
             piece.key = recent.key.clone();
         }
-        let mut id = first_id;
-        while id <= piece.last_id() {
-            let (stretch, stamps) = self.hub.history(id, piece.last_id()).map_err(Ok)?;
+        let (mut id, last_id) = (first_id, piece.last_id());
+        while id <= last_id {
+            let (stretch, stamps) = self.hub.history(id, last_id).map_err(Ok)?;
             let mut stamps = stamps.read();
-            while id <= stretch.last_id.min(piece.last_id()) {
+            while id <= stretch.last_id.min(last_id) {
                 let stamp = stamps.of(id);
                 let (ts, from) = (stamp.ts.unwrap_or(0), stamp.from);
                 match piece.stamps.last_mut() {
