@@ -24,7 +24,7 @@ exec awk -v nodes="${1:-0}" -v clients="${2:-0}" '
 BEGIN {
   # The engine, appendfsync always, on one core of a two-core virtual machine, lines of 100 bytes.
   piece = 160                # µs, one script and its sync
-  line = 3.4                 # µs, hash and copy of a line
+  line = 3.4                 # µs, hash and copy of a line, where several nodes post at once
   read = 5                   # µs, one reader that is woken
   copy = 0.09                # µs, a line for one reader
   largest = 2600             # lines of 100 bytes in a piece of 256 KiB
@@ -33,7 +33,7 @@ BEGIN {
   # A node on the same machine.
   deliveries = 23e6          # a second, by two cores
   frame = 150                # bytes of a delivery
-  copying = 123000           # lines/s through a node, with engine and load on its two cores: at least
+  copying = 162000           # lines/s through a node, with engine and load on its two cores: at least
   client_memory = 19         # KB
   per_node = 16000           # clients, by the default vm.max_map_count
   # A network of 10 Gbit/s, in bytes a second.
