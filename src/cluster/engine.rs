@@ -114,6 +114,8 @@ pub enum EngineError {
     Unfit(String),
     /// It has lines of this channel and lost its record of them.
     NoRecord,
+    /// A key of this channel holds something else.
+    OtherKey,
     /// The channel of the file was put away.
     PutAway,
 }
@@ -122,6 +124,7 @@ impl From<RedisError> for EngineError {
     fn from(error: RedisError) -> EngineError {
         match error.code() {
             Some(AWAY_ERROR) => EngineError::PutAway,
+            Some("WRONGTYPE") => EngineError::OtherKey,
             _ => EngineError::Redis(error),
         }
     }
@@ -135,6 +138,7 @@ impl fmt::Display for EngineError {
             EngineError::NoRecord => out.write_str(
                 "it has lost its record of the order; a node that has lines will give it back",
             ),
+            EngineError::OtherKey => out.write_str("a key of the channel holds something else"),
             EngineError::PutAway => out.write_str("the channel was put away"),
         }
     }

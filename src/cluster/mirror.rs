@@ -146,9 +146,9 @@ impl Mirror {
         &self.settings.keys
     }
 
-    /// Whether the node has joined the order.
-    pub(super) fn has_joined(&self) -> bool {
-        matches!(self.standing, Standing::Beginning { .. }) && self.joining.is_none()
+    /// Whether the node has joined the order, or will not now for a reason of this channel's own.
+    pub(super) fn has_settled(&self) -> bool {
+        self.standing != Standing::Unknown && self.joining.is_none()
     }
 
     /// After which line entries are read as they come; `None` while something else is to be done first.
@@ -211,7 +211,7 @@ impl Mirror {
                 Ok(Ok(())) | Err(HubGone) => self.standing = Standing::Over,
                 Ok(Err(why)) => self.wait_after(&format!("it cannot be put away: {why}")),
             },
-            Err(End::Engine(why @ EngineError::NoRecord)) => {
+            Err(End::Engine(why @ (EngineError::NoRecord | EngineError::OtherKey))) => {
                 self.link.is_away(Side::Reader);
                 self.wait_after(&format!("the engine cannot be used: {why}"));
             }
@@ -228,6 +228,7 @@ impl Mirror {
             warn!("{}: {why}; trying again", self.settings.file.display());
         }
         self.standing = Standing::Later(Instant::now() + LATER);
+        self.joining = None;
     }
 
     fn try_catch_up(&mut self, engine: &mut Engine) -> Result<(), End> {

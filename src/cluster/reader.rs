@@ -91,7 +91,7 @@ impl Reader {
                 has_more |= mirror.catch_up(&mut engine)?;
             }
             self.back_off = BACK_OFF.0;
-            if self.has_warned && self.mirrors.iter().all(Mirror::has_joined) {
+            if self.has_warned && self.mirrors.iter().all(Mirror::has_settled) {
                 info!("the engine is there again");
                 self.has_warned = false;
             }

@@ -135,6 +135,26 @@ fn an_engine_that_is_flushed_is_given_everything_again() {
 }
 
 #[test]
+fn a_channel_whose_key_holds_something_else_holds_up_no_other() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    let server = node.server();
+    let post = ask_with("POST /dev", &["Connection: close"], "1");
+    assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    assert_eq!(server.asked(&post).status, 201);
+    engine.asks(&["SET", "txtcord:{dev}", "something else"]);
+    let says_so = || server.log().contains("dev.txt: the engine cannot be used");
+    within(CALM, "the log says so", says_so, || server.log());
+    // The node comes back to its other channel in a moment.
+    assert_eq!(node.stores_in_the_end("1"), 1);
+    (2..=20).for_each(|id| assert_eq!(node.stores(&id.to_string()), id));
+    engine.asks(&["DEL", "txtcord:{dev}"]);
+    let is_stored = || server.asked(&post).status == 201;
+    within(CALM, "the channel goes on", is_stored, || server.log());
+}
+
+#[test]
 fn a_node_that_lacks_what_the_stream_has_no_more_says_the_command_that_helps() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = two_nodes(&engine);
