@@ -3,7 +3,7 @@
 //! Each call waits for seconds at the most. After any error the connection is of no use: it may have
 //! an answer on its way that nobody waits for.
 
-use std::{collections::HashMap, fmt, time::Duration, vec};
+use std::{collections::HashMap, time::Duration, vec};
 
 use data_encoding::HEXLOWER;
 use log::warn;
@@ -18,8 +18,12 @@ use crate::{
 
 mod connecting;
 mod entry;
+mod error;
+mod keys;
 
 pub use entry::{Entries, Entry, Strange};
+pub use error::EngineError;
+pub use keys::Keys;
 
 use connecting::{address, open};
 use entry::{RawEntries, entry};
@@ -50,49 +54,12 @@ const CHANNELS: &str = "txtcord:channels";
 /// that was put away elsewhere from one of a channel that was made later under the same name.
 const AWAY: &str = "txtcord:channels:away";
 
-/// The first word of a script's error that says so.
-const AWAY_ERROR: &str = "AWAY";
-
 /// A connection to the engine.
 pub struct Engine {
     connection: Connection,
     /// Which run of the engine this is.
     run: String,
     scripts: Scripts,
-}
-
-/// The keys of one channel. They share a hash slot.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    name: String,
-    stream: String,
-    meta: String,
-}
-
-impl Keys {
-    /// The keys of a channel.
-    pub fn of(name: &Name) -> Keys {
-        let stream = format!("txtcord:{{{name}}}");
-        Keys { name: name.to_string(), meta: format!("{stream}:meta"), stream }
-    }
-
-    /// What is in the set of what was put away if this epoch of the channel is.
-    fn of_epoch(&self, epoch: &str) -> String {
-        format!("{} {epoch}", self.name)
-    }
-
-    /// The name of the stream.
-    pub fn stream(&self) -> &str {
-        &self.stream
-    }
-
-    fn batches_of(&self, node: &str) -> String {
-        format!("{}:by:{node}", self.stream)
-    }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}:key:{key}", self.stream)
-    }
 }
 
 struct Scripts {
@@ -103,45 +70,6 @@ struct Scripts {
     cleanse: Script,
     take_up: Script,
     put_away: Script,
-}
-
-/// Why an engine cannot be used, or not now.
-#[derive(Debug)]
-pub enum EngineError {
-    /// It cannot be reached, or gave no answer, or an error.
-    Redis(RedisError),
-    /// It is none that can be used; why, for a person.
-    Unfit(String),
-    /// It has lines of this channel and lost its record of them.
-    NoRecord,
-    /// A key of this channel holds something else.
-    OtherKey,
-    /// The channel of the file was put away.
-    PutAway,
-}
-
-impl From<RedisError> for EngineError {
-    fn from(error: RedisError) -> EngineError {
-        match error.code() {
-            Some(AWAY_ERROR) => EngineError::PutAway,
-            Some("WRONGTYPE") => EngineError::OtherKey,
-            _ => EngineError::Redis(error),
-        }
-    }
-}
-
-impl fmt::Display for EngineError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EngineError::Redis(error) => error.fmt(out),
-            EngineError::Unfit(why) => out.write_str(why),
-            EngineError::NoRecord => out.write_str(
-                "it has lost its record of the order; a node that has lines will give it back",
-            ),
-            EngineError::OtherKey => out.write_str("a key of the channel holds something else"),
-            EngineError::PutAway => out.write_str("the channel was put away"),
-        }
-    }
 }
 
 /// How far the order has come.

@@ -1,0 +1,47 @@
+//! Why an engine, or its part for one channel, cannot be used.
+
+use std::fmt;
+
+use redis::RedisError;
+
+/// The first word of a script's error that says that a channel was put away.
+const AWAY_ERROR: &str = "AWAY";
+
+/// Why an engine cannot be used, or not now.
+#[derive(Debug)]
+pub enum EngineError {
+    /// It cannot be reached, or gave no answer, or an error.
+    Redis(RedisError),
+    /// It is none that can be used; why, for a person.
+    Unfit(String),
+    /// It has lines of this channel and lost its record of them.
+    NoRecord,
+    /// A key of this channel holds something else.
+    OtherKey,
+    /// The channel of the file was put away.
+    PutAway,
+}
+
+impl From<RedisError> for EngineError {
+    fn from(error: RedisError) -> EngineError {
+        match error.code() {
+            Some(AWAY_ERROR) => EngineError::PutAway,
+            Some("WRONGTYPE") => EngineError::OtherKey,
+            _ => EngineError::Redis(error),
+        }
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::Redis(error) => error.fmt(out),
+            EngineError::Unfit(why) => out.write_str(why),
+            EngineError::NoRecord => out.write_str(
+                "it has lost its record of the order; a node that has lines will give it back",
+            ),
+            EngineError::OtherKey => out.write_str("a key of the channel holds something else"),
+            EngineError::PutAway => out.write_str("the channel was put away"),
+        }
+    }
+}
