@@ -315,7 +315,7 @@ fn a_node_carries_fewer_channels_than_a_server_that_is_alone() {
     // Descriptors are short: 24 are for other things, and a twentieth of the rest is for channels.
     let setup = || Setup::new().after("ulimit -n 512").flags(&["--max-clients", "1000"]);
     assert_eq!(carries(&setup()), (512 - 24) / 20 / 3);
-    assert_eq!(carries(&setup().flags(&["--cluster", &engine.url()])), (512 - 24 - 4) / 20 / 6);
+    assert_eq!(carries(&setup().flags(&["--cluster", &engine.url()])), (512 - 24 - 3) / 20 / 4);
 }
 
 #[test]
