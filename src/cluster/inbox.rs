@@ -84,7 +84,7 @@ impl Inbox {
         }
     }
 
-    /// Posts what is there.
+    /// Posts the lines that wait in the inbox.
     fn look(&mut self) -> io::Result<Result<(), HubGone>> {
         let Inbox { settings, link, hub, .. } = self;
         let file = &settings.file;

@@ -109,7 +109,6 @@ impl Reader {
 
     /// Reads what the orders have that is new, and waits for it unless there is something else to do.
     fn read(&mut self, engine: &mut Engine, has_more: bool) -> Result<Heard, EngineError> {
-        let follows = |mirror: &Mirror| mirror.follows().is_some();
         let channels: Vec<(&Keys, u64)> = self
             .mirrors
             .iter()
@@ -124,11 +123,10 @@ impl Reader {
         let found = engine.read(&channels, (!has_more).then_some(BLOCK_TIME))?;
         let heard = if found.is_empty() && !has_more { Heard::Nothing } else { Heard::Something };
         for (stream, entries) in found {
-            let mut mirrors = self.mirrors.iter_mut().filter(|mirror| follows(mirror));
-            let Some(mirror) = mirrors.find(|mirror| mirror.keys().stream() == stream) else {
-                continue;
-            };
-            mirror.take(entries)?;
+            let mut mirrors = self.mirrors.iter_mut();
+            if let Some(mirror) = mirrors.find(|mirror| mirror.keys().stream() == stream) {
+                mirror.take(entries)?;
+            }
         }
         Ok(heard)
     }

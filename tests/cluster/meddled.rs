@@ -155,6 +155,23 @@ fn a_channel_whose_key_holds_something_else_holds_up_no_other() {
 }
 
 #[test]
+fn a_silent_channel_is_looked_after_while_another_is_busy() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    assert_eq!(node.server().has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    let post = ask_with("POST /dev", &["Connection: close"], "1");
+    assert_eq!(node.server().asked(&post).status, 201);
+    engine.asks(&["DEL", "txtcord:{dev}", "txtcord:{dev}:meta"]);
+    // The reader never waits long enough to hear nothing.
+    let is_given_back = || {
+        node.stores("1");
+        engine.asks(&["HGET", "txtcord:{dev}:meta", "last"]).text() == "1"
+    };
+    within(CALM, "the line is given back", is_given_back, || node.server().log());
+}
+
+#[test]
 fn a_node_that_lacks_what_the_stream_has_no_more_says_the_command_that_helps() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = two_nodes(&engine);

@@ -20,7 +20,7 @@ fn files(dir: &Dir) -> BTreeMap<String, String> {
     named.collect()
 }
 
-/// What a crash left, and what is there when the file has been mended.
+/// Mends a file that a crash left, and checks which files there are afterwards.
 #[track_caller]
 fn check(left: &[(&str, &str)], mended: &[(&str, &str)]) {
     let dir = Dir::new();
