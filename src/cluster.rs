@@ -38,6 +38,7 @@ mod mirror;
 mod reader;
 mod sequencer;
 mod start;
+mod under_way;
 
 pub use engine::{Engine, EngineError};
 pub use link::Link;
@@ -134,7 +135,6 @@ impl Node {
             chain,
         };
         let link = Arc::new(Link::new().map_err(io::Error::other)?);
-        link.applied(ours.last);
         Ok(Node { settings, link, ours })
     }
 

@@ -21,7 +21,7 @@ use crate::{
 mod cluster;
 mod handle;
 
-pub use cluster::{Accepted, AcceptedPost, Applying, ClusterCommand, Expected};
+pub use cluster::{Applying, Arrival, ClusterCommand, Speakers};
 pub(crate) use handle::QUEUE;
 pub use handle::{Commands, HubGone, HubHandle, WeakHubHandle, queue, queue_beside};
 

@@ -80,6 +80,16 @@ pub fn count_lines(lines: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
+/// The lines of a text of whole lines, each with its `\n`.
+pub fn each_line(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut begun = 0;
+    memchr::memchr_iter(b'\n', lines).map(move |end| {
+        let line = &lines[begun..=end];
+        begun = end + 1;
+        line
+    })
+}
+
 /// The senders of lines as they stand in the engine: how many lines and their sender, one run a
 /// line. Nothing when nobody is known of any.
 pub fn senders_text<'a>(runs: impl Iterator<Item = (u64, Option<&'a str>)>) -> String {

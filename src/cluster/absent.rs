@@ -15,6 +15,7 @@ use crate::{
     history::History,
     journal::{Fatal, Journal, OpenError},
     name::Name,
+    wire::ErrorAnswer,
 };
 
 /// The stack of a thread of a node, in bytes: there is none.
@@ -128,7 +129,12 @@ impl Link {
     }
 
     /// The node's file has come so far.
-    pub fn applied(&self, _: u64) {
+    pub fn applied(&self, _: u64, _: u64) {
+        match self.0 {}
+    }
+
+    /// The hub refuses posts, or takes them again.
+    pub fn refuses(&self, _: Option<ErrorAnswer>) {
         match self.0 {}
     }
 

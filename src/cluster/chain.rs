@@ -8,7 +8,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use data_encoding::HEXLOWER;
 use sha1::{Digest, Sha1};
 
-use crate::lines::read_at;
+use crate::{lines::read_at, piece::each_line};
 
 /// How many hexadecimal digits of the hash are kept.
 const DIGITS: usize = 16;
@@ -43,7 +43,7 @@ impl Chain {
         // A file of millions of lines is hashed at a start: nothing is allocated for a line.
         let mut digits = [0; DIGITS];
         let mut is_first = true;
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+        for line in each_line(lines) {
             let mut hash = Sha1::new();
             match is_first {
                 true => hash.update(self.0.as_bytes()),

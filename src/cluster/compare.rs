@@ -7,7 +7,7 @@ use super::{
     chain::{Chain, Walk, bytes_at},
     engine::{Engine, Entry, Keys, Order},
 };
-use crate::message;
+use crate::{message, piece::each_line};
 
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;
@@ -110,9 +110,7 @@ fn has_only_erased(engine: &mut Engine, ours: &Numbered<'_>, until: u64) -> Resu
             let Ok(Entry { piece, .. }) = entry else { return Ok(false) };
             next = piece.last_id() + 1;
             walk.go_to(piece.first_id - 1, ours.end)?;
-            for (line, id) in
-                piece.lines.split_inclusive(|&byte| byte == b'\n').zip(piece.first_id..)
-            {
+            for (line, id) in each_line(&piece.lines).zip(piece.first_id..) {
                 if id > until {
                     return Ok(erased > 0);
                 }
@@ -163,7 +161,7 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
                 }
             }
             if is_known && piece.first_id == lines + 1 {
-                for line in piece.lines.split_inclusive(|&byte| byte == b'\n') {
+                for line in each_line(&piece.lines) {
                     let own = bytes_at(ours.file, offset, line.len(), ours.end)?;
                     if own.as_deref() != Some(line) {
                         break;

@@ -13,7 +13,7 @@ use super::chain::Chain;
 use crate::{
     config::EngineUrl,
     name::Name,
-    piece::{Piece, StampRun, count_lines, senders_text, times_text},
+    piece::{Piece, StampRun, senders_text, times_text},
 };
 
 mod connecting;
@@ -282,9 +282,9 @@ impl Engine {
             .arg(batch.key.unwrap_or_default())
             .arg(batch.senders)
             .arg(batch.lines)
-            .arg(count_lines(batch.lines))
+            .arg(batch.count)
             .arg(batch.before.as_str())
-            .arg(batch.before.after(batch.lines).as_str())
+            .arg(batch.after.as_str())
             .invoke(&mut self.connection)?;
         let mut answer = Answer::of(answer);
         Ok(match &*answer.next::<String>()? {
@@ -434,9 +434,13 @@ pub struct Batch<'a> {
     pub senders: &'a str,
     /// The lines, each with its `\n`.
     pub lines: &'a [u8],
-    /// The hash that they follow, as far as this node knows. If it is right, the engine need not hash
-    /// each line, which is most of what a line costs it.
+    /// How many these are.
+    pub count: u64,
+    /// The hash that they follow, as far as this node knows, and the one after them then. If it is
+    /// right, the engine need not hash each line, which is most of what a line costs it.
     pub before: &'a Chain,
+    /// See `before`.
+    pub after: &'a Chain,
 }
 
 impl Scripts {

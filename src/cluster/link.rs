@@ -15,6 +15,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use data_encoding::HEXLOWER;
 
+use super::under_way::UnderWay;
+use crate::wire::ErrorAnswer;
+
 /// After this long without its engine a node takes no posts. Until then posts wait.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -26,7 +29,9 @@ const NODE_BYTES: usize = 8;
 pub struct Link {
     node: String,
     state: Mutex<State>,
+    under_way: UnderWay,
     last: AtomicU64,
+    first_to_keep: AtomicU64,
     engine_last: AtomicU64,
     seen: AtomicU64,
     pending: AtomicU64,
@@ -49,6 +54,8 @@ struct State {
     away: [Option<Instant>; 2],
     /// When the engine gives out numbers.
     settled: Instant,
+    /// Why the hub refuses posts, if it does.
+    refusal: Option<ErrorAnswer>,
 }
 
 /// One of the two threads with a connection to the engine.
@@ -69,11 +76,13 @@ impl Link {
         let mut name = [0; NODE_BYTES];
         getrandom::fill(&mut name)?;
         let now = Instant::now();
-        let state = State { epoch: None, away: [Some(now), None], settled: now };
+        let state = State { epoch: None, away: [Some(now), None], settled: now, refusal: None };
         Ok(Link {
             node: HEXLOWER.encode(&name),
             state: Mutex::new(state),
+            under_way: UnderWay::default(),
             last: AtomicU64::new(0),
+            first_to_keep: AtomicU64::new(0),
             engine_last: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             pending: AtomicU64::new(0),
@@ -155,10 +164,32 @@ impl Link {
         self.last.load(SeqCst)
     }
 
-    /// The node's file has come so far.
-    pub fn applied(&self, last: u64) {
+    /// The node's file has come so far, and the engine is to keep what comes from line `first_to_keep`
+    /// on.
+    pub fn applied(&self, last: u64, first_to_keep: u64) {
         self.last.store(last, SeqCst);
+        self.first_to_keep.store(first_to_keep, SeqCst);
         self.engine_last.fetch_max(last, SeqCst);
+    }
+
+    /// The first line that the engine is to keep.
+    pub(super) fn first_to_keep(&self) -> u64 {
+        self.first_to_keep.load(SeqCst)
+    }
+
+    /// The hub refuses posts and says why, or takes them again.
+    pub fn refuses(&self, why: Option<ErrorAnswer>) {
+        self.state().refusal = why;
+    }
+
+    /// Why posts are refused, if they are: the engine has been away for too long, or the hub says so.
+    pub(super) fn refusal(&self) -> Option<ErrorAnswer> {
+        self.is_given_up().then_some(ErrorAnswer::Unavailable).or_else(|| self.state().refusal)
+    }
+
+    /// The batches that are on their way.
+    pub(super) fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// The order has come so far.
@@ -208,9 +239,10 @@ impl Link {
         self.append_nanos.fetch_add(time.as_nanos() as u64, SeqCst);
     }
 
-    /// Has the threads end.
+    /// Has the threads end. Requests that wait for a batch are told so.
     pub fn stop(&self) {
         self.is_stopping.store(true, SeqCst);
+        self.under_way.clear();
         self.nudge();
     }
 

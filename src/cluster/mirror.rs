@@ -21,9 +21,9 @@ use super::{
     link::{Link, Side},
 };
 use crate::{
-    command::{Applying, HubGone, HubHandle},
+    command::{Applying, Arrival, HubGone, HubHandle},
     journal::Fatal,
-    piece::{Origin, Piece},
+    piece::Origin,
 };
 
 mod restoring;
@@ -63,7 +63,7 @@ pub(super) struct Mirror {
     /// What the hub is writing, while the next pieces are read.
     applying: Option<Applying>,
     /// What the disk had no room for, and when it is tried again.
-    put_off: Option<(Vec<Piece>, Instant)>,
+    put_off: Option<(Vec<Arrival>, Instant)>,
     recent: VecDeque<Recent>,
     /// Up to which line the file must come before the node has joined, and when the engine gives out
     /// numbers; `None` when it has joined.
@@ -351,9 +351,9 @@ impl Mirror {
                 Err(Strange) => Err(End::Compare),
             };
             match checked {
-                Ok(piece) => {
-                    bytes += piece.lines.len();
-                    pieces.push(piece);
+                Ok(arrival) => {
+                    bytes += arrival.piece.lines.len();
+                    pieces.push(arrival);
                 }
                 Err(end) => {
                     self.apply(pieces)?;
@@ -370,30 +370,38 @@ impl Mirror {
     }
 
     /// Checks that an entry follows the lines that were read, and takes its hash.
-    fn check(&mut self, Entry { mut piece, chain }: Entry) -> Result<Piece, End> {
+    fn check(&mut self, Entry { mut piece, chain }: Entry) -> Result<Arrival, End> {
         let next = self.ours.last + 1;
         if piece.first_id > next || piece.last_id() < next {
             return Err(End::Compare);
         }
+        let sent = piece.origin.as_ref().filter(|origin| origin.node == self.link.node());
+        let sent = sent.and_then(|origin| self.link.under_way().take(origin.batch));
+        let is_checked = sent.as_ref().is_some_and(|sent| *sent.lines == piece.lines);
         piece.begin_at(next);
-        let after = self.ours.chain.as_ref().map(|before| before.after(&piece.lines));
+        let after = self.ours.chain.as_ref().map(|before| match &sent {
+            Some(sent) if is_checked && sent.before == *before => sent.after.clone(),
+            _ => before.after(&piece.lines),
+        });
         if after.is_some_and(|after| after != chain) {
             // Either the stream has an entry that is no node's, or the file is a fork.
+            sent.into_iter().for_each(|sent| self.link.under_way().put(sent));
             return Err(End::Compare);
         }
         self.ours.chain = Some(chain);
         self.ours.last = piece.last_id();
         self.ours.end += piece.lines.len() as u64;
-        Ok(piece)
+        let speakers = sent.map(|sent| sent.speakers).unwrap_or_default();
+        Ok(Arrival { piece, speakers, is_checked })
     }
 
     /// Hands pieces over to the hub, when it is done with those before.
-    fn apply(&mut self, pieces: Vec<Piece>) -> Result<(), End> {
+    fn apply(&mut self, pieces: Vec<Arrival>) -> Result<(), End> {
         if pieces.is_empty() {
             return Ok(());
         }
         self.finish_applying()?;
-        for piece in &pieces {
+        for Arrival { piece, .. } in &pieces {
             if self.recent.len() == RECENT {
                 self.recent.pop_front();
             }

@@ -1,9 +1,10 @@
 //! The sequencer: one thread that has the engine give numbers to what is posted on this node.
 //!
-//! It takes what waits as one batch, tells the hub whom to answer, and sends the batch. It keeps the
-//! batch until the reader has seen it come back, since the engine may lose what it has answered; to
-//! an engine that was started anew it sends all of these again, in order and under their numbers,
-//! and the engine drops those that it has.
+//! It takes what waits as one batch and sends it. What is posted meanwhile waits until the batch has
+//! come back, and is the next one: so a batch costs the engine and this node one sync each, however
+//! many post. The sequencer keeps a batch until the reader has seen it come back, since the engine may
+//! lose what it has answered; to an engine that was started anew it sends all of these again, in order
+//! and under their numbers, and the engine drops those that it has.
 
 use std::{
     collections::VecDeque,
@@ -18,17 +19,35 @@ use log::{debug, warn};
 use super::{
     Settings,
     chain::Chain,
-    engine::{Appended, Batch, Engine, EngineError, IfNone},
+    engine::{self, Appended, Engine, EngineError, IfNone},
     link::{Link, Side},
+    under_way::Sent,
 };
-use crate::command::{Expected, HubGone, HubHandle, Post, Stored};
+use crate::{
+    command::{HubGone, HubHandle, Post, Speakers, Stored},
+    piece::senders_text,
+    wire::ErrorAnswer,
+};
 
 /// A batch takes no more posts when it has this many bytes.
 const BATCH_BYTES: usize = 256 << 10;
 
-/// How many batches may wait to come back. Then posts wait in the queue, and those who post with
-/// them.
+/// So many bytes do not wait until the batch before them has come back: they are worth a sync by
+/// themselves. So RFC 896 (Nagle) has it with full segments.
+const LARGE: usize = 32 << 10;
+
+/// How many batches may wait to come back: posts with a key are a batch each, and do not wait for one
+/// another.
 const BATCHES: usize = 64;
+
+/// While many post, a batch waits a little for as many posts as the one before had: this part of the
+/// time that the engine took for that one, which is a sync saved. The idea is PostgreSQL's
+/// `commit_delay`. With 8 clients of 16 messages under way each: a half gives 0.50 of the messages of a
+/// server without a cluster, a quarter 0.46, nothing 0.36.
+const GATHER_PART: u32 = 2;
+
+/// The longest that a batch waits so.
+const GATHER_MOST: Duration = Duration::from_millis(1);
 
 /// How often the thread looks at batches that wait.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,12 +66,18 @@ pub(super) struct Sequencer {
     link: Arc<Link>,
     hub: HubHandle,
     posts: Receiver<Post>,
-    /// A post that came while a batch was full or that is a batch by itself.
-    next_post: Option<Post>,
+    /// Posts that were taken from the queue and are in no batch, and their bytes.
+    next: VecDeque<Post>,
+    next_bytes: usize,
     engine: Option<Engine>,
     /// The batches that have not come back, in order.
-    batches: VecDeque<Waiting>,
+    batches: VecDeque<Batch>,
     last_batch: u64,
+    /// How many posts the last batch had, and when it came back if nothing else is under way.
+    last_posts: usize,
+    came_back: Option<Instant>,
+    /// How long the engine took for the last batch.
+    append_time: Duration,
     /// The hash after the last line of this node; the next one follows it unless other nodes post.
     after: Chain,
     /// How often the node had joined when the batches were sent.
@@ -61,13 +86,17 @@ pub(super) struct Sequencer {
     has_warned: bool,
 }
 
-struct Waiting {
+struct Batch {
     number: u64,
-    expected: Expected,
+    /// Whom to answer; `None` once it was sent, since the engine may have it then.
+    speakers: Option<Speakers>,
+    posts: usize,
+    lines: Arc<Vec<u8>>,
+    count: u64,
+    senders: String,
+    key: Option<String>,
     /// Whether it was sent since the node joined.
     is_sent: bool,
-    /// Whether it was sent at all, so that the engine may have it.
-    was_tried: bool,
 }
 
 impl Sequencer {
@@ -82,10 +111,14 @@ impl Sequencer {
             link,
             hub,
             posts,
-            next_post: None,
+            next: VecDeque::new(),
+            next_bytes: 0,
             engine: None,
             batches: VecDeque::new(),
             last_batch: 0,
+            last_posts: 0,
+            came_back: None,
+            append_time: Duration::ZERO,
             after: Chain::default(),
             joins: 0,
             back_off: BACK_OFF.0,
@@ -96,6 +129,8 @@ impl Sequencer {
     /// Runs until the node stops or its hub is gone.
     pub(super) fn run(mut self) {
         while !self.link.is_stopping() && self.look_after_batches().is_ok() {}
+        // A batch may have been sent while the link was stopped.
+        self.link.under_way().clear();
         let posts = self.posts.clone();
         drop(self);
         // What still waits gets no answer, and is told so by the end of its reply queue; left in a queue
@@ -107,6 +142,7 @@ impl Sequencer {
         let seen = self.link.seen();
         while self.batches.front().is_some_and(|batch| batch.number <= seen) {
             self.batches.pop_front();
+            self.came_back = self.batches.is_empty().then(Instant::now);
         }
         let joins = self.link.joins();
         if joins != self.joins {
@@ -114,7 +150,8 @@ impl Sequencer {
             self.joins = joins;
             self.send_all_again();
         }
-        self.link.set_pending(self.batches.iter().map(|batch| batch.expected.posts).sum());
+        let under_way: usize = self.batches.iter().map(|batch| batch.posts).sum();
+        self.link.set_pending((under_way + self.next.len() + self.posts.len()) as u64);
         if let Some(at) = self.batches.iter().position(|batch| !batch.is_sent) {
             if let Some(epoch) = self.link.epoch() {
                 return self.send(at, &epoch);
@@ -122,7 +159,7 @@ impl Sequencer {
             // The node has not joined yet; what waits longer than that is told.
             self.refuse_what_waits();
         }
-        if self.batches.len() >= BATCHES && !self.link.is_given_up() {
+        if self.must_wait() && self.link.refusal().is_none() {
             // Whatever comes, it is looked at again.
             let _ = self.link.nudges().recv_timeout(LOOK);
             return Ok(());
@@ -135,13 +172,9 @@ impl Sequencer {
             }
             return Ok(());
         }
-        let post = match self.next_post.take() {
-            Some(post) => post,
-            None => select! {
-                recv(self.posts) -> post => match post {
-                    Ok(post) => post,
-                    Err(_) => return Err(HubGone),
-                },
+        if self.next.is_empty() {
+            select! {
+                recv(self.posts) -> post => self.add(post.map_err(|_| HubGone)?),
                 recv(self.link.nudges()) -> _ => return Ok(()),
                 default(if self.batches.is_empty() { IDLE } else { LOOK }) => {
                     if self.batches.is_empty() {
@@ -149,36 +182,66 @@ impl Sequencer {
                     }
                     return Ok(());
                 }
-            },
-        };
-        self.take(post)
+            }
+        }
+        self.gather();
+        self.begin_batch()
     }
 
-    /// Makes a batch of a post and of what waits behind it. A post with a key is a batch by itself, so
-    /// that the engine can know it again.
-    fn take(&mut self, first: Post) -> Result<(), HubGone> {
-        let is_alone = first.key().is_some();
-        let mut bytes = first.lines.len();
-        let mut posts = vec![first];
-        while !is_alone && bytes < BATCH_BYTES {
-            let Ok(post) = self.posts.try_recv() else { break };
-            if post.key().is_some() {
-                self.next_post = Some(post);
-                break;
-            }
-            bytes += post.lines.len();
-            posts.push(post);
+    fn add(&mut self, post: Post) {
+        self.next_bytes += post.lines.len();
+        self.next.push_back(post);
+    }
+
+    /// Whether what was sent must come back before more is sent.
+    fn must_wait(&mut self) -> bool {
+        let Some(last) = self.batches.back() else { return false };
+        // A post with a key can share its batch with none, so what comes behind it would gain nothing.
+        let is_alone = last.key.is_some();
+        self.take_what_waits();
+        self.batches.len() >= BATCHES || !is_alone && self.next_bytes < LARGE
+    }
+
+    fn take_what_waits(&mut self) {
+        while self.next_bytes < BATCH_BYTES
+            && let Ok(post) = self.posts.try_recv()
+        {
+            self.add(post);
         }
-        if self.link.is_given_up() {
-            return self.hub.refuse_unavailable(posts);
+    }
+
+    /// Waits a little for as many posts as the batch had that came back just now.
+    fn gather(&mut self) {
+        self.take_what_waits();
+        let Some(came_back) = self.came_back.take() else { return };
+        let until = came_back + (self.append_time / GATHER_PART).min(GATHER_MOST);
+        while self.next.len() < self.last_posts
+            && self.next_bytes < LARGE
+            && let Ok(post) = self.posts.recv_deadline(until)
+        {
+            self.add(post);
         }
-        let number = self.last_batch + 1;
-        let expected = self.hub.expect(number, posts)?;
-        // The hub may have refused all of it.
-        if !expected.lines.is_empty() {
-            self.last_batch = number;
-            self.batches.push_back(Waiting { number, expected, is_sent: false, was_tried: false });
+    }
+
+    /// Makes a batch of what waits. A post with a key is a batch by itself, so that the engine can know
+    /// it again.
+    fn begin_batch(&mut self) -> Result<(), HubGone> {
+        let is_alone = |post: &Post| post.key().is_some();
+        let first_alone = self.next.iter().position(is_alone).unwrap_or(self.next.len());
+        let posts: Vec<Post> = self.next.drain(..first_alone.max(1)).collect();
+        self.next_bytes -= posts.iter().map(|post| post.lines.len()).sum::<usize>();
+        self.last_posts = posts.len();
+        if let Some(why) = self.link.refusal() {
+            return self.refuse(posts, why);
         }
+        let is_plain = |post: &Post| post.operations.is_none() && post.key().is_none();
+        // The hub may be busy, so it is asked about nothing that it would accept anyway.
+        let posts = if posts.iter().all(is_plain) { posts } else { self.hub.decide(posts)? };
+        if posts.is_empty() {
+            return Ok(());
+        }
+        self.last_batch += 1;
+        self.batches.push_back(Batch::of(self.last_batch, posts));
         Ok(())
     }
 
@@ -186,7 +249,8 @@ impl Sequencer {
         let begun = Instant::now();
         match self.try_send(at, epoch) {
             Ok(Appended::Ordered(after)) => {
-                self.link.appended(begun.elapsed());
+                self.append_time = begun.elapsed();
+                self.link.appended(self.append_time);
                 self.batches[at].is_sent = true;
                 self.after = after;
                 self.is_well();
@@ -198,7 +262,9 @@ impl Sequencer {
             Ok(Appended::Known(first_id, last_id)) => {
                 self.is_well();
                 let batch = self.batches.remove(at).expect("it was there a moment ago");
-                return self.hub.known(batch.number, Stored { first_id, last_id });
+                let sent = self.link.under_way().take(batch.number);
+                let speakers = sent.map(|sent| sent.speakers).unwrap_or_default();
+                return self.hub.known(speakers, Stored { first_id, last_id });
             }
             Ok(Appended::Short) => thread::sleep(SHORT_TIME),
             Ok(Appended::Settling(time)) => {
@@ -218,17 +284,29 @@ impl Sequencer {
     fn try_send(&mut self, at: usize, epoch: &str) -> Result<Appended, EngineError> {
         self.connect()?;
         let engine = self.engine.as_mut().expect("it was connected a moment ago");
-        self.batches[at].was_tried = true;
-        let Waiting { number, expected, .. } = &self.batches[at];
-        let batch = Batch {
+        let batch = &mut self.batches[at];
+        let after = self.after.after(&batch.lines);
+        if let Some(speakers) = batch.speakers.take() {
+            self.link.under_way().put(Sent {
+                number: batch.number,
+                lines: batch.lines.clone(),
+                before: self.after.clone(),
+                after: after.clone(),
+                speakers,
+            });
+        }
+        let batch = engine::Batch {
             node: self.link.node(),
-            number: *number,
-            key: expected.key.as_deref(),
-            senders: &expected.senders,
-            lines: &expected.lines,
+            number: batch.number,
+            key: batch.key.as_deref(),
+            senders: &batch.senders,
+            lines: &batch.lines,
+            count: batch.count,
             before: &self.after,
+            after: &after,
         };
-        engine.append(&self.settings.keys, epoch, &batch, self.link.last(), expected.keep)
+        let (known, keep) = (self.link.last(), self.link.first_to_keep());
+        engine.append(&self.settings.keys, epoch, &batch, known, keep)
     }
 
     fn connect(&mut self) -> Result<(), EngineError> {
@@ -277,16 +355,50 @@ impl Sequencer {
         if !self.link.is_given_up() {
             return;
         }
-        while self.batches.back().is_some_and(|batch| !batch.was_tried) {
+        while self.batches.back().is_some_and(|batch| batch.speakers.is_some()) {
             let batch = self.batches.pop_back().expect("there is one");
             // A hub that is gone has no clients to tell.
-            let _ = self.hub.take_back(batch.number);
+            let _ = self.hub.refuse(batch.speakers.unwrap_or_default(), ErrorAnswer::Unavailable);
         }
-        let posts: Vec<Post> =
-            self.next_post.take().into_iter().chain(self.posts.try_iter()).collect();
-        if !posts.is_empty() {
-            // A hub that is gone has no clients to tell.
-            let _ = self.hub.refuse_unavailable(posts);
+        self.next_bytes = 0;
+        let posts: Vec<Post> = self.next.drain(..).chain(self.posts.try_iter()).collect();
+        // The same.
+        let _ = self.refuse(posts, ErrorAnswer::Unavailable);
+    }
+
+    fn refuse(&self, posts: Vec<Post>, why: ErrorAnswer) -> Result<(), HubGone> {
+        match posts.is_empty() {
+            true => Ok(()),
+            false => self.hub.refuse(speakers_of(posts), why),
         }
     }
+}
+
+impl Batch {
+    fn of(number: u64, posts: Vec<Post>) -> Batch {
+        let key = posts.first().and_then(Post::key).cloned();
+        let runs = posts.iter().map(|post| (post.count() as u64, post.sender.as_deref()));
+        let senders = senders_text(runs);
+        let mut lines = Vec::with_capacity(posts.iter().map(|post| post.lines.len()).sum());
+        posts.iter().for_each(|post| lines.extend_from_slice(&post.lines));
+        let speakers = speakers_of(posts);
+        Batch {
+            number,
+            posts: speakers.len(),
+            count: speakers.iter().map(|(_, count)| count).sum(),
+            speakers: Some(speakers),
+            lines: Arc::new(lines),
+            senders,
+            key,
+            is_sent: false,
+        }
+    }
+}
+
+fn speakers_of(posts: Vec<Post>) -> Speakers {
+    let of = |post: Post| {
+        let count = post.count() as u64;
+        (post.by, count)
+    };
+    posts.into_iter().map(of).collect()
 }

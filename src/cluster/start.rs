@@ -14,6 +14,7 @@ use super::{
 use crate::{
     history::History,
     journal::{self, Fatal, Journal, OpenError, SetAside},
+    piece::each_line,
 };
 
 /// What was done to a file before it is served.
@@ -166,7 +167,7 @@ fn as_ordered(
             return Ok(numbered);
         }
         entry.piece.begin_at(numbered + 1);
-        for line in entry.piece.lines.split_inclusive(|&byte| byte == b'\n') {
+        for line in each_line(&entry.piece.lines) {
             let own = bytes_at(journal.file(), offset, line.len(), history.end())?;
             if own.as_deref() != Some(line) {
                 return Ok(numbered);

@@ -4,52 +4,43 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Command, HubGone, HubHandle, Post, Stored};
-use crate::{
-    access,
-    journal::Fatal,
-    piece::{Piece, senders_text},
-    wire::ErrorAnswer,
-};
+use super::{Command, HubGone, HubHandle, Post, Speaker, Stored};
+use crate::{journal::Fatal, piece::Piece, wire::ErrorAnswer};
+
+/// Whom to answer for some lines, in their order, each with the number of its lines.
+pub type Speakers = Vec<(Speaker, u64)>;
 
 /// What the threads of a cluster ask the hub.
 #[derive(Debug)]
 pub enum ClusterCommand {
-    /// The sequencer is about to have numbers given to posts: the hub decides about their operations,
-    /// and will answer the speakers when the batch comes back.
-    Expect {
-        /// The number of the batch, which is higher than those before.
-        batch: u64,
+    /// The sequencer is about to have numbers given to posts with operations or keys: the hub answers
+    /// those that are refused or known.
+    Decide {
         /// The posts.
         posts: Vec<Post>,
-        /// Gets what is to be sent of them.
-        reply: Sender<Accepted>,
+        /// Gets those that are to be sent, without what was refused of them.
+        reply: Sender<Vec<Post>>,
     },
-    /// Posts are refused before they were sent.
+    /// Lines are refused that have no numbers and will get none.
     Refuse {
-        /// The posts.
-        posts: Vec<Post>,
+        /// Whose they are.
+        speakers: Speakers,
         /// Why.
         why: ErrorAnswer,
     },
-    /// A batch is not sent, as the engine is away: its posts are refused.
-    TakeBack {
-        /// The number of the batch.
-        batch: u64,
-    },
-    /// A batch is not sent, as its key was known: its lines have these numbers.
+    /// Lines have these numbers, which the file may not have reached: their key was known.
     Known {
-        /// The number of the batch.
-        batch: u64,
+        /// Whose they are.
+        speakers: Speakers,
         /// The numbers.
         stored: Stored,
     },
     /// The reader has pieces that follow the file's last line: they are written, shown and answered.
     Pieces {
         /// The pieces, in order.
-        pieces: Vec<Piece>,
+        pieces: Vec<Arrival>,
         /// Gets them back if the disk had no room for them; `None` when they are stored.
-        reply: Sender<Option<Vec<Piece>>>,
+        reply: Sender<Option<Vec<Arrival>>>,
     },
     /// The file's lines are numbered under another epoch from now on.
     Adopt {
@@ -62,57 +53,21 @@ pub enum ClusterCommand {
     End(Fatal),
 }
 
-/// What the hub accepted of some posts.
+/// A piece that came from the engine.
 #[derive(Debug)]
-pub struct Accepted {
-    /// The posts, without what the hub keeps to answer them.
-    pub posts: Vec<AcceptedPost>,
-    /// The key of the first post, if it has one.
-    pub key: Option<String>,
-    /// The first line that the engine is to keep.
-    pub keep: u64,
-}
-
-/// A post that the hub accepted.
-#[derive(Debug)]
-pub struct AcceptedPost {
-    /// The verified sender; `None` for nobody.
-    pub sender: Option<access::Sender>,
-    /// The messages, each as one line with its `\n`.
-    pub lines: Vec<u8>,
-    /// How many these are.
-    pub count: u64,
-}
-
-/// A batch as it is sent to the engine.
-#[derive(Debug)]
-pub struct Expected {
-    /// The lines, each with its `\n`; empty when all posts were refused.
-    pub lines: Vec<u8>,
-    /// Their senders, as they stand in the engine.
-    pub senders: String,
-    /// The Idempotency-Key, if the batch is one post that has one.
-    pub key: Option<String>,
-    /// How many posts it is.
-    pub posts: u64,
-    /// The first line that the engine is to keep.
-    pub keep: u64,
-}
-
-impl Expected {
-    fn of(accepted: Accepted) -> Expected {
-        let Accepted { posts, key, keep } = accepted;
-        let senders = senders_text(posts.iter().map(|post| (post.count, post.sender.as_deref())));
-        let mut lines = Vec::with_capacity(posts.iter().map(|post| post.lines.len()).sum());
-        posts.iter().for_each(|post| lines.extend_from_slice(&post.lines));
-        Expected { lines, senders, key, posts: posts.len() as u64, keep }
-    }
+pub struct Arrival {
+    /// The piece.
+    pub piece: Piece,
+    /// Whom to answer, if it was posted here.
+    pub speakers: Speakers,
+    /// Whether each line is known to be a message, since it was posted here.
+    pub is_checked: bool,
 }
 
 /// Pieces that the hub is writing and showing.
 #[derive(Debug)]
 pub struct Applying {
-    answer: Receiver<Option<Vec<Piece>>>,
+    answer: Receiver<Option<Vec<Arrival>>>,
 }
 
 impl Applying {
@@ -120,52 +75,41 @@ impl Applying {
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn wait(self) -> Result<Option<Vec<Piece>>, HubGone> {
+    pub fn wait(self) -> Result<Option<Vec<Arrival>>, HubGone> {
         self.answer.recv().map_err(|_| HubGone)
     }
 }
 
 impl HubHandle {
-    /// Tells the hub which posts are about to be sent; see [`ClusterCommand::Expect`]. The thread that
-    /// asks makes one batch of what the hub accepts.
+    /// Has the hub decide about posts that are to be sent; see [`ClusterCommand::Decide`].
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn expect(&self, batch: u64, posts: Vec<Post>) -> Result<Expected, HubGone> {
-        self.ask(|reply| Command::Cluster(ClusterCommand::Expect { batch, posts, reply }))
-            .map(Expected::of)
+    pub fn decide(&self, posts: Vec<Post>) -> Result<Vec<Post>, HubGone> {
+        self.ask(|reply| Command::Cluster(ClusterCommand::Decide { posts, reply }))
     }
 
-    /// Refuses posts because the engine is away.
+    /// Refuses lines that were not sent.
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn refuse_unavailable(&self, posts: Vec<Post>) -> Result<(), HubGone> {
-        let why = ErrorAnswer::Unavailable;
-        self.send(Command::Cluster(ClusterCommand::Refuse { posts, why }))
+    pub fn refuse(&self, speakers: Speakers, why: ErrorAnswer) -> Result<(), HubGone> {
+        self.send(Command::Cluster(ClusterCommand::Refuse { speakers, why }))
     }
 
-    /// Refuses a batch that was not sent.
+    /// Tells the hub the numbers of lines that were known; see [`ClusterCommand::Known`].
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn take_back(&self, batch: u64) -> Result<(), HubGone> {
-        self.send(Command::Cluster(ClusterCommand::TakeBack { batch }))
-    }
-
-    /// Tells the hub the numbers of a batch that was known; see [`ClusterCommand::Known`].
-    ///
-    /// # Errors
-    /// When the hub is gone.
-    pub fn known(&self, batch: u64, stored: Stored) -> Result<(), HubGone> {
-        self.send(Command::Cluster(ClusterCommand::Known { batch, stored }))
+    pub fn known(&self, speakers: Speakers, stored: Stored) -> Result<(), HubGone> {
+        self.send(Command::Cluster(ClusterCommand::Known { speakers, stored }))
     }
 
     /// Has pieces written and shown, and does not wait for it.
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn apply_pieces(&self, pieces: Vec<Piece>) -> Result<Applying, HubGone> {
+    pub fn apply_pieces(&self, pieces: Vec<Arrival>) -> Result<Applying, HubGone> {
         let (reply, answer) = bounded(1);
         self.send(Command::Cluster(ClusterCommand::Pieces { pieces, reply }))?;
         Ok(Applying { answer })

@@ -13,6 +13,7 @@ use crate::{
     command::PostedOperations,
     journal::Fatal,
     operations::{Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, decide},
+    piece::each_line,
     wire::ErrorAnswer,
 };
 
@@ -162,7 +163,7 @@ impl Hub {
 /// A post without some of its lines, or nothing when none is left.
 fn without(post: Post, operations: PostedOperations, refused: &[usize]) -> Option<Post> {
     let is_refused = |line: &usize| refused.binary_search(line).is_ok();
-    let lines = post.lines.split_inclusive(|&byte| byte == b'\n').enumerate();
+    let lines = each_line(&post.lines).enumerate();
     let left: Vec<_> = lines.filter(|(line, _)| !is_refused(line)).map(|(_, text)| text).collect();
     if left.is_empty() {
         return None;

@@ -1,21 +1,21 @@
 //! The hub of a node in a cluster: the order of lines is decided elsewhere, and it applies it.
 //!
-//! It decides about the operations of posts before they are sent, remembers whom to answer, and does
-//! so when their lines come back, written and synced like all lines. What other programs append to the
+//! It decides about the operations of posts before they are sent. When their lines come back, it writes
+//! and syncs them like all lines, and answers those who posted them. What other programs append to the
 //! file has no number, and is moved to the inbox.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use log::warn;
 
-use super::{Hub, Post, Speaker, ending::FORKED};
+use super::{Hub, Speaker, ending::FORKED};
 use crate::{
     cluster::Link,
-    command::{Accepted, AcceptedPost, ClientId, ClusterCommand, Stored},
+    command::{Arrival, ClientId, ClusterCommand, Stored},
     history::BOM,
     journal::{AppendError, Fatal, Torn},
     message,
-    piece::Piece,
+    piece::each_line,
     wire::ErrorAnswer,
 };
 
@@ -26,22 +26,15 @@ const KEPT: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Replica {
     link: Arc<Link>,
-    /// The batches that were sent and did not come back.
-    sent: VecDeque<Batch>,
     /// Requests whose lines have numbers that this file has not reached.
     known: Vec<(Stored, Speaker)>,
-}
-
-#[derive(Debug)]
-struct Batch {
-    number: u64,
-    speakers: Vec<(Speaker, u64)>,
 }
 
 impl Hub {
     /// Has the hub apply what a cluster decides.
     pub fn with_link(mut self, link: Arc<Link>) -> Hub {
-        self.replica = Some(Replica { link, sent: VecDeque::new(), known: Vec::new() });
+        link.applied(self.history.last_id(), self.first_to_keep());
+        self.replica = Some(Replica { link, known: Vec::new() });
         self
     }
 
@@ -52,15 +45,27 @@ impl Hub {
 
     pub(super) fn cluster(&mut self, command: ClusterCommand) -> Result<(), Fatal> {
         match command {
-            ClusterCommand::Expect { batch, posts, reply } => {
+            ClusterCommand::Decide { mut posts, reply } => {
+                posts.retain(|post| !self.answer_if_known(post));
                 // A caller that has stopped waiting is about to end.
-                let _ = reply.send(self.expect(batch, posts));
+                let _ = reply.send(self.decide(posts));
             }
-            ClusterCommand::Refuse { posts, why } => self.refuse(posts, why),
-            ClusterCommand::TakeBack { batch } => self.take_back(batch),
-            ClusterCommand::Known { batch, stored } => self.note_known(batch, stored),
+            ClusterCommand::Refuse { speakers, why } => {
+                for (by, count) in speakers {
+                    self.refuse_one(by, count as usize, why);
+                }
+            }
+            ClusterCommand::Known { speakers, stored } => {
+                if let Some(replica) = &mut self.replica {
+                    replica.known.extend(speakers.into_iter().map(|(by, _)| (stored, by)));
+                }
+                self.answer_known();
+            }
             ClusterCommand::Pieces { pieces, reply } => {
                 let back = self.apply_pieces(pieces)?;
+                if let Some(replica) = &self.replica {
+                    replica.link.refuses(back.as_ref().map(|_| ErrorAnswer::StorageFull));
+                }
                 let _ = reply.send(back);
             }
             ClusterCommand::Adopt { epoch, reply } => {
@@ -81,50 +86,9 @@ impl Hub {
         Ok(())
     }
 
-    fn expect(&mut self, number: u64, mut posts: Vec<Post>) -> Accepted {
-        posts.retain(|post| !self.answer_if_known(post));
-        let why = match (self.stopping, self.journal.is_full()) {
-            (true, _) => Some(ErrorAnswer::ShuttingDown),
-            (false, true) => Some(ErrorAnswer::StorageFull),
-            (false, false) => None,
-        };
-        if let Some(why) = why {
-            self.refuse(std::mem::take(&mut posts), why);
-        }
-        let posts = self.decide(posts);
-        let key = posts.first().and_then(Post::key).cloned();
-        let keep = self.history.line_near(self.history.end().saturating_sub(KEPT));
-        let mut speakers = Vec::with_capacity(posts.len());
-        let accept = |post: Post| {
-            let count = post.count() as u64;
-            speakers.push((post.by, count));
-            AcceptedPost { sender: post.sender, lines: post.lines, count }
-        };
-        let posts: Vec<AcceptedPost> = posts.into_iter().map(accept).collect();
-        if !posts.is_empty()
-            && let Some(replica) = &mut self.replica
-        {
-            replica.sent.push_back(Batch { number, speakers });
-        }
-        Accepted { posts, key, keep }
-    }
-
-    fn take_back(&mut self, number: u64) {
-        let Some(replica) = &mut self.replica else { return };
-        let at = replica.sent.iter().position(|batch| batch.number == number);
-        let batch = at.and_then(|at| replica.sent.remove(at));
-        for (by, count) in batch.into_iter().flat_map(|batch| batch.speakers) {
-            self.refuse_one(by, count as usize, ErrorAnswer::Unavailable);
-        }
-    }
-
-    fn note_known(&mut self, number: u64, stored: Stored) {
-        let Some(replica) = &mut self.replica else { return };
-        if let Some(at) = replica.sent.iter().position(|batch| batch.number == number) {
-            let batch = replica.sent.remove(at).expect("it was there a moment ago");
-            replica.known.extend(batch.speakers.into_iter().map(|(by, _)| (stored, by)));
-        }
-        self.answer_known();
+    /// The first line that the engine is to keep.
+    fn first_to_keep(&self) -> u64 {
+        self.history.line_near(self.history.end().saturating_sub(KEPT))
     }
 
     /// Answers requests whose lines have come.
@@ -142,9 +106,16 @@ impl Hub {
 
     /// Writes, applies and shows pieces that follow the last line, and answers those who posted them.
     /// They come back if the disk has no room; nothing of them is in the file then.
-    fn apply_pieces(&mut self, pieces: Vec<Piece>) -> Result<Option<Vec<Piece>>, Fatal> {
-        assert_eq!(pieces.first().map(|piece| piece.first_id), Some(self.history.last_id() + 1));
-        let lines = pieces.iter().map(|piece| &piece.lines[..]).collect::<Vec<_>>().concat();
+    fn apply_pieces(&mut self, pieces: Vec<Arrival>) -> Result<Option<Vec<Arrival>>, Fatal> {
+        let first_id = pieces.first().map(|arrival| arrival.piece.first_id);
+        assert_eq!(first_id, Some(self.history.last_id() + 1));
+        let lines = match &pieces[..] {
+            [one] => Cow::Borrowed(&one.piece.lines),
+            all => {
+                let each: Vec<&[u8]> = all.iter().map(|arrival| &arrival.piece.lines[..]).collect();
+                Cow::Owned(each.concat())
+            }
+        };
         let len = lines.len() as u64;
         let start = loop {
             let end = self.history.end();
@@ -159,28 +130,28 @@ impl Hub {
                 Err(AppendError::Fatal(fatal)) => return Err(fatal),
             }
         };
-        if !self.stamp_pieces(&pieces)? {
+        if !self.stamp_pieces(pieces.iter().map(|arrival| &arrival.piece))? {
             self.journal.retract(start..start + len)?;
             return Ok(Some(pieces));
         }
-        for piece in &pieces {
-            self.apply_piece(piece);
+        for arrival in &pieces {
+            self.apply_piece(arrival);
         }
         self.show()?;
         if let Some(replica) = &self.replica {
-            replica.link.applied(self.history.last_id());
+            replica.link.applied(self.history.last_id(), self.first_to_keep());
         }
-        pieces.iter().for_each(|piece| self.answer(piece));
+        pieces.into_iter().for_each(|arrival| self.answer(arrival));
         self.answer_known();
         Ok(None)
     }
 
-    fn apply_piece(&mut self, piece: &Piece) {
+    fn apply_piece(&mut self, Arrival { piece, is_checked, .. }: &Arrival) {
         let mut stamps = piece
             .stamps
             .iter()
             .flat_map(|run| (0..run.lines).map(move |_| (run.ts, run.from.as_deref())));
-        for line in piece.lines.split_inclusive(|&byte| byte == b'\n') {
+        for line in each_line(&piece.lines) {
             let (ts, from) = stamps.next().expect("each line of a piece has a stamp");
             let mut text = &line[..line.len() - 1];
             if self.history.end() == 0 && text.starts_with(BOM) {
@@ -188,8 +159,11 @@ impl Hub {
                 text = &text[BOM.len()..];
             }
             let (lead, len) = (message::leading_space(text) as u64, text.len() as u64 + 1);
-            let text = Some(text).filter(|text| text.len() <= self.line_limit);
-            let message = text.and_then(message::on_line);
+            let message = match is_checked {
+                true => Some(text),
+                false if text.len() <= self.line_limit => message::on_line(text),
+                false => None,
+            };
             let id = self.apply(len, message.map(|message| (message, lead)), ts, from);
             match message {
                 Some(message) => self.apply_ordered_operation(id, message, from),
@@ -202,18 +176,11 @@ impl Hub {
         }
     }
 
-    /// Answers those whose posts have come back as this piece.
-    fn answer(&mut self, piece: &Piece) {
-        let Some(replica) = &mut self.replica else { return };
-        let Some(origin) = piece.origin.as_ref().filter(|o| o.node == replica.link.node()) else {
-            return;
-        };
-        let at = replica.sent.iter().position(|batch| batch.number == origin.batch);
-        let speakers = at.and_then(|at| replica.sent.remove(at)).map(|batch| batch.speakers);
-        replica.link.has_seen(origin.batch);
+    /// Answers those whose lines have come back as this piece.
+    fn answer(&mut self, Arrival { piece, speakers, .. }: Arrival) {
         let mut first_id = piece.first_id;
         let mut clients: Vec<ClientId> = Vec::new();
-        for (by, count) in speakers.into_iter().flatten() {
+        for (by, count) in speakers {
             let stored = Stored { first_id, last_id: first_id + count - 1 };
             first_id += count;
             match by {
@@ -227,6 +194,12 @@ impl Hub {
         }
         let sent = clients.into_iter().map(|client| self.fanout.serve_out_of_turn(client)).sum();
         self.metrics.delivered(sent);
+        // Afterwards, so that the clients post before the next batch is taken.
+        if let Some(Replica { link, .. }) = &self.replica
+            && let Some(origin) = piece.origin.filter(|origin| origin.node == link.node())
+        {
+            link.has_seen(origin.batch);
+        }
     }
 
     /// Numbers the lines under another epoch. Clients know them under the old one, so they are told to

@@ -47,11 +47,14 @@ impl Hub {
 
     /// Writes the stamps of pieces that were just appended; false when they find no room, and nothing of
     /// them was written.
-    pub(super) fn stamp_pieces(&mut self, pieces: &[Piece]) -> Result<bool, Fatal> {
+    pub(super) fn stamp_pieces<'a>(
+        &mut self,
+        pieces: impl Iterator<Item = &'a Piece>,
+    ) -> Result<bool, Fatal> {
         if !self.journal.has_stamps() {
             return Ok(true);
         }
-        for run in pieces.iter().flat_map(|piece| &piece.stamps) {
+        for run in pieces.flat_map(|piece| &piece.stamps) {
             match run.ts {
                 0 => self.new_stamps.push_unknown(run.lines),
                 ts => self.new_stamps.push(run.lines, ts, run.from.as_deref()),

@@ -10,7 +10,7 @@ use crate::{
     lines::LINE_LIMIT,
     message::{self, NotJson},
     operations::{Operation, Recognised, Refusal, is_operation, recognise},
-    piece::count_lines,
+    piece::{count_lines, each_line},
     wire::ErrorAnswer,
 };
 
@@ -173,7 +173,7 @@ impl Exchange<'_> {
 /// The operations among lines, each with the number of its line.
 fn operations_in(lines: &[u8]) -> Result<Vec<(usize, Operation)>, String> {
     let mut operations = Vec::new();
-    for (number, line) in lines.split_inclusive(|&byte| byte == b'\n').enumerate() {
+    for (number, line) in each_line(lines).enumerate() {
         if !is_operation(line) {
             continue;
         }

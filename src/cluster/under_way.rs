@@ -1,0 +1,55 @@
+//! The batches of this node that are on their way to the engine and back: what they say, and whom to
+//! answer.
+//!
+//! The sequencer puts a batch here before it sends it, and the mirror takes it when it comes back, or
+//! the sequencer when it will not. What came back as it was sent was checked and hashed before.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::chain::Chain;
+use crate::command::Speakers;
+
+/// The batches of a node that were sent and have not come back, in order.
+#[derive(Debug, Default)]
+pub struct UnderWay(Mutex<Vec<Sent>>);
+
+/// A batch that was sent.
+#[derive(Debug)]
+pub struct Sent {
+    /// Its number, which is higher than those before.
+    pub number: u64,
+    /// Its lines, each with its `\n`; all are messages.
+    pub lines: Arc<Vec<u8>>,
+    /// A hash, which is the one before the lines unless other nodes post.
+    pub before: Chain,
+    /// The hash after the lines where they follow that one.
+    pub after: Chain,
+    /// Whom to answer.
+    pub speakers: Speakers,
+}
+
+impl UnderWay {
+    fn batches(&self) -> MutexGuard<'_, Vec<Sent>> {
+        // Each statement leaves it valid, so a panic elsewhere takes nothing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch is about to be sent for the first time.
+    pub fn put(&self, batch: Sent) {
+        self.batches().push(batch);
+    }
+
+    /// Takes out the batch with this number.
+    pub fn take(&self, number: u64) -> Option<Sent> {
+        let mut batches = self.batches();
+        let at = batches.iter().position(|batch| batch.number == number)?;
+        Some(batches.remove(at))
+    }
+
+    /// Lets all go; a request that waits for one is told by the end of its reply queue.
+    pub fn clear(&self) {
+        let all = std::mem::take(&mut *self.batches());
+        // Not under the lock.
+        drop(all);
+    }
+}
