@@ -72,6 +72,7 @@ enum Scenario {
     Idle,
     Slow,
     Channels,
+    Cluster,
     Growth,
 }
 
@@ -135,6 +136,7 @@ fn run_bench(arguments: Arguments) -> Outcome<ExitCode> {
             Scenario::Idle => scenarios::idle::run(&mut bench),
             Scenario::Slow => scenarios::slow::run(&mut bench),
             Scenario::Channels => scenarios::channels::run(&mut bench),
+            Scenario::Cluster => scenarios::cluster::run(&mut bench),
             Scenario::Growth => scenarios::growth::run(&mut bench),
         };
         if let Err(error) = outcome {

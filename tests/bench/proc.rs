@@ -47,7 +47,7 @@ impl Process {
 
 /// Who used the processors during a measurement: begin, then end.
 pub struct Meter {
-    server: Process,
+    servers: Vec<Process>,
     began: Instant,
     cpu: [f64; 3],
 }
@@ -62,19 +62,25 @@ pub struct Usage {
 
 impl Meter {
     pub fn begin(server: Process) -> Meter {
-        Meter { server, began: Instant::now(), cpu: Meter::read(server) }
+        Meter::begin_all(vec![server])
+    }
+
+    /// Of several processes, which count as one server.
+    pub fn begin_all(servers: Vec<Process>) -> Meter {
+        let cpu = Meter::read(&servers);
+        Meter { servers, began: Instant::now(), cpu }
     }
 
     pub fn end(self) -> Usage {
         let seconds = self.began.elapsed().as_secs_f64();
-        let now = Meter::read(self.server);
+        let now = Meter::read(&self.servers);
         let [server_cpu, own_cpu, machine_cpu] = [0, 1, 2].map(|i| now[i] - self.cpu[i]);
         Usage { seconds, server_cpu, own_cpu, machine_cpu }
     }
 
-    fn read(server: Process) -> [f64; 3] {
+    fn read(servers: &[Process]) -> [f64; 3] {
         let own = cpu_of("/proc/self/stat").unwrap_or(f64::NAN);
-        [server.cpu(), own, machine_cpu().unwrap_or(f64::NAN)]
+        [servers.iter().map(|server| server.cpu()).sum(), own, machine_cpu().unwrap_or(f64::NAN)]
     }
 }
 

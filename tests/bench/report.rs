@@ -62,9 +62,22 @@ impl Report {
         columns: &[Column],
         specs: &[Spec<T>],
         runs: usize,
+        measure: impl FnMut(&T, &Contender) -> Outcome<Sample>,
+    ) {
+        self.compare_with("roll", title, columns, specs, runs, measure);
+    }
+
+    /// The same where [`Contender::limit`] is another one than roll.
+    pub fn compare_with<T>(
+        &mut self,
+        limit: &str,
+        title: &str,
+        columns: &[Column],
+        specs: &[Spec<T>],
+        runs: usize,
         mut measure: impl FnMut(&T, &Contender) -> Outcome<Sample>,
     ) {
-        let mut table = head(title, columns, runs);
+        let mut table = head(limit, title, columns, runs);
         let topic = title.split(':').next().unwrap_or(title);
         let mut disturbed = 0;
         let mut total = 0;
@@ -137,7 +150,7 @@ fn describe(faults: &Faults) -> String {
     )
 }
 
-fn head(title: &str, columns: &[Column], runs: usize) -> String {
+fn head(limit: &str, title: &str, columns: &[Column], runs: usize) -> String {
     let mut table = format!("\n## {title}\n\n| | server |");
     let mut line = String::from("|---|---|");
     for (i, (name, better)) in columns.iter().enumerate() {
@@ -148,7 +161,7 @@ fn head(title: &str, columns: &[Column], runs: usize) -> String {
             line += "---:|";
         }
         if *better != Better::Neither {
-            table += " × baseline | of roll |";
+            write!(table, " × baseline | of {limit} |").expect("strings take all");
             line += "---:|---:|";
         }
     }

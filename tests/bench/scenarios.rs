@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod channels;
+pub mod cluster;
 pub mod fanout;
 pub mod growth;
 pub mod idle;

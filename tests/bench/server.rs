@@ -27,6 +27,9 @@ pub const ROLL: &str = "roll";
 pub const ROLL_SYNC: &str = "roll+sync";
 pub const TETHERED: &str = "tethered";
 
+/// What a cluster has its numbers from.
+const ENGINE: &str = "redis-server";
+
 /// Ten million messages, read and parsed one by one, on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// How often to knock while a server starts: fine enough for starts of a few milliseconds.
@@ -42,6 +45,8 @@ pub enum Contender {
     /// The same with one fdatasync a batch.
     RollSync,
     Baseline,
+    /// So many nodes of a cluster, with an engine of their own: all sync.
+    Nodes(usize),
     /// Any other one that speaks the contract: a shell command with `{port}` and `{file}`.
     Other(String),
 }
@@ -54,6 +59,8 @@ impl Contender {
             Contender::Roll => ROLL,
             Contender::RollSync => ROLL_SYNC,
             Contender::Baseline => BASELINE,
+            Contender::Nodes(1) => "a node of a cluster",
+            Contender::Nodes(_) => "three nodes of a cluster",
             Contender::Other(_) => "other (--server)",
         }
     }
@@ -63,6 +70,7 @@ impl Contender {
         match self {
             Contender::FsyncNever | Contender::Other(_) => Some(Contender::Roll),
             Contender::FsyncAlways => Some(Contender::RollSync),
+            Contender::Nodes(_) => Some(Contender::FsyncAlways),
             Contender::Roll | Contender::RollSync | Contender::Baseline => None,
         }
     }
@@ -77,6 +85,7 @@ impl Contender {
                 command.arg(env::current_exe()?).args([self.label(), &port.to_string()]).arg(file);
                 return Ok(command);
             }
+            Contender::Nodes(_) => return Err(io::Error::other("it is several processes")),
             Contender::Other(line) => {
                 let line = line.replace("{port}", &port.to_string());
                 let line = line.replace("{file}", &file.to_string_lossy());
@@ -165,6 +174,60 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Nothing of the file is needed any more, so there is nothing to wait for.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The engine of a cluster: a `redis-server` that syncs whatever it answers.
+pub struct Engine {
+    pub process: Process,
+    pub url: String,
+    child: Child,
+}
+
+impl Engine {
+    /// Whether this machine has one.
+    pub fn is_here() -> bool {
+        let mut asked = Command::new(ENGINE);
+        asked.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        asked.status().is_ok_and(|status| status.success())
+    }
+
+    /// Starts one that keeps its files beside this one.
+    pub fn start(file: &MessageFile) -> Outcome<Engine> {
+        let directory = file.path().parent().expect("the file is in a directory");
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new(env::current_exe()?);
+        command.args([TETHERED, ENGINE, "--bind", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir"]);
+        command.arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        let url = format!("redis://127.0.0.1:{port}");
+        let engine = Engine { process: Process(child.id()), url, child };
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if started.elapsed() > START_LIMIT {
+                return Err("the engine did not start".into());
+            }
+            thread::sleep(KNOCK);
+        }
+        Ok(engine)
+    }
+
+    /// A node of its cluster.
+    pub fn node(&self) -> Contender {
+        Contender::Other(format!(
+            "{} --listen 127.0.0.1:{{port}} --file {{file}} --fsync always --cluster {} \
+             --cluster-settle 0s",
+            env!("CARGO_BIN_EXE_txtcord"),
+            self.url
+        ))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
