@@ -69,7 +69,7 @@ impl Engine {
         Engine::with(keeps, &[])
     }
 
-    /// The same with more of the engine's own flags.
+    /// The same with more of the engine's own flags; `{tls}` in them is [`Engine::tls_port`].
     pub fn with(keeps: Keeps, more: &[&str]) -> Option<Engine> {
         is_here().then(|| Engine::run("redis-server", keeps, more))
     }
@@ -133,10 +133,11 @@ impl Engine {
             // A replica asks for a copy at once instead of after five seconds.
             command.args(["--repl-diskless-sync-delay", "0", "--maxmemory-policy", "noeviction"]);
         }
+        let tls_port = self.tls_port().to_string();
         let child = command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--daemonize", "no", "--logfile", ""])
-            .args(&self.more)
+            .args(self.more.iter().map(|word| word.replace("{tls}", &tls_port)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a descriptor"))
@@ -169,6 +170,11 @@ impl Engine {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Where it speaks TLS if it was told to.
+    pub fn tls_port(&self) -> u16 {
+        self.port + 10_000
     }
 
     /// The engine without a proxy between.

@@ -26,5 +26,8 @@ mod faults;
 mod foreign;
 mod meddled;
 
+#[cfg(feature = "cluster-tls")]
+mod tls;
+
 mod long;
 mod tried;
