@@ -33,7 +33,7 @@ BEGIN {
   # A node on the same machine.
   deliveries = 23e6          # a second, by two cores
   frame = 150                # bytes of a delivery
-  copying = 162000           # lines/s through a node, with engine and load on its two cores: at least
+  copying = 229000           # lines/s through a node, with engine and load on its two cores: at least
   client_memory = 19         # KB
   per_node = 16000           # clients, by the default vm.max_map_count
   # A network of 10 Gbit/s, in bytes a second.

@@ -42,8 +42,8 @@ const BATCHES: usize = 64;
 
 /// While many post, a batch waits a little for as many posts as the one before had: this part of the
 /// time that the engine took for that one, which is a sync saved. The idea is PostgreSQL's
-/// `commit_delay`. With 8 clients of 16 messages under way each: a half gives 0.50 of the messages of a
-/// server without a cluster, a quarter 0.46, nothing 0.36.
+/// `commit_delay`. With 8 clients of 16 messages under way each: a half gives 0.52 of the messages of a
+/// server without a cluster, a quarter 0.46, nothing 0.35.
 const GATHER_PART: u32 = 2;
 
 /// The longest that a batch waits so.
