@@ -134,7 +134,8 @@ impl Engine {
             let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             line.unwrap_or_default().trim().to_owned()
         };
-        if of("redis_mode") == "cluster" {
+        // Valkey calls it by another name.
+        if of("redis_mode") == "cluster" || of("server_mode") == "cluster" {
             return Err(EngineError::Unfit(
                 "it is part of Redis Cluster; one order needs one engine".into(),
             ));

@@ -1,7 +1,8 @@
-//! The real engine: a `redis-server` on a free loopback port with a folder of its own, which ends with
-//! its handle, whatever happens to the test.
+//! The real engine: a `redis-server`, or what `TXTCORD_ENGINE` names, on a free loopback port with a
+//! folder of its own, which ends with its handle, whatever happens to the test.
 
 use std::{
+    env,
     fs::{self, File, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -41,12 +42,17 @@ pub struct Engine {
     dir: Arc<Dir>,
     keeps: Keeps,
     more: Vec<String>,
-    program: &'static str,
+    program: String,
+}
+
+/// The program that is the engine.
+fn program() -> String {
+    env::var("TXTCORD_ENGINE").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
 /// Whether there is an engine on this machine; says loudly where not that a test is skipped.
 pub fn is_here() -> bool {
-    let found = Command::new("redis-server")
+    let found = Command::new(program())
         .arg("--version")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -57,7 +63,7 @@ pub fn is_here() -> bool {
         _ => {
             let thread = thread::current();
             let test = thread.name().unwrap_or("a test with the engine");
-            skipped(test, "there is no redis-server (apt-get install redis-server)");
+            skipped(test, &format!("there is no {} (apt-get install redis-server)", program()));
             false
         }
     }
@@ -71,14 +77,15 @@ impl Engine {
 
     /// The same with more of the engine's own flags; `{tls}` in them is [`Engine::tls_port`].
     pub fn with(keeps: Keeps, more: &[&str]) -> Option<Engine> {
-        is_here().then(|| Engine::run("redis-server", keeps, more))
+        is_here().then(|| Engine::run(program(), keeps, more))
     }
 
     /// A Sentinel that watches `master` under the name `chat`. On a busy machine it may trust nothing for
     /// half a minute; a replica that misses its master for ten times the time until that counts as down is
     /// no good to it afterwards, so that time is not short.
     pub fn sentinel(master: &Engine) -> Engine {
-        let mut sentinel = Engine::new("redis-sentinel", Keeps::Nothing, &[]);
+        let mut sentinel =
+            Engine::new(program().replace("-server", "-sentinel"), Keeps::Nothing, &[]);
         let settings = format!(
             "sentinel monitor chat 127.0.0.1 {} 1\nsentinel down-after-milliseconds chat 5000\n\
              sentinel failover-timeout chat 2000\n",
@@ -89,12 +96,12 @@ impl Engine {
         sentinel
     }
 
-    fn new(program: &'static str, keeps: Keeps, more: &[&str]) -> Engine {
+    fn new(program: String, keeps: Keeps, more: &[&str]) -> Engine {
         let more = more.iter().map(|word| word.to_string()).collect();
         Engine { child: None, port: 0, dir: Arc::new(Dir::new()), keeps, more, program }
     }
 
-    fn run(program: &'static str, keeps: Keeps, more: &[&str]) -> Engine {
+    fn run(program: String, keeps: Keeps, more: &[&str]) -> Engine {
         let mut engine = Engine::new(program, keeps, more);
         engine.find_port();
         engine
@@ -120,8 +127,8 @@ impl Engine {
     fn try_start(&mut self) -> bool {
         let log = File::options().create(true).append(true).open(self.dir.join("log"));
         let log = log.expect("a file for the log");
-        let mut command = Command::new(self.program);
-        if self.program == "redis-sentinel" {
+        let mut command = Command::new(&self.program);
+        if self.program.ends_with("-sentinel") {
             command.arg("sentinel.conf");
         } else {
             let (appendonly, fsync) = match self.keeps {

@@ -1,8 +1,9 @@
 //! Many machines as one, tried from outside: real nodes on a real engine, with proxies between that cut,
 //! freeze and swallow. What anybody was acknowledged or shown is compared with every node's file.
 //!
-//! Where there is no `redis-server` these tests say SKIPPED. `TXTCORD_CHAOS=3600` makes the random
-//! faults last that many seconds, `TXTCORD_CHAOS_SEED` repeats a run.
+//! Where there is no `redis-server` these tests say SKIPPED. `TXTCORD_ENGINE=valkey-server` tries another
+//! one, a name or a path. `TXTCORD_CHAOS=3600` makes the random faults last that many seconds,
+//! `TXTCORD_CHAOS_SEED` repeats a run.
 
 // A server for one machine alone has nothing to be tried here.
 #![cfg(feature = "cluster")]
