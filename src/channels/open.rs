@@ -313,7 +313,7 @@ struct Linked(Arc<Link>);
 
 impl Drop for Linked {
     fn drop(&mut self) {
-        self.0.stop();
+        self.0.end();
     }
 }
 

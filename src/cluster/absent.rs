@@ -128,7 +128,7 @@ impl Link {
         match self.0 {}
     }
 
-    /// The node's file has come so far.
+    /// The node's file has come so far, and the engine is to keep what comes from a line on.
     pub fn applied(&self, _: u64, _: u64) {
         match self.0 {}
     }
@@ -145,6 +145,11 @@ impl Link {
 
     /// Has the threads end.
     pub fn stop(&self) {
+        match self.0 {}
+    }
+
+    /// The hub has ended.
+    pub fn end(&self) {
         match self.0 {}
     }
 

@@ -1,7 +1,8 @@
-//! What the threads of a node know together: how far it is, and whether its engine is there.
+//! What the threads of a node know together: how far it is, whether its engine is there and its hub takes
+//! posts, and which batches are under way.
 //!
-//! The reader says how far the order has come, the sequencer says how posting goes, and the hub, the
-//! health checks and the metrics look at both. The locks are held while a few values are copied.
+//! The reader says how far the order has come, the sequencer how posting goes, the hub whether it takes
+//! posts; health checks and metrics look at it, too. The locks are held while a few values are copied.
 
 use std::{
     fmt::Write as _,
@@ -239,11 +240,16 @@ impl Link {
         self.append_nanos.fetch_add(time.as_nanos() as u64, SeqCst);
     }
 
-    /// Has the threads end. Requests that wait for a batch are told so.
+    /// Has the threads end.
     pub fn stop(&self) {
         self.is_stopping.store(true, SeqCst);
-        self.under_way.clear();
         self.nudge();
+    }
+
+    /// The hub has ended, and so must the threads. Requests that wait for a batch are told so.
+    pub fn end(&self) {
+        self.stop();
+        self.under_way.close();
     }
 
     /// Whether the threads are to end.

@@ -9,16 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chain::Chain;
 use crate::command::Speakers;
 
-/// The batches of a node that were sent and have not come back, in order.
-#[derive(Debug, Default)]
-pub struct UnderWay(Mutex<Vec<Sent>>);
+/// The batches of a node that were sent and have not come back; `None` when the hub has ended.
+#[derive(Debug)]
+pub struct UnderWay(Mutex<Option<Vec<Sent>>>);
+
+impl Default for UnderWay {
+    fn default() -> UnderWay {
+        UnderWay(Mutex::new(Some(Vec::new())))
+    }
+}
 
 /// A batch that was sent.
 #[derive(Debug)]
 pub struct Sent {
     /// Its number, which is higher than those before.
     pub number: u64,
-    /// Its lines, each with its `\n`; all are messages.
+    /// Its lines, each with its `\n`; all are messages unless they are too long.
     pub lines: Arc<Vec<u8>>,
     /// A hash, which is the one before the lines unless other nodes post.
     pub before: Chain,
@@ -29,26 +35,30 @@ pub struct Sent {
 }
 
 impl UnderWay {
-    fn batches(&self) -> MutexGuard<'_, Vec<Sent>> {
+    fn batches(&self) -> MutexGuard<'_, Option<Vec<Sent>>> {
         // Each statement leaves it valid, so a panic elsewhere takes nothing.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch is about to be sent for the first time.
+    /// A batch is about to be sent for the first time, or what came back was not believed.
     pub fn put(&self, batch: Sent) {
-        self.batches().push(batch);
+        if let Some(batches) = &mut *self.batches() {
+            batches.push(batch);
+        }
     }
 
     /// Takes out the batch with this number.
     pub fn take(&self, number: u64) -> Option<Sent> {
         let mut batches = self.batches();
+        let batches = batches.as_mut()?;
         let at = batches.iter().position(|batch| batch.number == number)?;
         Some(batches.remove(at))
     }
 
-    /// Lets all go; a request that waits for one is told by the end of its reply queue.
-    pub fn clear(&self) {
-        let all = std::mem::take(&mut *self.batches());
+    /// Lets all go, also what is put later: nobody will answer. A request that waits is told so by the
+    /// end of its reply queue.
+    pub fn close(&self) {
+        let all = self.batches().take();
         // Not under the lock.
         drop(all);
     }

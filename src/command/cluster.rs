@@ -60,7 +60,7 @@ pub struct Arrival {
     pub piece: Piece,
     /// Whom to answer, if it was posted here.
     pub speakers: Speakers,
-    /// Whether each line is known to be a message, since it was posted here.
+    /// Whether each line is known to be a message unless it is too long, since it was posted here.
     pub is_checked: bool,
 }
 

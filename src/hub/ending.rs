@@ -79,6 +79,7 @@ impl Hub {
     /// Refuses posts from now on, and sends all clients a close frame.
     pub(super) fn stop(&mut self) -> Result<(), Fatal> {
         self.stopping = true;
+        self.refuse_posts_to_come();
         self.followers.end();
         self.sync_and_note()?;
         self.deliver(|| false);

@@ -63,7 +63,7 @@ impl Hub {
             }
             ClusterCommand::Pieces { pieces, reply } => {
                 let back = self.apply_pieces(pieces)?;
-                if let Some(replica) = &self.replica {
+                if let Some(replica) = self.replica.as_ref().filter(|_| !self.stopping) {
                     replica.link.refuses(back.as_ref().map(|_| ErrorAnswer::StorageFull));
                 }
                 let _ = reply.send(back);
@@ -84,6 +84,13 @@ impl Hub {
             self.journal.clear_after(end, Torn::Waits)?;
         }
         Ok(())
+    }
+
+    /// Has no more posts sent, as the hub stops.
+    pub(super) fn refuse_posts_to_come(&self) {
+        if let Some(replica) = &self.replica {
+            replica.link.refuses(Some(ErrorAnswer::ShuttingDown));
+        }
     }
 
     /// The first line that the engine is to keep.
@@ -159,11 +166,9 @@ impl Hub {
                 text = &text[BOM.len()..];
             }
             let (lead, len) = (message::leading_space(text) as u64, text.len() as u64 + 1);
-            let message = match is_checked {
-                true => Some(text),
-                false if text.len() <= self.line_limit => message::on_line(text),
-                false => None,
-            };
+            // What other programs appended may be too long even if it was posted here.
+            let text = Some(text).filter(|text| text.len() <= self.line_limit);
+            let message = if *is_checked { text } else { text.and_then(message::on_line) };
             let id = self.apply(len, message.map(|message| (message, lead)), ts, from);
             match message {
                 Some(message) => self.apply_ordered_operation(id, message, from),

@@ -200,7 +200,9 @@ impl Engine {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(env::current_exe()?);
         command.args([TETHERED, ENGINE, "--bind", "127.0.0.1", "--port", &port.to_string()]);
-        command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir"]);
+        command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+        // As the README has it.
+        command.args(["--auto-aof-rewrite-min-size", "1gb", "--dir"]);
         command.arg(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn()?;
         let url = format!("redis://127.0.0.1:{port}");

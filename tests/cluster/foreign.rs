@@ -45,6 +45,22 @@ fn lines_appended_on_any_node_are_on_all() {
     nodes.agree(id);
 }
 
+/// A message that every other node and the next start would pass over.
+#[test]
+fn a_line_that_is_too_long_for_a_message_is_a_hole_on_the_node_that_posts_it_too() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let long = format!("\"{}\"", "x".repeat(17 << 20));
+    echo(&nodes.all[0].setup.dir.join("messages.txt.in"), &long);
+    nodes.agree(1);
+    nodes.all[0].stores("2");
+    nodes.agree(2);
+    for node in &nodes.all {
+        let client = node.server().join();
+        assert_eq!(client.history.messages(), [(2, "2")], "{}", node.server().log());
+    }
+}
+
 #[test]
 fn lines_appended_while_the_engine_is_away_or_the_node_is_stopped_come_later() {
     let Some(mut engine) = Engine::start(Keeps::Always) else { return };

@@ -10,12 +10,12 @@ use crate::{
 fn certify(dir: &Dir) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
     shell(&format!(
-        "cd {dir} && exec 2> log
+        "cd {dir} && exec 3>&2 2> log
         openssl req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=somebody &&
         openssl req {key} -keyout node.key -out node.csr -subj /CN=node &&
         echo subjectAltName=IP:127.0.0.1 > names &&
         openssl x509 -req -in node.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-            -extfile names -out node.pem || {{ cat log >&2; exit 1; }}",
+            -extfile names -out node.pem || {{ cat log >&3; exit 1; }}",
         dir = dir.path().display()
     ));
 }

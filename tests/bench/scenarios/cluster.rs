@@ -1,8 +1,8 @@
 //! What one order for several machines costs: nodes with an engine, beside one server that is alone.
 //!
 //! All share the processors and the disk of this machine, which is the worst case: in life each node
-//! has its own. Every node has the same number of clients, and the senders are spread over all. With
-//! one message in flight a sender, the round trip is what a speaker waits for the own echo.
+//! has its own. All clients speak, and are spread evenly over the nodes. With one speaker and one message
+//! in flight, the round trip is what a speaker waits for the own echo.
 
 use std::time::Duration;
 
