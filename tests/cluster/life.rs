@@ -130,6 +130,28 @@ fn nodes_that_are_stopped_in_order_under_load_lose_nothing() {
     holds(&nodes.agree(record.last()), &record);
 }
 
+/// The hub of a channel lives until its last client has gone, and the engine would go on taking posts.
+#[test]
+fn what_is_said_in_a_channel_after_the_close_frame_of_a_node_that_stops_is_not_stored() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 1);
+    let server = nodes.all[0].server();
+    assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    let mut ann = server.raw();
+    ann.send(server.head("/dev/ws", &[]));
+    assert_eq!(ann.response().status, 101);
+    ann.text();
+    ann.send(frame(TEXT, "\"in time\""));
+    ann.text();
+    server.signal("TERM");
+    while ann.frame().first != CLOSE {}
+    ann.try_send(frame(TEXT, "\"late\""));
+    nodes.all[0].ends();
+    let file = nodes.all[0].setup.dir.join("channels/dev.txt");
+    assert_eq!(fs::read_to_string(file).expect("the channel's file"), "\"in time\"\n");
+    assert_eq!(engine.asks(&["HGET", "txtcord:{dev}:meta", "last"]).text(), "1");
+}
+
 #[test]
 fn a_node_stops_with_posts_pending_and_each_comes_once_or_not_at_all() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };

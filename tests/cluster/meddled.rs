@@ -247,6 +247,7 @@ fn a_node_whose_disk_is_full_refuses_posts_and_gets_the_rest_when_there_is_room(
     // Blocks of 512 or 1024 bytes; the hard limit stays.
     nodes.one_more(&engine, Setup::new().after("ulimit -S -f 64"));
     nodes.all[1].is_ready();
+    assert_eq!(nodes.all[1].stores_with("a key", "\"before\""), 1);
     for number in 0..100 {
         nodes.all[0].stores(&padded(number, 999));
     }
@@ -256,13 +257,14 @@ fn a_node_whose_disk_is_full_refuses_posts_and_gets_the_rest_when_there_is_room(
         answer.status == 503 && json(&answer.body)["code"] == "storage_full"
     };
     within(CALM, "posts are refused", refused, || full.server().log());
-    assert_eq!(nodes.all[0].stores("\"elsewhere\""), 101, "others go on");
+    assert_eq!(full.stores_with("a key", "\"before\""), 1, "what was stored is not refused");
+    assert_eq!(nodes.all[0].stores("\"elsewhere\""), 102, "others go on");
     assert!(full.server().gets("/messages?limit=1").contains("pad"));
     shell(&format!("prlimit --pid {} --fsize=unlimited", full.server().pid()));
-    full.has_lines(101);
+    full.has_lines(102);
     let stored = full.stores_in_the_end("\"again\"");
-    assert_eq!(stored, 102);
-    nodes.agree(102);
+    assert_eq!(stored, 103);
+    nodes.agree(103);
 }
 
 #[test]
