@@ -13,7 +13,7 @@ const SENTINEL_PORT: u16 = 26379;
 const KINDS: &str = "must be redis://HOST:PORT/DB, redis+unix:///PATH or \
                      redis+sentinel://HOST:PORT,HOST:PORT/NAME";
 
-/// The address of an engine, and who asks.
+/// The address of an engine, with the user and the password that it asks for.
 #[derive(Clone)]
 pub struct EngineUrl {
     place: EnginePlace,
