@@ -10,10 +10,10 @@ use crossbeam_channel::Sender;
 use crate::{
     access::{self, Permit},
     history::{Resume, Snapshot, Stretch, Window},
+    lines::count_lines,
     metrics::Status,
     operations::{Operation, Standing},
     outbox::Outbox,
-    piece::count_lines,
     stamps::{Since, Stamps},
     wire::ErrorAnswer,
 };

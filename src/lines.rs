@@ -27,6 +27,21 @@ pub fn line_limit(max_message: usize) -> usize {
 /// the two limits of [`line_limit`] meet.
 pub(crate) const BESIDE_TEXT: usize = LINE_LIMIT - 6 * (LINE_LIMIT / ESCAPED);
 
+/// How many lines a text of whole lines has.
+pub fn count_lines(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
+/// The lines of a text of whole lines, each with its `\n`.
+pub fn each_line(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut begun = 0;
+    memchr::memchr_iter(b'\n', lines).map(move |end| {
+        let line = &lines[begun..=end];
+        begun = end + 1;
+        line
+    })
+}
+
 /// One line, borrowed from its reader.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {

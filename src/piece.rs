@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::lines::count_lines;
+
 /// The lines of one batch of a node, with their numbers and stamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -73,21 +75,6 @@ impl Origin {
         let (node, batch) = text.rsplit_once('.')?;
         Some(Origin { node: node.to_owned(), batch: batch.parse().ok()? })
     }
-}
-
-/// How many lines a text of whole lines has.
-pub fn count_lines(lines: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', lines).count() as u64
-}
-
-/// The lines of a text of whole lines, each with its `\n`.
-pub fn each_line(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut begun = 0;
-    memchr::memchr_iter(b'\n', lines).map(move |end| {
-        let line = &lines[begun..=end];
-        begun = end + 1;
-        line
-    })
 }
 
 /// The senders of lines as they stand in the engine: how many lines and their sender, one run a

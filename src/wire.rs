@@ -4,7 +4,7 @@
 //! file while it is sent. When a socket takes only a part of a frame, the message in it is not kept
 //! in memory: a [`CutFrame`] or [`HistoryFrame`] knows from which byte on it must be read again.
 
-use std::{io::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use tungstenite::protocol::frame::{
     CloseFrame, Frame, FrameHeader,
@@ -39,7 +39,7 @@ pub fn digits(number: u64) -> usize {
 
 /// Appends a number in decimal digits.
 pub fn push_number(number: u64, out: &mut Vec<u8>) {
-    write!(out, "{number}").expect("writing a number to memory cannot fail");
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The frame that tells who is here: so many connections, with these senders among them.

@@ -8,7 +8,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 use data_encoding::HEXLOWER;
 use sha1::{Digest, Sha1};
 
-use crate::{lines::read_at, piece::each_line};
+use crate::lines::{each_line, read_at};
 
 /// How many hexadecimal digits of the hash are kept.
 const DIGITS: usize = 16;

@@ -7,7 +7,7 @@ use super::{
     chain::{Chain, Walk, bytes_at},
     engine::{Engine, Entry, Keys, Order},
 };
-use crate::{message, piece::each_line};
+use crate::{lines::each_line, message};
 
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;

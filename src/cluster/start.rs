@@ -14,7 +14,7 @@ use super::{
 use crate::{
     history::History,
     journal::{self, Fatal, Journal, OpenError, SetAside},
-    piece::each_line,
+    lines::each_line,
 };
 
 /// What was done to a file before it is served.

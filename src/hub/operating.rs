@@ -12,8 +12,8 @@ use super::{Hub, Post, Speaker};
 use crate::{
     command::PostedOperations,
     journal::Fatal,
+    lines::each_line,
     operations::{Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, decide},
-    piece::each_line,
     wire::ErrorAnswer,
 };
 

@@ -3,6 +3,8 @@
 //! [`place`] is a pure function, so that its cases can be read and tried one by one. It looks at
 //! our write alone: the whole lines before and after it are foreign.
 
+use crate::lines::each_line;
+
 /// One line that our write made or ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Placed<'a> {
@@ -41,7 +43,7 @@ pub(super) fn place(begun: u64, written: &[u8]) -> Result<impl Iterator<Item = P
         (_, Some(messages)) => (Some(Placed::Foreign), messages),
         (_, None) => return Err(Glued),
     };
-    let ours = messages.split_inclusive(|&byte| byte == b'\n').map(Placed::Ours);
+    let ours = each_line(messages).map(Placed::Ours);
     Ok(end.into_iter().chain(ours))
 }
 

@@ -14,8 +14,8 @@ use crate::{
     command::{Arrival, ClientId, ClusterCommand, Stored},
     history::BOM,
     journal::{AppendError, Fatal, Torn},
+    lines::each_line,
     message,
-    piece::each_line,
     wire::ErrorAnswer,
 };
 

@@ -8,9 +8,9 @@ use crate::{
     command::{HubGone, PostedOperations, Stored},
     http::{HttpRefusal, query::speaker},
     lines::LINE_LIMIT,
+    lines::{count_lines, each_line},
     message::{self, NotJson},
     operations::{Operation, Recognised, Refusal, is_operation, recognise},
-    piece::{count_lines, each_line},
     wire::ErrorAnswer,
 };
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::{
     cluster::chain::Chain,
-    piece::{Origin, Piece, count_lines, parse_stamps},
+    lines::count_lines,
+    piece::{Origin, Piece, parse_stamps},
 };
 
 /// An entry of the stream.
