@@ -73,22 +73,34 @@ pub fn bytes_at(file: &File, offset: u64, len: usize, end: u64) -> io::Result<Op
     Ok(Some(bytes))
 }
 
-/// A walk over the whole lines of a file, from the first one.
+/// The end of a line in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// How many lines are before it, which is the number of that line.
+    pub lines: u64,
+    /// The offset after it.
+    pub offset: u64,
+    /// The hash after it.
+    pub chain: Chain,
+}
+
+/// A walk over the whole lines of a file.
 #[derive(Debug)]
 pub struct Walk<'a> {
     file: &'a File,
-    /// How many lines were walked over.
-    pub lines: u64,
-    /// The offset after them.
-    pub offset: u64,
-    /// The hash after them.
-    pub chain: Chain,
+    /// How far it has come.
+    pub at: Place,
 }
 
 impl Walk<'_> {
     /// At the beginning of a file.
     pub fn of(file: &File) -> Walk<'_> {
-        Walk { file, lines: 0, offset: 0, chain: Chain::default() }
+        Walk::from(file, Place::default())
+    }
+
+    /// At a place that is known.
+    pub fn from(file: &File, at: Place) -> Walk<'_> {
+        Walk { file, at }
     }
 
     /// Walks on to the end of line `id`, or to where the whole lines before `end` end.
@@ -97,17 +109,17 @@ impl Walk<'_> {
     /// When the file cannot be read.
     pub fn go_to(&mut self, id: u64, end: u64) -> io::Result<()> {
         let mut space = vec![0; BLOCK];
-        while self.lines < id && self.offset < end {
-            let want = space.len().min((end - self.offset) as usize);
-            let got = read_at(self.file, &mut space[..want], self.offset)?;
+        while self.at.lines < id && self.at.offset < end {
+            let want = space.len().min((end - self.at.offset) as usize);
+            let got = read_at(self.file, &mut space[..want], self.at.offset)?;
             let mut taken = 0;
             for line_end in memchr::memchr_iter(b'\n', &space[..got]) {
-                if self.lines == id {
+                if self.at.lines == id {
                     break;
                 }
-                self.chain.extend(&space[taken..=line_end]);
+                self.at.chain.extend(&space[taken..=line_end]);
                 taken = line_end + 1;
-                self.lines += 1;
+                self.at.lines += 1;
             }
             if taken == 0 {
                 if got < space.len() {
@@ -116,7 +128,7 @@ impl Walk<'_> {
                 // A line that is longer than what was read.
                 space.resize(space.len() * 2, 0);
             }
-            self.offset += taken as u64;
+            self.at.offset += taken as u64;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::{fs::File, io};
 
 use super::{
     Trouble,
-    chain::{Chain, Walk, bytes_at},
+    chain::{Chain, Place, Walk, bytes_at},
     engine::{Engine, Entry, Keys, Order},
 };
 use crate::{lines::each_line, message};
@@ -25,8 +25,10 @@ pub struct Numbered<'a> {
     pub last: u64,
     /// The offset after it.
     pub end: u64,
-    /// The hash after it, if it is known: it does not follow from lines that were erased.
-    pub chain: Option<&'a Chain>,
+    /// A place that is known, at or before the last line that the order has, too. The file is hashed
+    /// from there: a long one takes longer than an engine waits for those who have what it lost. And the
+    /// hash does not follow from lines that were erased.
+    pub known: Place,
 }
 
 /// How a file stands to the order.
@@ -84,14 +86,9 @@ pub fn compare(
 
 impl Numbered<'_> {
     fn chain_after(&self, id: u64) -> io::Result<Chain> {
-        if id == self.last
-            && let Some(chain) = self.chain
-        {
-            return Ok(chain.clone());
-        }
-        let mut walk = Walk::of(self.file);
+        let mut walk = Walk::from(self.file, self.known.clone());
         walk.go_to(id, self.end)?;
-        Ok(walk.chain)
+        Ok(walk.at.chain)
     }
 }
 
@@ -114,7 +111,7 @@ fn has_only_erased(engine: &mut Engine, ours: &Numbered<'_>, until: u64) -> Resu
                 if id > until {
                     return Ok(erased > 0);
                 }
-                let Some(own) = bytes_at(ours.file, walk.offset, line.len(), ours.end)? else {
+                let Some(own) = bytes_at(ours.file, walk.at.offset, line.len(), ours.end)? else {
                     return Ok(false);
                 };
                 if own != line {
@@ -123,8 +120,8 @@ fn has_only_erased(engine: &mut Engine, ours: &Numbered<'_>, until: u64) -> Resu
                     }
                     erased += 1;
                 }
-                walk.lines += 1;
-                walk.offset += line.len() as u64;
+                walk.at.lines += 1;
+                walk.at.offset += line.len() as u64;
             }
         }
     }
@@ -155,8 +152,8 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
             next = piece.last_id() + 1;
             if piece.last_id() <= ours.last {
                 walk.go_to(piece.last_id(), ours.end)?;
-                if walk.chain == chain {
-                    (lines, offset) = (walk.lines, walk.offset);
+                if walk.at.chain == chain {
+                    (lines, offset) = (walk.at.lines, walk.at.offset);
                     continue;
                 }
             }

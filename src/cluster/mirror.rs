@@ -4,7 +4,6 @@
 //! has lost; then hands over piece by piece to the hub, and checks that each follows the one before.
 
 use std::{
-    collections::VecDeque,
     fs::File,
     path::Path,
     sync::Arc,
@@ -15,7 +14,7 @@ use log::warn;
 
 use super::{
     Settings, Trouble,
-    chain::Chain,
+    chain::{Chain, Place},
     compare::{Numbered, Verdict, compare},
     engine::{ENTRIES, Engine, EngineError, Entries, Entry, IfNone, Keys, Order, Strange},
     link::{Link, Side},
@@ -23,10 +22,12 @@ use super::{
 use crate::{
     command::{Applying, Arrival, HubGone, HubHandle},
     journal::Fatal,
-    piece::Origin,
 };
 
+mod recent;
 mod restoring;
+
+use recent::RecentPieces;
 
 /// How long a channel is left alone after a failure of its own.
 const LATER: Duration = Duration::from_millis(250);
@@ -37,10 +38,6 @@ const DISK_TIME: Duration = Duration::from_secs(1);
 /// The most bytes that the hub takes in with one write, apart from a last piece.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// How many of the latest pieces are remembered with their origins, so that the engine can drop what
-/// it is sent again after they were given back.
-const RECENT: usize = 4096;
-
 /// What a node knows of its own file.
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -50,6 +47,14 @@ pub(super) struct Ours {
     pub(super) end: u64,
     /// The hash after the last line; `None` when it is not known.
     pub(super) chain: Option<Chain>,
+}
+
+impl Ours {
+    /// The end of the last line, if it is known.
+    fn place(&self) -> Option<Place> {
+        let chain = self.chain.clone()?;
+        Some(Place { lines: self.last, offset: self.end, chain })
+    }
 }
 
 #[derive(Debug)]
@@ -64,7 +69,7 @@ pub(super) struct Mirror {
     applying: Option<Applying>,
     /// What the disk had no room for, and when it is tried again.
     put_off: Option<(Vec<Arrival>, Instant)>,
-    recent: VecDeque<Recent>,
+    recent: RecentPieces,
     /// Up to which line the file must come before the node has joined, and when the engine gives out
     /// numbers; `None` when it has joined.
     joining: Option<(u64, Instant)>,
@@ -82,15 +87,6 @@ enum Standing {
     Beginning { of: u64 },
     /// Nothing more is to be done: the node or the channel ends.
     Over,
-}
-
-/// A piece that came, without its lines.
-#[derive(Debug)]
-struct Recent {
-    first_id: u64,
-    last_id: u64,
-    origin: Option<Origin>,
-    key: Option<String>,
 }
 
 /// Why a mirror does not go on as it did.
@@ -122,6 +118,7 @@ impl Mirror {
         hub: HubHandle,
         ours: Ours,
     ) -> Mirror {
+        let recent = RecentPieces::from(ours.place());
         Mirror {
             settings,
             link,
@@ -130,7 +127,7 @@ impl Mirror {
             standing: Standing::Unknown,
             applying: None,
             put_off: None,
-            recent: VecDeque::new(),
+            recent,
             joining: None,
             has_moved: false,
         }
@@ -265,14 +262,14 @@ impl Mirror {
         let (settle, epoch) = (self.settings.settle, &self.ours.epoch);
         let (order, settling) = engine.arrive(self.keys(), settle, epoch, if_none)?;
         self.link.ordered(order.last);
-        let verdict = match compare(engine, &order, &self.numbered()) {
+        let verdict = match compare(engine, &order, &self.numbered(order.last)) {
             Ok(verdict) => verdict,
             Err(Trouble::Engine(error)) => return Err(error.into()),
             Err(Trouble::Fatal(fatal)) => return self.end(fatal),
         };
         match verdict {
             Verdict::Beginning(chain) => {
-                self.ours.chain = chain;
+                self.learn_chain(chain);
                 self.take_epoch(&order.epoch)?;
                 self.joining = Some((order.last, Instant::now() + settling));
                 self.standing = Standing::Beginning { of: order.last };
@@ -299,14 +296,23 @@ impl Mirror {
         }
     }
 
-    fn numbered(&self) -> Numbered<'_> {
+    /// Learns the hash after the last line, or that nobody knows it.
+    fn learn_chain(&mut self, chain: Option<Chain>) {
+        self.ours.chain = chain;
+        if let Some(place) = self.ours.place() {
+            self.recent.begin_at(place);
+        }
+    }
+
+    /// The file, to be compared with an order that has so many lines.
+    fn numbered(&self, lines: u64) -> Numbered<'_> {
         Numbered {
             keys: self.keys(),
             file: &self.ours.file,
             epoch: &self.ours.epoch,
             last: self.ours.last,
             end: self.ours.end,
-            chain: self.ours.chain.as_ref(),
+            known: self.recent.place_until(lines),
         }
     }
 
@@ -388,9 +394,11 @@ impl Mirror {
             sent.into_iter().for_each(|sent| self.link.under_way().put(sent));
             return Err(End::Compare);
         }
-        self.ours.chain = Some(chain);
         self.ours.last = piece.last_id();
         self.ours.end += piece.lines.len() as u64;
+        self.ours.chain = Some(chain.clone());
+        let end = Place { lines: self.ours.last, offset: self.ours.end, chain };
+        self.recent.push(&piece, end);
         let speakers = sent.map(|sent| sent.speakers).unwrap_or_default();
         Ok(Arrival { piece, speakers, is_checked })
     }
@@ -401,17 +409,6 @@ impl Mirror {
             return Ok(());
         }
         self.finish_applying()?;
-        for Arrival { piece, .. } in &pieces {
-            if self.recent.len() == RECENT {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(Recent {
-                first_id: piece.first_id,
-                last_id: piece.last_id(),
-                origin: piece.origin.clone(),
-                key: piece.key.clone(),
-            });
-        }
         match &mut self.put_off {
             Some((before, _)) => before.extend(pieces),
             None => self.applying = Some(self.hub.apply_pieces(pieces)?),

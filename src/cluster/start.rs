@@ -6,7 +6,7 @@ use log::warn;
 
 use super::{
     Node, Settings, Trouble,
-    chain::{Chain, Walk, bytes_at},
+    chain::{Chain, Place, Walk, bytes_at},
     compare::{Numbered, Verdict, compare},
     engine::{Engine, EngineError, IfNone, Keys},
     mirror::{forked, strange, trimmed},
@@ -115,7 +115,7 @@ fn look(
         epoch: &epoch,
         last: history.last_id(),
         end: history.end(),
-        chain: None,
+        known: Place::default(),
     };
     let verdict = compare(&mut engine, &order, &ours)?;
     if let Some(stamped) = stamped.filter(|&stamped| stamped < history.last_id())
@@ -182,5 +182,5 @@ fn as_ordered(
 fn offset_after(journal: &Journal, history: &History, id: u64) -> io::Result<u64> {
     let mut walk = Walk::of(journal.file());
     walk.go_to(id, history.end())?;
-    Ok(walk.offset)
+    Ok(walk.at.offset)
 }

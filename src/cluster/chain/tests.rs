@@ -31,7 +31,7 @@ fn a_walk_stops_after_any_line_and_knows_where_it_is() {
         let before: String = whole[..4.min(id as usize)].concat();
         let mut chain = Chain::default();
         chain.extend(before.as_bytes());
-        assert_eq!((walk.lines, walk.offset), (id.min(4), before.len() as u64), "{id}");
-        assert_eq!(walk.chain, chain, "{id}");
+        assert_eq!((walk.at.lines, walk.at.offset), (id.min(4), before.len() as u64), "{id}");
+        assert_eq!(walk.at.chain, chain, "{id}");
     }
 }

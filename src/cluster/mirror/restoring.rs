@@ -30,11 +30,11 @@ impl Mirror {
         mut chain: Chain,
     ) -> Result<(), End> {
         let file = self.ours.file.clone();
-        let mut walk = Walk::of(&file);
+        let mut walk = Walk::from(&file, self.recent.place_until(last));
         if let Err(error) = walk.go_to(last, self.ours.end) {
             return self.end(Fatal::Storage(error));
         }
-        let mut offset = walk.offset;
+        let mut offset = walk.at.offset;
         let mut next = last + 1;
         let begun = next;
         while next <= self.ours.last {
@@ -54,17 +54,17 @@ impl Mirror {
             next = piece.last_id() + 1;
             self.link.restored(piece.count());
         }
+        self.learn_chain(Some(chain));
         info!("gave {} lines back to the engine, from line {begun} on", next - begun);
         Ok(())
     }
 
     /// The piece that begins with line `first_id` at `offset`: as it came, if that is remembered.
     fn piece(&self, first_id: u64, offset: u64) -> Result<Piece, Result<HubGone, io::Error>> {
-        let at = self.recent.partition_point(|piece| piece.first_id < first_id);
-        let next = self.recent.get(at);
+        let next = self.recent.next_from(first_id);
         let recent = next.filter(|piece| piece.first_id == first_id);
         let most = match (recent, next) {
-            (Some(recent), _) => recent.last_id - first_id + 1,
+            (Some(recent), _) => recent.end.lines - first_id + 1,
             // What came as a piece goes back as one.
             (None, Some(next)) => next.first_id - first_id,
             (None, None) => self.ours.last - first_id + 1,
