@@ -223,6 +223,7 @@ impl Hub {
     ) -> Result<Box<Command>, RecvTimeoutError> {
         let is_idle = self.fanout.clients() == 0
             && !self.journal.is_sync_due_later()
+            && !self.journal.has_unerased()
             && !self.holes.is_pending()
             && !self.refused.is_pending()
             && self.noted == Some(self.history.end());
@@ -321,6 +322,7 @@ impl Hub {
         }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
+        self.erase_what_is_left()?;
         self.look_after_stamps()?;
         self.note_numbering();
         if self.fanout.is_due_for_dismissals() {

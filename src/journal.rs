@@ -39,10 +39,14 @@ use self::{
     system::System,
 };
 pub use self::{
+    erasing::Erased,
     recovery::{OpenError, REWRITE_BYTES, create},
     replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
-use crate::{config::Fsync, history::History};
+use crate::{
+    config::Fsync,
+    history::{ErasedLine, History},
+};
 
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
 /// ms (`hub::TICK`), so a sync begins 900 ms after the write at the latest and has the rest of the
@@ -111,6 +115,11 @@ pub struct Journal {
     /// The committed end, as the hub gave it last.
     committed_end: u64,
     shortage: Option<Shortage>,
+    /// The lines of deleted messages that could not be erased yet.
+    unerased: Vec<ErasedLine>,
+    has_warned_of_unerased: bool,
+    /// The lines that the file beside names, since they are about to be deleted.
+    announced: Vec<u64>,
     /// The time of the oldest write that has not been synced.
     unsynced_since: Option<Instant>,
 }

@@ -26,7 +26,7 @@ use socket2::{Domain, Socket, Type};
 use crate::{
     access::{Access, Permit},
     config::Config,
-    journal::system::System,
+    journal::system::{Real, System},
     name::Name,
     route::Resource,
 };
@@ -256,6 +256,7 @@ struct Plan {
     position: Option<u64>,
     foreign: Vec<(usize, Vec<u8>)>,
     stamp_room: Option<usize>,
+    beside_fails: Option<i32>,
 }
 
 impl FaultySystem {
@@ -268,6 +269,7 @@ impl FaultySystem {
             position: None,
             foreign: Vec::new(),
             stamp_room: None,
+            beside_fails: None,
         })))
     }
 
@@ -279,6 +281,11 @@ impl FaultySystem {
     /// Leaves room for so many bytes of stamps; without a number, for all.
     pub(crate) fn limit_stamps(&self, room: Option<usize>) {
         self.lock().stamp_room = room;
+    }
+
+    /// Files beside cannot be written, with this number of an error; without one, they can.
+    pub(crate) fn fail_beside(&self, error: Option<i32>) {
+        self.lock().beside_fails = error;
     }
 
     /// Forgets what is planned and has not happened.
@@ -343,6 +350,13 @@ impl System for FaultySystem {
         let written = file.write_at(&bytes[..bytes.len().min(*room)], offset)?;
         *room -= written;
         Ok(written)
+    }
+
+    fn write_beside(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        match self.lock().beside_fails {
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => Real.write_beside(path, bytes),
+        }
     }
 
     fn position(&mut self, mut file: &File) -> io::Result<u64> {

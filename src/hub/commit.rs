@@ -47,6 +47,7 @@ impl Hub {
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
         let posts = self.decide(posts);
+        let posts = self.prepare_deletes(posts);
         if posts.is_empty() {
             return self.show();
         }

@@ -11,7 +11,7 @@ use log::warn;
 use super::{Hub, Post, Speaker};
 use crate::{
     command::PostedOperations,
-    journal::Fatal,
+    journal::{Erased, Fatal},
     lines::each_line,
     operations::{Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, decide},
     wire::ErrorAnswer,
@@ -154,10 +154,46 @@ impl Hub {
                 lines.push(line);
             }
         }
-        self.journal.erase(&lines, &self.history)?;
-        self.note_numbering_anew();
+        if self.journal.erase(lines, &self.history)? == Erased::Done {
+            self.note_numbering_anew();
+        }
         Ok(())
     }
+
+    /// Erases what could not be erased when it was deleted.
+    pub(super) fn erase_what_is_left(&mut self) -> Result<(), Fatal> {
+        if self.journal.has_unerased()
+            && self.journal.erase_what_is_left(&self.history)? == Erased::Done
+        {
+            self.note_numbering_anew();
+        }
+        Ok(())
+    }
+
+    /// Makes sure of the room that is needed to erase what the posts delete; refuses those that delete
+    /// if there is none.
+    pub(super) fn prepare_deletes(&mut self, mut posts: Vec<Post>) -> Vec<Post> {
+        let operations = posts.iter().filter_map(|post| post.operations.as_ref());
+        let targets = operations.flat_map(|operations| deleted_by(operations));
+        let index = self.history.operations();
+        let lines = |id| iter::once(id).chain(index.edits_of(id));
+        let ids: Vec<u64> = targets.flat_map(lines).collect();
+        if ids.is_empty() || self.journal.announce_erasure(ids).is_ok() {
+            return posts;
+        }
+        let deletes = |post: &mut Post| {
+            post.operations.as_ref().is_some_and(|it| deleted_by(it).next().is_some())
+        };
+        let refused = posts.extract_if(.., deletes).collect();
+        self.refuse(refused, ErrorAnswer::StorageFull);
+        posts
+    }
+}
+
+/// The messages that these operations delete.
+fn deleted_by(operations: &PostedOperations) -> impl Iterator<Item = u64> {
+    let operations = operations.list.iter().map(|(_, operation)| operation);
+    operations.filter(|it| it.action == Action::Delete).map(|operation| operation.target)
 }
 
 /// A post without some of its lines, or nothing when none is left.

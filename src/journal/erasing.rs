@@ -1,8 +1,8 @@
 //! Erases the lines of deleted messages: the one change before the committed end.
 //!
-//! The operation that deleted a message is on disk first. Then the ids of the lines go to a file
-//! beside, which is on disk, too; then the senders are erased in the stamps; then the lines are
-//! overwritten by as many bytes that say nothing; then that is on disk, the file beside is removed,
+//! First the ids of the lines are in a file beside, on disk: without room for it nothing is deleted.
+//! Then the operation that deletes is on disk; then the senders are erased in the stamps; then the lines
+//! are overwritten by as many bytes that say nothing; then that is on disk, the file beside is removed,
 //! and the client is answered. So a line that is erased has no sender any more.
 //!
 //! A start does what a crash left undone. Before the overwriting began, the operation tells of the
@@ -11,13 +11,17 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind},
+    path::PathBuf,
 };
 
 use log::{info, warn};
 
-use super::{Fatal, Journal, OpenError, open_in_place, path_beside};
+use super::{
+    AppendError, Fatal, Journal, OpenError, open_in_place, path_beside,
+    shortage::{is_full, is_short},
+};
 use crate::{
     history::{ErasedLine, History},
     stamps::StampReader,
@@ -26,8 +30,51 @@ use crate::{
 /// The ending of the file that names the lines which are being erased.
 const ENDING: &str = "erasing";
 
+/// What became of lines that were to be erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Erased {
+    /// They are erased, and that is on disk, whatever `--fsync` says.
+    Done,
+    /// The system had no room for what that takes. It is to be tried again:
+    /// [`Journal::erase_what_is_left`].
+    Later,
+}
+
 impl Journal {
-    /// Overwrites the lines of deleted messages. It is on disk afterwards, whatever `--fsync` says.
+    /// Names the lines that are about to be deleted in the file beside, so that no lack of room keeps
+    /// them from being erased. Lines that are not deleted then are left alone.
+    ///
+    /// # Errors
+    /// When that cannot be done; the messages should not be deleted now.
+    pub fn announce_erasure(&mut self, mut ids: Vec<u64>) -> Result<(), AppendError> {
+        if let Err(error) = self.name_lines(&ids) {
+            let path = self.erasing_path();
+            if is_full(&error) {
+                return Err(self.note_disk_full(&format_args!("{}: {error}", path.display())));
+            }
+            warn!("{} cannot be written, so nothing is deleted now: {error}", path.display());
+            return Err(AppendError::DiskFull);
+        }
+        ids.sort_unstable();
+        self.announced = ids;
+        Ok(())
+    }
+
+    fn erasing_path(&self) -> PathBuf {
+        path_beside(&self.path, ENDING)
+    }
+
+    fn name_lines(&mut self, ids: &[u64]) -> io::Result<()> {
+        let mut text = format!("epoch {}\n", self.epoch());
+        for id in ids {
+            writeln!(text, "{id}").expect("writing to memory cannot fail");
+        }
+        let path = self.erasing_path();
+        self.system.write_beside(&path, text.as_bytes())
+    }
+
+    /// Overwrites the lines of deleted messages, with those that are left from before.
     ///
     /// The operations that deleted them must have been synced before, or a power cut could leave a
     /// message erased that nobody deleted.
@@ -37,30 +84,82 @@ impl Journal {
     ///
     /// # Panics
     /// When a line ends after the committed end.
-    pub fn erase(&mut self, lines: &[ErasedLine], history: &History) -> Result<(), Fatal> {
-        let lines = || lines.iter().filter(|line| line.is_new);
-        let Some(first) = lines().min_by_key(|line| line.offset) else { return Ok(()) };
-        let end = |line: &ErasedLine| line.offset + line.bytes.len() as u64;
-        assert!(lines().all(|line| end(line) < history.end()), "each line has its end");
-        let mut ids = format!("epoch {}\n", self.epoch());
-        for line in lines() {
-            writeln!(ids, "{}", line.id).expect("writing to memory cannot fail");
+    pub fn erase(
+        &mut self,
+        lines: impl IntoIterator<Item = ErasedLine>,
+        history: &History,
+    ) -> Result<Erased, Fatal> {
+        self.unerased.extend(lines.into_iter().filter(|line| line.is_new));
+        self.erase_what_is_left(history)
+    }
+
+    /// Whether lines of deleted messages are still there.
+    pub fn has_unerased(&self) -> bool {
+        !self.unerased.is_empty()
+    }
+
+    /// The same for the lines that are left from before.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn erase_what_is_left(&mut self, history: &History) -> Result<Erased, Fatal> {
+        let lines = std::mem::take(&mut self.unerased);
+        if lines.is_empty() {
+            return Ok(Erased::Done);
         }
-        let beside = path_beside(&self.path, ENDING);
-        self.system.write_beside(&beside, ids.as_bytes()).map_err(Fatal::Storage)?;
-        self.erase_senders(lines().map(|line| line.id))?;
+        match self.begin_erasing(&lines, history) {
+            Ok(in_place) => {
+                self.overwrite_lines(&lines, &in_place)?;
+                Ok(Erased::Done)
+            }
+            Err(Fatal::Storage(error)) if is_short(&error) => {
+                if !self.has_warned_of_unerased {
+                    warn!(
+                        "{}: {} deleted lines cannot be erased now: {error}; trying again",
+                        self.path.display(),
+                        lines.len()
+                    );
+                    self.has_warned_of_unerased = true;
+                }
+                self.unerased = lines;
+                Ok(Erased::Later)
+            }
+            Err(fatal) => Err(fatal),
+        }
+    }
+
+    /// Does what must be on disk before the first line is overwritten. The file is opened for that.
+    fn begin_erasing(&mut self, lines: &[ErasedLine], history: &History) -> Result<File, Fatal> {
+        let end = |line: &ErasedLine| line.offset + line.bytes.len() as u64;
+        assert!(lines.iter().all(|line| end(line) < history.end()), "each line has its end");
+        let in_place = open_in_place(&self.path, self.identity).map_err(Fatal::Storage)?;
+        let ids: Vec<u64> = lines.iter().map(|line| line.id).collect();
+        if ids.iter().any(|id| self.announced.binary_search(id).is_err()) {
+            self.name_lines(&ids).map_err(Fatal::Storage)?;
+        }
+        self.announced.clear();
+        self.erase_senders(ids.into_iter())?;
         // The lock file tells of the last bytes that were numbered. If these are about to change, it
         // tells of the lines before instead, until all is done: so a crash keeps the epoch.
-        let last = lines().map(end).max().unwrap_or(0);
+        let first = lines.iter().min_by_key(|line| line.offset).expect("there is a line");
+        let last = lines.iter().map(end).max().unwrap_or(0);
         let noted_before = self.epoch.note_before(first.id, first.offset, last, &self.file);
         if let Err(error) = noted_before {
             warn!("{}: the epoch may not outlive a crash now: {error}", self.path.display());
         }
-        let in_place = open_in_place(&self.path, self.identity).map_err(Fatal::Storage)?;
-        for line in lines() {
-            self.system.overwrite(&in_place, &line.bytes, line.offset).map_err(Fatal::Storage)?;
+        Ok(in_place)
+    }
+
+    fn overwrite_lines(&mut self, lines: &[ErasedLine], in_place: &File) -> Result<(), Fatal> {
+        for line in lines {
+            self.system.overwrite(in_place, &line.bytes, line.offset).map_err(Fatal::Storage)?;
         }
         self.sync()?;
+        if self.has_warned_of_unerased {
+            info!("{}: {} deleted lines are erased now", self.path.display(), lines.len());
+            self.has_warned_of_unerased = false;
+        }
+        let beside = self.erasing_path();
         if let Err(error) = self.system.remove(&beside) {
             // The next start finds all its lines erased, and tries again.
             warn!("{} could not be removed: {error}", beside.display());
@@ -102,25 +201,25 @@ impl Journal {
         lines.retain(|line| line.is_new);
         if lines.is_empty() {
             // If the file that names lines is there, it names none that is still to be erased.
-            return self.system.remove(&path_beside(&self.path, ENDING));
+            let path = self.erasing_path();
+            return self.system.remove(&path);
         }
         let count = lines.len();
-        info!("{}: {count} deleted lines were still there; erased now", self.path.display());
         // The operations that deleted them may have been written without a sync.
-        match self.sync().and_then(|_| self.erase(&lines, history)) {
-            Ok(()) => self.note_numbering(history),
-            // They are holes from now on, and the next start tries again.
-            Err(Fatal::Storage(error)) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                warn!("{}: deleted lines cannot be erased now: {error}", self.path.display());
-                Ok(())
+        match self.sync().and_then(|_| self.erase(lines, history)) {
+            Ok(Erased::Done) => {
+                info!("{}: {count} deleted lines were still there; erased", self.path.display());
+                self.note_numbering(history)
             }
+            // They are holes from now on.
+            Ok(Erased::Later) => Ok(()),
             Err(fatal) => Err(io::Error::other(fatal.to_string())),
         }
     }
 
     /// The lines that were being erased when the server ended.
     fn half_erased(&mut self) -> Vec<u64> {
-        let beside = path_beside(&self.path, ENDING);
+        let beside = self.erasing_path();
         let named = match fs::read_to_string(&beside) {
             Ok(named) => named,
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),

@@ -148,6 +148,9 @@ impl Journal {
             fsync,
             committed_end: end,
             shortage: None,
+            unerased: Vec::new(),
+            has_warned_of_unerased: false,
+            announced: Vec::new(),
             unsynced_since: None,
         };
         Ok((journal, history))

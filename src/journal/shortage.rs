@@ -71,6 +71,13 @@ impl Journal {
     }
 }
 
+/// Whether a call failed for want of something that the system may have again soon: room on the disk,
+/// descriptors, memory.
+pub(super) fn is_short(error: &io::Error) -> bool {
+    is_full(error)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 /// Whether a write failed because there is no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))

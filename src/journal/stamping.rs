@@ -8,7 +8,7 @@ use log::warn;
 
 use super::{
     AppendError, Fatal, Journal, OpenError, SYNC_EVERY, path_beside,
-    shortage::is_full,
+    shortage::{is_full, is_short},
     stamps::{RunEnds, StampFile, boot},
 };
 use crate::{
@@ -104,7 +104,10 @@ impl Journal {
         let erased = stamps.erase_senders(ids, &mut *self.system);
         // The record depends on stamps that may have changed; it is written before the text changes.
         let noted = erased.and_then(|()| self.note_stamps(RunEnds::Later));
-        noted.map_err(|error| self.stamps_failed(&error))
+        noted.map_err(|error| match is_short(&error) {
+            true => Fatal::Storage(error),
+            false => self.stamps_failed(&error),
+        })
     }
 
     /// How many lines have a stamp, or are known to have none; `None` without a stamps file.

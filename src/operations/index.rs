@@ -88,7 +88,8 @@ impl Operations {
         self.edits_of(target).next_back()
     }
 
-    fn edits_of(&self, target: u64) -> impl DoubleEndedIterator<Item = u64> {
+    /// The lines of a message's edits, in their order.
+    pub fn edits_of(&self, target: u64) -> impl DoubleEndedIterator<Item = u64> {
         self.edits.range((target, 0)..=(target, u64::MAX)).map(|&(_, id)| id)
     }
 

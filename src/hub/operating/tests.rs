@@ -4,6 +4,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, bounded};
@@ -387,7 +388,52 @@ fn the_operation_is_on_disk_before_the_message_is_overwritten_and_that_before_th
             Event::RemovedBeside => "done",
         })
         .collect();
-    assert_eq!(kinds, ["append", "sync", "note", "erase", "erase", "sync", "done"]);
+    assert_eq!(kinds, ["note", "append", "sync", "erase", "erase", "sync", "done"]);
+}
+
+#[test]
+fn nothing_is_deleted_for_whose_erasure_there_is_no_room_and_the_rest_goes_on() {
+    let before = "[\"one\"]\n[\"two\"]\n";
+    let delete = "{\"$op\":\"delete\",\"id\":1}\n";
+    // The last one is that of a directory under the name of the file beside.
+    for error in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::EACCES, libc::EISDIR] {
+        let mut house = House::new(before);
+        house.system.fail_beside(Some(error));
+        assert_eq!(house.ask_to(OPERATOR, delete), Err(ErrorAnswer::StorageFull), "{error}");
+        assert_eq!((house.text(), house.hub.history.messages()), (before.into(), 2), "{error}");
+        // In one batch with what deletes nothing.
+        house.system.wait(Duration::from_secs(1));
+        let (first, deleted) = request(OPERATOR, delete);
+        let (second, said) = request((None, Standing::Open), "[\"three\"]\n");
+        house.step_with(vec![first, second]);
+        assert_eq!(deleted.try_recv().unwrap(), Err(ErrorAnswer::StorageFull), "{error}");
+        let room = !matches!(error, libc::ENOSPC | libc::EDQUOT);
+        let third = if room { "[\"three\"]\n" } else { "" };
+        assert_eq!(said.try_recv().unwrap().is_ok(), room, "{error}");
+        assert_eq!(house.text(), format!("{before}{third}"), "{error}");
+        house.system.fail_beside(None);
+        house.system.wait(Duration::from_secs(1));
+        house.ask_to(OPERATOR, delete).expect("there is room again");
+        assert_eq!(house.text(), format!("null   \n[\"two\"]\n{third}{delete}"), "{error}");
+    }
+}
+
+#[test]
+fn what_another_program_deletes_is_erased_when_there_is_room() {
+    let mut house = House::new("[\"one\"]\n[\"two\"]\n");
+    house.system.fail_beside(Some(libc::ENOSPC));
+    let delete = "{\"$op\":\"delete\",\"id\":1}\n";
+    house.system.append(delete);
+    for _ in 0..3 {
+        house.tick();
+        assert_eq!(house.text(), format!("[\"one\"]\n[\"two\"]\n{delete}"));
+        assert!(!house.hub.history.is_message(1), "nobody is told of it any more");
+    }
+    house.system.fail_beside(None);
+    house.tick();
+    assert_eq!(house.text(), format!("null   \n[\"two\"]\n{delete}"));
+    assert!(!house.hub.journal.has_unerased());
+    assert!(!house.dir.path().join("messages.txt.erasing").exists());
 }
 
 #[test]

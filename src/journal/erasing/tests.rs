@@ -3,8 +3,8 @@ use std::fs;
 use crate::{
     config::Fsync,
     history::History,
-    journal::{Journal, path_beside},
-    testing::Dir,
+    journal::{Erased, Journal, path_beside},
+    testing::{Dir, FaultySystem},
 };
 
 fn open(dir: &Dir) -> (Journal, History) {
@@ -86,7 +86,7 @@ fn the_epoch_outlives_an_erasure_and_every_crash_in_the_middle_of_one() {
         let mut fresh = History::load(journal.file().clone(), history.end(), 1 << 20).unwrap();
         let [2] = fresh.replay_operations(|_| None)[..] else { panic!("line 2 is still there") };
         let line = fresh.erase(2).unwrap();
-        journal.erase(&[line], &fresh).unwrap();
+        assert_eq!(journal.erase([line], &fresh).unwrap(), Erased::Done);
         assert_eq!(dir.read(), whole);
         let between = lock();
         drop((journal, fresh));
@@ -99,4 +99,24 @@ fn the_epoch_outlives_an_erasure_and_every_crash_in_the_middle_of_one() {
             assert_eq!(dir.read(), whole);
         }
     }
+}
+
+#[test]
+fn what_a_start_has_no_room_to_erase_is_erased_later() {
+    let dir = Dir::new();
+    let delete = "{\"$op\":\"delete\",\"id\":1}\n";
+    dir.write(format!("[\"one\"]\n{delete}"));
+    let system = FaultySystem::new(&dir);
+    system.fail_beside(Some(libc::EDQUOT));
+    let (journal, history) =
+        Journal::open(&dir.file(), Fsync::Always, 1 << 20).expect("the file can be served");
+    let (mut journal, history) =
+        journal.with_system(system.clone()).with_operations(history).expect("it can be served");
+    assert!(journal.has_unerased() && !history.is_message(1));
+    assert_eq!(journal.erase_what_is_left(&history).expect("no harm is done"), Erased::Later);
+    assert_eq!(dir.read(), format!("[\"one\"]\n{delete}").into_bytes());
+    system.fail_beside(None);
+    assert_eq!(journal.erase_what_is_left(&history).expect("there is room"), Erased::Done);
+    assert_eq!(dir.read(), format!("null   \n{delete}").into_bytes());
+    assert!(!journal.has_unerased());
 }
