@@ -357,11 +357,11 @@ impl Fanout {
         }
     }
 
-    /// Erases a message from the frames, if it is there; see [`Frames::erase`]. Frames that were cut
-    /// before must have been handed over.
-    pub fn erase(&mut self, id: u64, offset: u64) {
+    /// Takes messages that were deleted out of the frames; `ids` are in order. Frames that were cut before
+    /// must have been handed over.
+    pub fn remove(&mut self, ids: &[u64]) {
         debug_assert!(self.fell_behind.is_empty(), "cut frames were handed over");
-        self.frames.erase(id, offset);
+        self.published -= self.frames.remove(ids, self.published);
     }
 
     /// Forgets the frames that were pushed and not published: their messages could not be stored.

@@ -149,11 +149,12 @@ impl Hub {
         for target in std::mem::take(&mut self.deleted) {
             let edits = self.history.operations_mut().forget(target);
             for id in iter::once(target).chain(edits) {
-                let line = self.history.erase(id).map_err(Fatal::Storage)?;
-                self.fanout.erase(id, line.offset);
-                lines.push(line);
+                lines.push(self.history.erase(id).map_err(Fatal::Storage)?);
             }
         }
+        let mut ids: Vec<u64> = lines.iter().map(|line| line.id).collect();
+        ids.sort_unstable();
+        self.fanout.remove(&ids);
         if self.journal.erase(lines, &self.history)? == Erased::Done {
             self.note_numbering_anew();
         }

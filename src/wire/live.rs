@@ -6,7 +6,7 @@ use std::io;
 use super::{CutFrame, digits, push_number, push_text_header};
 use crate::{
     history::{LocatedMessage, Messages, Stretch},
-    message::{self, push_json_string},
+    message::push_json_string,
     stamps::{Stamp, StampReader, Stamps},
 };
 
@@ -105,14 +105,34 @@ impl Frames {
         }
     }
 
-    /// Erases the message `id`, if it is among them. The line on which it stands begins at `offset`
-    /// in the file and is erased there, too.
-    pub fn erase(&mut self, id: u64, offset: u64) {
-        let Ok(at) = self.marks.binary_search_by_key(&id, |mark| mark.id) else { return };
-        let mark = &mut self.marks[at];
-        message::erase(&mut self.bytes[mark.data..mark.data_end]);
-        // The rest of a cut frame is read from the file, where the line begins with what stands here.
-        mark.offset = offset;
+    /// Takes out the frames of these messages, as far as they are among them; `ids` are in order.
+    /// Returns how many of the first `count` frames that were.
+    pub fn remove(&mut self, ids: &[u64], count: usize) -> usize {
+        let is_one = |mark: &FrameMark| ids.binary_search(&mark.id).is_ok();
+        let Some(first) = self.marks.iter().position(is_one) else { return 0 };
+        let mut end = if first == 0 { 0 } else { self.marks[first - 1].end };
+        let (mut begin, mut left, mut removed) = (end, first, 0);
+        for at in first..self.marks.len() {
+            let mark = self.marks[at];
+            let len = mark.end - begin;
+            if is_one(&mark) {
+                removed += usize::from(at < count);
+            } else {
+                self.bytes.copy_within(begin..mark.end, end);
+                let moved = begin - end;
+                self.marks[left] = FrameMark {
+                    data: mark.data - moved,
+                    data_end: mark.data_end - moved,
+                    end: mark.end - moved,
+                    ..mark
+                };
+                left += 1;
+                end += len;
+            }
+            begin = mark.end;
+        }
+        self.truncate(left);
+        removed
     }
 
     /// Forgets all but the first `len` frames.

@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::{collections::BTreeSet, fs::File};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -183,5 +183,40 @@ fn ten_thousand_clients_in_the_middle_of_long_messages_hold_none_of_them() {
     for sent in [0, 1, 20, 50_000, 99_000] {
         let (cut, _) = frames.cut(sent);
         assert!(cut.before.len() + cut.after.len() <= 2 * SHORT_REST, "cut at {sent}");
+    }
+}
+
+proptest! {
+    #![proptest_config(tries(300))]
+
+    #[test]
+    fn frames_that_are_removed_leave_the_others_as_they_would_be_without_them(
+        lens in prop::collection::vec(0..20_usize, 0..12),
+        removed in prop::collection::vec(1..14_u64, 0..12),
+        published in 0..12_usize,
+        sent in 0..400_usize,
+    ) {
+        let removed: Vec<u64> = removed.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let published = published.min(lens.len());
+        let (mut frames, mut expected) = (Frames::default(), Frames::default());
+        let mut expected_published = 0;
+        for (at, len) in lens.iter().enumerate() {
+            let (id, data) = (at as u64 + 1, "7".repeat(len + 1));
+            frames.push(data.as_bytes(), 100 * id, id, None, None);
+            if !removed.contains(&id) {
+                expected.push(data.as_bytes(), 100 * id, id, None, None);
+                expected_published += usize::from(at < published);
+            }
+        }
+        let gone = frames.remove(&removed, published);
+        prop_assert_eq!(published - gone, expected_published);
+        prop_assert_eq!(frames.bytes(), expected.bytes());
+        prop_assert_eq!(frames.len(), expected.len());
+        for id in 0..15 {
+            prop_assert_eq!(frames.start_of(id), expected.start_of(id));
+        }
+        if let Some(sent) = expected.bytes().len().checked_sub(1).map(|last| sent.min(last)) {
+            prop_assert_eq!(frames.cut(sent), expected.cut(sent));
+        }
     }
 }
