@@ -21,10 +21,14 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::wire::{CutFrame, Frames, close_frame, rest_of_begun};
 
-/// The most bytes of control frames and error answers that wait for a client that is behind.
-/// Further ones are dropped: a peer that reads none of so many answers does not miss the next. With
-/// this limit, ten thousand clients that ask and never read hold 40 MB.
+/// The most bytes of control frames and error answers that wait for a client that is behind. What the
+/// client's own thread answers finds room, since nothing is read from the client meanwhile; else
+/// further ones are dropped. With this limit, ten thousand clients that ask and never read hold 40 MB.
 const CONTROL_LIMIT: usize = 4 << 10;
+
+/// Nothing is read from a client for which more bytes of them wait: the other half has room for what the
+/// hub answers to messages that were read before.
+const CONTROL_ROOM: usize = CONTROL_LIMIT / 2;
 
 // The answer to the longest ping fits, when no other frame waits: RFC 6455, section 5.5.
 const _: () = assert!(2 + 125 <= CONTROL_LIMIT);
@@ -42,7 +46,7 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 pub struct Outbox {
     socket: Socket,
     sending: Mutex<Sending>,
-    /// Notified when the state leaves `Behind` or `Closing`.
+    /// Notified when the state leaves `Behind` or `Closing`, and when frames that waited were taken.
     settled: Condvar,
 }
 
@@ -54,6 +58,12 @@ struct Sending {
     waiting: Vec<u8>,
     /// Whether the connection was ended because the client took nothing.
     stalled: bool,
+}
+
+impl Sending {
+    fn lacks_room(&self) -> bool {
+        self.state == State::Behind && self.waiting.len() > CONTROL_ROOM
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,10 +238,27 @@ impl Outbox {
         let mut sending = self.lock();
         out.append(&mut sending.waiting);
         sending.waiting = Vec::new();
+        self.settled.notify_all();
         match sending.state {
             State::Closing => Last::Close,
             _ => Last::No,
         }
+    }
+
+    /// Whether so many answers wait that nothing more should be read from the client.
+    pub fn lacks_room(&self) -> bool {
+        self.lock().lacks_room()
+    }
+
+    /// Waits until there is room for further answers. The catch-up thread makes it, or ends a client
+    /// that takes nothing. For the client's own thread, when it has no cut frame to hand over.
+    pub fn wait_for_room(&self) {
+        let lacks_room = |sending: &mut Sending| sending.lacks_room();
+        drop(
+            self.settled
+                .wait_while(self.lock(), lacks_room)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 
     fn send_both_now(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {

@@ -123,6 +123,7 @@ impl Connection {
             wait: Wait::ForPeer,
             silent_intervals: 0,
             cut: None,
+            has_answered: false,
             long_message: None,
         };
         let websocket =
@@ -137,6 +138,18 @@ impl Connection {
             // The message has been given out then; now comes the rest of the answer.
             if let Some(cut) = self.websocket.get_mut().cut.take() {
                 return Received::SocketFull(cut);
+            }
+            if std::mem::take(&mut self.websocket.get_mut().has_answered)
+                && self.outbox().lacks_room()
+            {
+                // A peer that asks and does not read must not miss an answer.
+                match wait {
+                    Wait::ForPeer => self.outbox().wait_for_room(),
+                    Wait::Not => {
+                        self.websocket.get_mut().has_answered = true;
+                        return Received::Nothing;
+                    }
+                }
             }
             self.websocket.get_mut().wait = wait;
             let result = self.websocket.read();
@@ -251,6 +264,8 @@ struct Stream {
     silent_intervals: u32,
     /// The rest of a frame that found the socket full.
     cut: Option<CutFrame>,
+    /// Whether something was answered since it was last looked whether there is room for answers.
+    has_answered: bool,
     /// The last message that was longer than the read buffer. While it is held, tungstenite cannot
     /// use its memory again and takes a small buffer instead; else every client that once sent a
     /// long message would keep as much memory for life.
@@ -259,6 +274,7 @@ struct Stream {
 
 impl Stream {
     fn keep_cut(&mut self, sent: ControlOutcome) {
+        self.has_answered = true;
         if let ControlOutcome::SocketFull(cut) = sent {
             // From now on the client is behind and frames wait in the outbox, so no second frame is
             // cut before this one is handed over.

@@ -189,6 +189,48 @@ fn a_client_that_reads_a_large_history_slowly_stays() {
     });
 }
 
+#[test]
+fn a_client_that_asks_much_and_reads_late_misses_no_answer() {
+    const COUNT: usize = 1_000;
+    // The history is still being sent while it asks.
+    let server = Setup::new().file(padded_lines(8_000, 1000)).flags(&NO_STALL).start();
+    let mut late = server.deaf_join();
+    let stream = late.stream.try_clone().expect("a second handle");
+    let asking = thread::spawn(move || {
+        let mut asking = Raw::on(stream);
+        for number in 0..COUNT {
+            asking.send(frame(TEXT, "nonsense"));
+            asking.send(frame(TEXT, number.to_string()));
+            asking.send(frame(PING, number.to_string()));
+        }
+    });
+    let mut ann = server.join_at("/ws?limit=0");
+    // What was said before too many answers waited is heard at once.
+    ann.hears("0");
+    assert_eq!(late.response().status, 101);
+    assert_eq!(History::parse(&late.text()).last_id, 8_000);
+    let (mut told, mut heard, mut ponged) = (0, 0, 0);
+    while (told, heard, ponged) != (COUNT, COUNT, COUNT) {
+        let RawFrame { first, payload } = late.frame();
+        let text = String::from_utf8(payload).expect("UTF-8");
+        match (first, Heard::parse(&text)) {
+            (PONG, _) => {
+                assert_eq!(text, ponged.to_string());
+                ponged += 1;
+            }
+            (_, Some(message)) => {
+                assert_eq!(message.data, heard.to_string());
+                heard += 1;
+            }
+            (_, None) => {
+                assert_eq!(Answer::parse(&text).code, "not_json");
+                told += 1;
+            }
+        }
+    }
+    asking.join().expect("all is asked");
+}
+
 /// Joins and compares the history with what it must begin with while it comes in, so that a crowd
 /// of these needs little memory; what is beyond is left in the history.
 #[track_caller]
