@@ -331,8 +331,8 @@ pub enum Fsync {
 /// fit in memory.
 const MAX_MESSAGE: u64 = 64 << 20;
 
-/// The most channels that `--max-channels` may allow. Each has a thread and two open files, as long as
-/// the server runs.
+/// The most channels that `--max-channels` may allow. Each has a thread and three open files, as
+/// long as the server runs.
 const MAX_CHANNELS: usize = 100_000;
 
 /// The most clients that `--max-clients` may allow. Each has a thread, and Linux has no more
@@ -442,9 +442,9 @@ fn path(path: PathBuf) -> Result<PathBuf, String> {
 }
 
 fn origin(text: &str) -> Result<String, String> {
-    match text.starts_with('-') {
-        true => Err("must be an origin such as https://chat.example, null, or * for all".into()),
-        false => Ok(text.into()),
+    match matches!(text, "*" | "null") || text.contains("://") && !text.starts_with('-') {
+        true => Ok(text.into()),
+        false => Err("must be an origin such as https://chat.example, null, or * for all".into()),
     }
 }
 
