@@ -21,7 +21,7 @@ use super::{Settings, gather, link::Link};
 use crate::{
     command::{HubGone, HubHandle, PostedOperations},
     journal, message,
-    operations::{Recognised, Standing, is_operation, recognise},
+    operations::{Operation, Recognised, Standing, is_operation, recognise},
     wire::ErrorAnswer,
 };
 
@@ -133,7 +133,8 @@ fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
 fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, HubGone>> {
     let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
     let bytes = fs::read(taken)?;
-    for (offset, part) in parts(&bytes) {
+    let (parts, skipped) = parts(&bytes);
+    for (offset, part) in parts {
         let (lines, operations) = match part {
             Part::Messages(lines) => (lines, None),
             Part::Operation(line, operation) => {
@@ -157,27 +158,35 @@ fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, H
             }
         }
     }
+    // Not before: while posts are refused, the same file is looked at again and again.
+    if skipped > 0 {
+        warn!(
+            "{}: {skipped} lines hold neither a message nor an operation; skipped",
+            taken.display()
+        );
+    }
     fs::remove_file(taken)?;
     Ok(Ok(true))
 }
 
+/// What is posted as one.
 enum Part {
     Messages(Vec<u8>),
-    Operation(Vec<u8>, crate::operations::Operation),
+    Operation(Vec<u8>, Operation),
 }
 
-/// The lines of a file in parts, each with the offset where it begins.
-fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
+/// The lines of a file in parts, each with the offset where it begins; and how many lines cannot be
+/// posted.
+fn parts(bytes: &[u8]) -> (Vec<(usize, Part)>, usize) {
     let mut parts: Vec<(usize, Part)> = Vec::new();
+    let mut skipped = 0;
     let mut offset = 0;
     for text in bytes.split_inclusive(|&byte| byte == b'\n') {
         let at = offset;
         offset += text.len();
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         let Some(message) = message::on_line(text) else {
-            if !text.trim_ascii().is_empty() {
-                warn!("a line in the inbox holds no message; skipped");
-            }
+            skipped += usize::from(!text.trim_ascii().is_empty());
             continue;
         };
         let line = [message, b"\n"].concat();
@@ -186,8 +195,7 @@ fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
                 Ok(Recognised::Operation(operation)) => {
                     parts.push((at, Part::Operation(line, operation)));
                 }
-                Ok(Recognised::Typing) => warn!("a line in the inbox says that one types; skipped"),
-                Err(why) => warn!("a line in the inbox is no operation: {why}; skipped"),
+                Ok(Recognised::Typing) | Err(_) => skipped += 1,
             }
             continue;
         }
@@ -196,7 +204,7 @@ fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
             _ => parts.push((at, Part::Messages(line))),
         }
     }
-    parts
+    (parts, skipped)
 }
 
 fn folder_of(file: &Path) -> &Path {

@@ -5,7 +5,6 @@
 
 use std::{
     fs::File,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -289,9 +288,7 @@ impl Mirror {
                 }
                 self.end(Fatal::Forked(forked(lines, self.ours.last)))
             }
-            Verdict::Trimmed => {
-                self.end(Fatal::Strange(trimmed(&self.settings.file, self.ours.last)))
-            }
+            Verdict::Trimmed => self.end(Fatal::Strange(trimmed(&self.settings, self.ours.last))),
             Verdict::Strange => self.end(Fatal::Strange(strange(&self.settings))),
         }
     }
@@ -453,11 +450,12 @@ impl Mirror {
 }
 
 /// What an operator does whose file is too far behind.
-pub(super) fn trimmed(path: &Path, last: u64) -> String {
-    let name = path.file_name().unwrap_or_default().display();
+pub(super) fn trimmed(settings: &Settings, last: u64) -> String {
+    let file = settings.file.file_name().unwrap_or_default().display();
+    let channel = settings.keys.name();
     format!(
         "the engine keeps no more what follows line {last}; get it from another node, and start \
-         again: curl -C - -o {name} http://PEER/messages.txt"
+         again: curl -C - -o {file} http://PEER/{channel}.txt"
     )
 }
 

@@ -135,7 +135,7 @@ fn look(
     match verdict {
         Verdict::Beginning(chain) => Ok(Prepared::AsItWas(chain)),
         Verdict::Longer(_) => Ok(Prepared::AsItWas(None)),
-        Verdict::Trimmed => end(Fatal::Strange(trimmed(&settings.file, history.last_id()))),
+        Verdict::Trimmed => end(Fatal::Strange(trimmed(settings, history.last_id()))),
         Verdict::Strange => end(Fatal::Strange(strange(settings))),
         Verdict::Fork(lines, _) if order.epoch == noted => {
             engine.begin_epoch(keys, noted)?;

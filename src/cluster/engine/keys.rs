@@ -22,6 +22,11 @@ impl Keys {
         format!("{} {epoch}", self.name)
     }
 
+    /// The name of the channel.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The name of the stream.
     pub fn stream(&self) -> &str {
         &self.stream

@@ -3,7 +3,7 @@ use super::*;
 /// What is posted of a text: lines by their offset, an operation with `*` before it.
 #[track_caller]
 fn check(text: &str, expected: &[(usize, &str)]) {
-    let parts = parts(text.as_bytes()).into_iter().map(|(offset, part)| match part {
+    let parts = parts(text.as_bytes()).0.into_iter().map(|(offset, part)| match part {
         Part::Messages(lines) => (offset, String::from_utf8(lines).expect("UTF-8")),
         Part::Operation(line, _) => {
             (offset, format!("*{}", String::from_utf8(line).expect("UTF-8")))
@@ -31,7 +31,7 @@ fn an_inbox_is_posted_in_parts_of_whole_messages() {
 #[test]
 fn a_long_inbox_is_posted_in_several_parts() {
     let line = format!("\"{}\"\n", "x".repeat(PART_BYTES / 2));
-    let parts = parts(line.repeat(5).as_bytes());
+    let parts = parts(line.repeat(5).as_bytes()).0;
     let offsets: Vec<usize> = parts.iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, [0, 2 * line.len(), 4 * line.len()]);
 }
