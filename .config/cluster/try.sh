@@ -18,8 +18,10 @@ engine=$(command -v redis-server || command -v valkey-server) || {
 program=${TXTCORD:-}
 if [ -z "$program" ]; then
   cargo build --release
-  program=$PWD/target/release/txtcord
+  program=${CARGO_TARGET_DIR:-$PWD/target}/release/txtcord
 fi
+
+[ -x "$program" ] || { echo "there is no program $program" >&2; exit 66; }
 
 children=()
 end() {
