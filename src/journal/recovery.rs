@@ -91,7 +91,11 @@ impl Journal {
         // one file have the same lock.
         let path = &match fs::canonicalize(path) {
             Ok(path) => path,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+            // The file is made, and where there is a link, the file that it leads to.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+                Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
+                Err(_) => path.to_owned(),
+            },
             Err(error) => return Err(unusable(error)),
         };
         refuse_irregular(path).map_err(unusable)?;

@@ -298,6 +298,19 @@ fn a_link_to_the_file_will_do() {
 }
 
 #[test]
+fn a_link_to_a_file_that_is_not_there_yet_makes_it() {
+    let setup = Setup::new();
+    fs::create_dir(setup.dir.join("elsewhere")).expect("a folder");
+    std::os::unix::fs::symlink("elsewhere/chat.txt", setup.dir.file()).expect("a link");
+    let server = setup.start();
+    server.join().says("1");
+    let server = server.restart();
+    assert_eq!(server.join().history.said(), ["1"]);
+    assert_eq!(fs::read(server.dir.join("elsewhere/chat.txt")).expect("it is there"), b"1\n");
+    assert!(server.dir.join("elsewhere/chat.txt.lock").exists(), "the lock is beside the file");
+}
+
+#[test]
 fn a_second_server_on_a_file_is_refused_and_harms_nothing() {
     let server = Server::on(SEED);
     let mut ann = server.join();
