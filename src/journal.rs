@@ -424,12 +424,17 @@ fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
 /// Brings the names in the folder of a file to the disk: a file survives a power cut only with its
 /// name.
 fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder in which a file is.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    folder.unwrap_or(Path::new("."))
 }
 
 /// The path with a `.` and an ending after it.
-fn path_beside(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn path_beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(ending);

@@ -1,6 +1,6 @@
 //! A piece: whole lines whose numbers are decided, as they travel between the nodes of a cluster.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::lines::count_lines;
 
@@ -70,10 +70,16 @@ impl Piece {
 }
 
 impl Origin {
-    /// As it stands in the engine: `NODE.BATCH`.
+    /// Reads `NODE.BATCH`, as it stands in the engine; `None` when it is neither.
     pub fn parse(text: &str) -> Option<Origin> {
         let (node, batch) = text.rsplit_once('.')?;
         Some(Origin { node: node.to_owned(), batch: batch.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}.{}", self.node, self.batch)
     }
 }
 

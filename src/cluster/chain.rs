@@ -10,7 +10,7 @@ use sha1::{Digest, Sha1};
 
 use crate::lines::{each_line, read_at};
 
-/// How many hexadecimal digits of the hash are kept.
+/// How many hexadecimal digits of the hash are kept. The scripts keep as many.
 const DIGITS: usize = 16;
 
 /// What is read of a file at a time, in bytes.

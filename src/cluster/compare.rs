@@ -148,7 +148,6 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
         }
         for entry in entries {
             let Ok(Entry { piece, chain }) = entry else { break 'pieces };
-            let is_known = piece.first_id == 1 || lines > 0;
             next = piece.last_id() + 1;
             if piece.last_id() <= ours.last {
                 walk.go_to(piece.last_id(), ours.end)?;
@@ -157,7 +156,7 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
                     continue;
                 }
             }
-            if is_known && piece.first_id == lines + 1 {
+            if piece.first_id == lines + 1 {
                 for line in each_line(&piece.lines) {
                     let own = bytes_at(ours.file, offset, line.len(), ours.end)?;
                     if own.as_deref() != Some(line) {
@@ -167,6 +166,7 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
                     offset += line.len() as u64;
                 }
             }
+            // With no line in common yet, a later entry's hash may still be the file's.
             if piece.first_id == 1 || lines > 0 {
                 break 'pieces;
             }

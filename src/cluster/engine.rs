@@ -13,7 +13,7 @@ use super::chain::Chain;
 use crate::{
     config::EngineUrl,
     name::Name,
-    piece::{Piece, StampRun, senders_text, times_text},
+    piece::{Origin, Piece, StampRun, senders_text, times_text},
 };
 
 mod connecting;
@@ -31,8 +31,10 @@ use entry::{RawEntries, entry};
 /// How long a script may take.
 const SCRIPT_TIME: Duration = Duration::from_secs(3);
 
-/// How long reading what is new may take, and how long the engine may wait for something new.
+/// How long reading what is new may take.
 const READ_TIME: Duration = Duration::from_secs(4);
+
+/// How long the engine waits for something new: not longer, since it is looked behind each silence.
 pub const BLOCK_TIME: Duration = Duration::from_millis(250);
 
 // The engine answers well before it counts as away.
@@ -83,7 +85,7 @@ pub struct Order {
     pub chain: Chain,
 }
 
-/// What an engine does that has no order.
+/// What is done about an engine that has no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfNone {
     /// It begins one under the epoch of the file.
@@ -165,7 +167,7 @@ impl Engine {
         }
     }
 
-    /// Tells the engine which run it is, and asks how far the order of a channel has come, and after
+    /// Notes in the engine which run of it this is, and asks how far the order of a channel has come, and after
     /// how long numbers are given out. The file has this epoch; it is empty where that is not known.
     ///
     /// # Errors
@@ -315,7 +317,7 @@ impl Engine {
         self.wait(SCRIPT_TIME)?;
         let (node, batch) =
             piece.origin.as_ref().map_or(("", 0), |origin| (&*origin.node, origin.batch));
-        let origin = if node.is_empty() { String::new() } else { format!("{node}.{batch}") };
+        let origin = piece.origin.as_ref().map(Origin::to_string).unwrap_or_default();
         let key = piece.key.as_deref().unwrap_or_default();
         let runs = piece.stamps.iter().map(|run: &StampRun| (run.lines, run.from.as_deref()));
         let answer: Vec<redis::Value> = self

@@ -20,7 +20,8 @@ use log::{debug, warn};
 use super::{Settings, gather, link::Link};
 use crate::{
     command::{HubGone, HubHandle, PostedOperations},
-    journal, message,
+    journal::{self, folder_of, path_beside},
+    message,
     operations::{Operation, Recognised, Standing, is_operation, recognise},
     wire::ErrorAnswer,
 };
@@ -28,8 +29,8 @@ use crate::{
 /// How often the thread looks: what others append comes within a second.
 const LOOK: Duration = Duration::from_millis(400);
 
-/// How long after a change of the folder it is listed again with every look, as coarse as some file
-/// systems count.
+/// How long after a change of the folder it is listed again with every look: some file systems count time
+/// that coarsely.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// About how many bytes are posted at a time.
@@ -41,11 +42,17 @@ pub(super) struct Inbox {
     settings: Arc<Settings>,
     link: Arc<Link>,
     hub: HubHandle,
-    /// When the folder had changed when nothing was left in it.
+    /// The time of the folder's last change, when a look left nothing in it.
     seen: Option<SystemTime>,
     /// What the log says, so that it is said once.
     complaint: Option<String>,
     is_hub_gone: bool,
+}
+
+/// What is posted as one.
+enum Part {
+    Messages(Vec<u8>),
+    Operation(Vec<u8>, Operation),
 }
 
 /// Looks into the inboxes that come through the queue, until there are none and none can come.
@@ -101,7 +108,7 @@ impl Inbox {
             // A change right behind a look may leave the folder with the same time.
             self.seen = Some(changed).filter(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
         }
-        let inbox = beside(file, "in");
+        let inbox = path_beside(file, "in");
         match fs::metadata(&inbox) {
             Ok(meta) if meta.len() == 0 => return Ok(Ok(())),
             Ok(_) => {}
@@ -169,12 +176,6 @@ fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, H
     Ok(Ok(true))
 }
 
-/// What is posted as one.
-enum Part {
-    Messages(Vec<u8>),
-    Operation(Vec<u8>, Operation),
-}
-
 /// The lines of a file in parts, each with the offset where it begins; and how many lines cannot be
 /// posted.
 fn parts(bytes: &[u8]) -> (Vec<(usize, Part)>, usize) {
@@ -205,18 +206,6 @@ fn parts(bytes: &[u8]) -> (Vec<(usize, Part)>, usize) {
         }
     }
     (parts, skipped)
-}
-
-fn folder_of(file: &Path) -> &Path {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
-}
-
-fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

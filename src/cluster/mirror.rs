@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,10 +32,11 @@ use recent::RecentPieces;
 /// How long a channel is left alone after a failure of its own.
 const LATER: Duration = Duration::from_millis(250);
 
-/// A full disk is tried again after this long.
+/// A full disk is tried again after this long, as often as the hub of a server alone tries it.
 const DISK_TIME: Duration = Duration::from_secs(1);
 
-/// The most bytes that the hub takes in with one write, apart from a last piece.
+/// The most bytes that the hub takes in with one write, apart from a last piece: as many as a batch of a
+/// server alone.
 const WRITE_BYTES: usize = 1 << 20;
 
 /// What a node knows of its own file.
@@ -94,7 +96,7 @@ enum End {
     Engine(EngineError),
     /// The file must be compared with the order anew.
     Compare,
-    /// The channel ends, and its hub says why if it is not told to.
+    /// The channel ends: its hub was told why, or has ended by itself.
     Over,
 }
 
@@ -337,10 +339,17 @@ impl Mirror {
     }
 
     /// Has the hub end; with that of the default channel, the node ends.
-    fn end(&mut self, fatal: Fatal) -> Result<(), End> {
+    fn end(&self, fatal: Fatal) -> Result<(), End> {
         // A hub that is gone has ended already.
         let _ = self.hub.end_node(fatal);
         Err(End::Over)
+    }
+
+    /// The file cannot be read, so the hub ends, too.
+    fn failed(&self, why: io::Error) -> End {
+        // A hub that is gone has ended already.
+        let _ = self.hub.end_node(Fatal::Storage(why));
+        End::Over
     }
 
     fn try_take(&mut self, entries: Entries) -> Result<(), End> {

@@ -2,7 +2,8 @@
 //! answer.
 //!
 //! The sequencer puts a batch here before it sends it, and the mirror takes it when it comes back, or
-//! the sequencer when it will not. What came back as it was sent was checked and hashed before.
+//! the sequencer when it will not. Lines that come back as they were sent need not be checked and
+//! hashed again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,7 +41,7 @@ impl UnderWay {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch is about to be sent for the first time, or what came back was not believed.
+    /// Puts in a batch that is about to be sent, or one whose return was not believed.
     pub fn put(&self, batch: Sent) {
         if let Some(batches) = &mut *self.batches() {
             batches.push(batch);

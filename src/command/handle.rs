@@ -31,7 +31,8 @@ use crate::{
 /// can take. One batch takes all that wait.
 pub(crate) const QUEUE: usize = 256;
 
-/// How long a request waits for an engine to give numbers to its post.
+/// How long a request waits for an engine to give numbers to its post: half a minute is what proxies
+/// commonly wait for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// The hub's end of its queue. Commands wait in boxes: an idle channel's queue takes 4 KiB with them

@@ -19,7 +19,7 @@ use log::{info, warn};
 use super::{
     Fatal, Journal, create_beside,
     epoch::Record,
-    path_beside,
+    folder_of, path_beside,
     recovery::{end_of_whole_lines, lock, save_tail},
     sync_folder_of,
 };
@@ -138,11 +138,6 @@ fn take_along(path: &Path, away: &Path) -> io::Result<()> {
         }
     }
     sync_folder_of(path)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 /// The ending of a file that holds lines on their way to the inbox, before the offset they were at.

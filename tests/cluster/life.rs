@@ -16,7 +16,7 @@ use crate::{
 /// After this long without its engine a node takes no posts.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// For which a started engine gives out no numbers, unless a flag says otherwise.
+/// For so long a started engine gives out no numbers, unless a flag says otherwise.
 const SETTLES: Duration = Duration::from_secs(3);
 
 #[test]

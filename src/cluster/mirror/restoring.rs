@@ -13,8 +13,6 @@ use crate::{
         chain::{Chain, Walk, bytes_at},
         engine::{Engine, Restored},
     },
-    command::HubGone,
-    journal::Fatal,
     piece::{Piece, StampRun},
 };
 
@@ -31,22 +29,16 @@ impl Mirror {
     ) -> Result<(), End> {
         let file = self.ours.file.clone();
         let mut walk = Walk::from(&file, self.recent.place_until(last));
-        if let Err(error) = walk.go_to(last, self.ours.end) {
-            return self.end(Fatal::Storage(error));
-        }
+        walk.go_to(last, self.ours.end).map_err(|why| self.failed(why))?;
         let mut offset = walk.at.offset;
         let mut next = last + 1;
         let begun = next;
         while next <= self.ours.last {
-            let piece = match self.piece(next, offset) {
-                Ok(piece) => piece,
-                Err(Ok(HubGone)) => return Err(End::Over),
-                Err(Err(error)) => return self.end(Fatal::Storage(error)),
-            };
+            let piece = self.piece(next, offset)?;
             let after = chain.after(&piece.lines);
             match engine.restore(self.keys(), &self.ours.epoch, &piece, &chain, &after)? {
                 Restored::Done => {}
-                // It is compared anew what is to be done.
+                // The next comparison says what is to be done.
                 Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),
             }
             chain = after;
@@ -60,7 +52,7 @@ impl Mirror {
     }
 
     /// The piece that begins with line `first_id` at `offset`: as it came, if that is remembered.
-    fn piece(&self, first_id: u64, offset: u64) -> Result<Piece, Result<HubGone, io::Error>> {
+    fn piece(&self, first_id: u64, offset: u64) -> Result<Piece, End> {
         let next = self.recent.next_from(first_id);
         let recent = next.filter(|piece| piece.first_id == first_id);
         let most = match (recent, next) {
@@ -69,7 +61,7 @@ impl Mirror {
             (None, Some(next)) => next.first_id - first_id,
             (None, None) => self.ours.last - first_id + 1,
         };
-        let lines = self.lines(offset, most, recent.is_some()).map_err(Err)?;
+        let lines = self.lines(offset, most, recent.is_some()).map_err(|why| self.failed(why))?;
         let mut piece = Piece { first_id, lines, origin: None, key: None, stamps: Vec::new() };
         if let Some(recent) = recent {
             piece.origin = recent.origin.clone();
@@ -77,7 +69,7 @@ impl Mirror {
         }
         let (mut id, last_id) = (first_id, piece.last_id());
         while id <= last_id {
-            let (stretch, stamps) = self.hub.history(id, last_id).map_err(Ok)?;
+            let (stretch, stamps) = self.hub.history(id, last_id)?;
             let mut stamps = stamps.read();
             while id <= stretch.last_id.min(last_id) {
                 let stamp = stamps.of(id);
