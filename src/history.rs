@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod index;
+mod holes;
 mod load;
 mod stretch;
 

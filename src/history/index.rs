@@ -4,8 +4,7 @@
 //! line itself is found by reading on from there. While the file is loaded, each part of it has an index
 //! of its own, in which the first line of the part is line 1.
 
-use std::sync::Arc;
-
+use super::holes::{Holes, Run};
 use crate::operations::LoggedOperation;
 
 /// The distance in the file between two lines whose offsets are remembered, in bytes. So much of
@@ -20,21 +19,6 @@ pub(super) struct Mark {
     pub(super) offset: u64,
 }
 
-/// A hole, or several holes one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Holes {
-    pub(super) first_id: u64,
-    lines: u64,
-    pub(super) start: u64,
-    pub(super) end: u64,
-}
-
-impl Holes {
-    pub(super) fn last_id(&self) -> u64 {
-        self.first_id + self.lines - 1
-    }
-}
-
 /// What is known of the lines of the file, or of a part of it.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -45,7 +29,7 @@ pub(super) struct Index {
     /// How many lines there are.
     pub(super) lines: u64,
     pub(super) marks: Vec<Mark>,
-    pub(super) holes: Arc<Vec<Holes>>,
+    pub(super) holes: Holes,
     /// How many lines are holes.
     pub(super) hole_lines: u64,
     /// The operations that were found while a part of the file was read.
@@ -59,7 +43,7 @@ impl Index {
             end: start,
             lines: 0,
             marks: vec![],
-            holes: Arc::default(),
+            holes: Holes::default(),
             hole_lines: 0,
             log: vec![],
         }
@@ -78,57 +62,19 @@ impl Index {
     pub(super) fn push_hole(&mut self, len: u64) {
         let start = self.end;
         self.push_line(len);
-        self.push_holes(Holes { first_id: self.lines, lines: 1, start, end: self.end });
-    }
-
-    fn push_holes(&mut self, hole: Holes) {
-        self.hole_lines += hole.lines;
-        let holes = Arc::make_mut(&mut self.holes);
-        match holes.last_mut() {
-            Some(last) if last.end == hole.start => {
-                last.lines += hole.lines;
-                last.end = hole.end;
-            }
-            _ => holes.push(hole),
-        }
+        self.hole_lines += 1;
+        self.holes.push(Run { first_id: self.lines, lines: 1, start, end: self.end });
     }
 
     /// Notes that a line that was taken in, from `start` to `end` with its `\n`, is a hole from now
     /// on.
     pub(super) fn make_hole(&mut self, id: u64, start: u64, end: u64) {
         self.hole_lines += 1;
-        let holes = Arc::make_mut(&mut self.holes);
-        let at = holes.partition_point(|hole| hole.first_id < id);
-        let joins_last = at > 0 && holes[at - 1].end == start;
-        let joins_next = holes.get(at).is_some_and(|next| next.start == end);
-        match (joins_last, joins_next) {
-            (true, true) => {
-                let next = holes.remove(at);
-                holes[at - 1].lines += 1 + next.lines;
-                holes[at - 1].end = next.end;
-            }
-            (true, false) => {
-                holes[at - 1].lines += 1;
-                holes[at - 1].end = end;
-            }
-            (false, true) => {
-                let next = &mut holes[at];
-                (next.first_id, next.start) = (id, start);
-                next.lines += 1;
-            }
-            (false, false) => {
-                if holes.len() == holes.capacity() {
-                    // An eighth more: each deleted message may be a hole of its own.
-                    holes.reserve_exact(holes.len() / 8 + 4);
-                }
-                holes.insert(at, Holes { first_id: id, lines: 1, start, end });
-            }
-        }
+        self.holes.insert(Run { first_id: id, lines: 1, start, end });
     }
 
     pub(super) fn is_hole(&self, id: u64) -> bool {
-        let at = self.holes.partition_point(|hole| hole.last_id() < id);
-        self.holes.get(at).is_some_and(|hole| hole.first_id <= id)
+        self.holes.get(self.holes.at_id(id)).is_some_and(|run| run.first_id <= id)
     }
 
     /// Takes in the lines of the part of the file that follows.
@@ -136,9 +82,10 @@ impl Index {
         debug_assert!(next.lines == 0 || next.start == self.end);
         let before = self.lines;
         self.marks.extend(next.marks.iter().map(|mark| Mark { id: mark.id + before, ..*mark }));
-        for hole in next.holes.iter() {
-            self.push_holes(Holes { first_id: hole.first_id + before, ..*hole });
+        for run in next.holes.iter() {
+            self.holes.push(Run { first_id: run.first_id + before, ..*run });
         }
+        self.hole_lines += next.hole_lines;
         self.lines += next.lines;
         self.end = self.end.max(next.end);
     }
@@ -171,13 +118,13 @@ impl Index {
     pub(super) fn first_of_last(&self, count: u64, before: u64) -> u64 {
         let mut first_id = before;
         let mut missing = count;
-        for hole in self.holes.iter().rev().skip_while(|hole| hole.first_id >= before) {
-            let behind = first_id.saturating_sub(hole.first_id + hole.lines);
+        for run in self.holes.iter_back(before) {
+            let behind = first_id.saturating_sub(run.last_id() + 1);
             if behind >= missing {
                 break;
             }
             missing -= behind;
-            first_id = hole.first_id;
+            first_id = run.first_id;
         }
         first_id - missing.min(first_id - 1)
     }
@@ -186,15 +133,13 @@ impl Index {
     pub(super) fn last_of_first(&self, count: u64, first_id: u64) -> u64 {
         let mut next_id = first_id;
         let mut missing = count;
-        let holes = &self.holes;
-        let from = holes.partition_point(|hole| hole.first_id + hole.lines <= first_id);
-        for hole in &holes[from..] {
-            let before = hole.first_id.saturating_sub(next_id);
+        for run in self.holes.iter_from(self.holes.at_id(first_id)) {
+            let before = run.first_id.saturating_sub(next_id);
             if before >= missing {
                 break;
             }
             missing -= before;
-            next_id = hole.first_id + hole.lines;
+            next_id = run.last_id() + 1;
         }
         next_id.saturating_add(missing) - 1
     }
@@ -202,10 +147,7 @@ impl Index {
     /// Whether the lines from `limited` on have all messages that the lines from `from` on have. If
     /// `limited` is the later one, only holes may stand between the two.
     pub(super) fn same_messages(&self, from: u64, limited: u64) -> bool {
-        limited <= from
-            || self
-                .holes
-                .iter()
-                .any(|hole| hole.first_id <= from && limited <= hole.first_id + hole.lines)
+        let spans_both = |run: &Run| run.first_id <= from && limited <= run.last_id() + 1;
+        limited <= from || self.holes.get(self.holes.at_id(from)).is_some_and(spans_both)
     }
 }

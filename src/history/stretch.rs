@@ -4,9 +4,12 @@
 //! and lines that are erased later stay in the stretch as they were (`lines/text_file.rs`). The
 //! thread that needs the messages reads them itself, never past the committed end.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use super::index::{Holes, Mark, STRIDE};
+use super::{
+    holes::{Holes, Place, Run},
+    index::{Mark, STRIDE},
+};
 use crate::{
     lines::{Line, Lines, TextFile},
     message,
@@ -31,7 +34,7 @@ pub struct Stretch {
     pub(super) near_next: Mark,
     /// The committed end of the file, as it was when the stretch was made.
     pub(super) committed_end: u64,
-    pub(super) holes: Arc<Vec<Holes>>,
+    pub(super) holes: Holes,
 }
 
 impl Stretch {
@@ -48,9 +51,9 @@ impl Stretch {
     /// The ids of its holes, from `first_id` on.
     pub fn holes_from(&self, first_id: u64) -> impl Iterator<Item = u64> {
         let from = first_id.max(self.first_id);
-        let ids = move |holes: &Holes| holes.first_id.max(from)..=holes.last_id().min(self.last_id);
-        self.holes[self.holes_at(from)..]
-            .iter()
+        let ids = move |holes: &Run| holes.first_id.max(from)..=holes.last_id().min(self.last_id);
+        self.holes
+            .iter_from(self.holes.at_id(from))
             .take_while(|holes| holes.first_id <= self.last_id)
             .flat_map(ids)
     }
@@ -62,7 +65,7 @@ impl Stretch {
     pub fn messages(self) -> io::Result<Messages> {
         let (start, end) = self.offsets()?;
         let lines = Lines::new(&self.file, start, end, READ, self.line_limit);
-        let hole = self.holes_at(self.first_id);
+        let hole = self.holes.at_id(self.first_id);
         let (next_id, last_id) = (self.first_id, self.last_id);
         Ok(Messages { next_id, last_id, lines, holes: self.holes, hole })
     }
@@ -73,10 +76,10 @@ impl Stretch {
     /// When the file cannot be read.
     pub fn text(self) -> io::Result<MessageText> {
         let (offset, end) = self.offsets()?;
-        let hole = self.holes.partition_point(|hole| hole.end <= offset);
+        let hole = self.holes.at_offset(offset);
         // Holes that the stretch begins or ends with count as far as they are in the stretch.
-        let inside = |hole: &Holes| hole.end.min(end).saturating_sub(hole.start.max(offset));
-        let holes = self.holes[hole..].iter().take_while(|hole| hole.start < end);
+        let inside = |hole: &Run| hole.end.min(end).saturating_sub(hole.start.max(offset));
+        let holes = self.holes.iter_from(hole).take_while(|hole| hole.start < end);
         let left = (end - offset - holes.map(inside).sum::<u64>()).saturating_sub(1);
         Ok(MessageText { file: self.file, holes: self.holes, hole, offset, end, left })
     }
@@ -101,11 +104,6 @@ impl Stretch {
         lines.skip(id - near.id)?;
         Ok(lines.offset())
     }
-
-    /// The index of the first of `holes` that does not end before this line.
-    fn holes_at(&self, id: u64) -> usize {
-        self.holes.partition_point(|hole| hole.last_id() < id)
-    }
 }
 
 /// Reads the messages of a stretch, one at a time.
@@ -114,9 +112,9 @@ pub struct Messages {
     next_id: u64,
     last_id: u64,
     lines: Lines,
-    holes: Arc<Vec<Holes>>,
-    /// The index of the first of `holes` that does not end before `next_id`.
-    hole: usize,
+    holes: Holes,
+    /// Where the first of `holes` is that does not end before `next_id`.
+    hole: Place,
 }
 
 /// A message, and where it stands in the file.
@@ -143,7 +141,7 @@ impl Messages {
             let skipped = hole.last_id().min(self.last_id) + 1 - self.next_id;
             self.lines.skip(skipped)?;
             self.next_id += skipped;
-            self.hole += 1;
+            self.hole = self.holes.after(self.hole);
         }
         if self.next_id > self.last_id {
             return Ok(None);
@@ -166,9 +164,9 @@ impl Messages {
 #[derive(Clone, Debug)]
 pub struct MessageText {
     file: TextFile,
-    holes: Arc<Vec<Holes>>,
-    /// The index of the first of `holes` that does not end at or before `offset`.
-    hole: usize,
+    holes: Holes,
+    /// Where the first of `holes` is that does not end at or before `offset`.
+    hole: Place,
     /// The offset of the next byte in the file.
     offset: u64,
     /// The offset where the last line ends.
@@ -221,7 +219,7 @@ impl MessageText {
             match hole {
                 Some(hole) if hole.start <= self.offset => {
                     self.offset = hole.end;
-                    self.hole += 1;
+                    self.hole = self.holes.after(self.hole);
                 }
                 Some(hole) => return Some(most.min(hole.start - self.offset)),
                 None => return Some(most.min(self.end - self.offset)),
