@@ -213,8 +213,9 @@ pub struct View {
 pub enum StatesOf {
     /// The one with this id.
     Message(u64),
-    /// All that are pinned.
-    Pinned,
+    /// The next ones after this id that are pinned. The hub names a few at a time, so that neither
+    /// its other clients nor the memory feel how many there are.
+    PinnedAfter(u64),
 }
 
 /// The present state of messages.
@@ -226,6 +227,8 @@ pub struct States {
     pub messages: Vec<MessageState>,
     /// Whether the message that was asked for was deleted.
     pub is_deleted: bool,
+    /// The id to ask after for more; `None` when these are the last.
+    pub more_after: Option<u64>,
 }
 
 /// What operations have made of a message: where everything about it stands.

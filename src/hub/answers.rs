@@ -16,6 +16,14 @@ use crate::{
     stamps::{Since, Stamps},
 };
 
+/// The hub names no more pinned messages at a time when it has named so many lines of messages, edits
+/// and reactions; a message that alone has more is named whole. So many take about 10 KiB in the thread
+/// that asked, as much as the bytes that it sends at a time (`web/sending.rs`), and the hub a few
+/// microseconds. With fewer, the commands would cost more than the answers.
+const PINNED_LINES: usize = 32;
+
+const _: () = assert!(PINNED_LINES * size_of::<MessageState>() <= 10 << 10);
+
 impl Hub {
     pub(super) fn join(
         &mut self,
@@ -98,31 +106,51 @@ impl Hub {
     }
 
     pub(super) fn states(&self, of: StatesOf, reply: &Sender<States>) {
-        let operations = self.history.operations();
-        let ids: Vec<u64> = match of {
-            StatesOf::Message(id) => vec![id],
-            StatesOf::Pinned => operations.pinned().collect(),
-        };
-        let is_there = |id: &u64| self.history.is_message(*id);
-        let states = States {
+        let mut states = States {
             epoch: self.journal.epoch().clone(),
-            messages: ids.into_iter().filter(is_there).map(|id| self.state(id)).collect(),
-            is_deleted: matches!(of, StatesOf::Message(id) if operations.is_deleted(id)),
+            messages: Vec::new(),
+            is_deleted: false,
+            more_after: None,
         };
+        match of {
+            StatesOf::Message(id) => {
+                states.messages.extend(self.state(id));
+                states.is_deleted = self.history.operations().is_deleted(id);
+            }
+            StatesOf::PinnedAfter(id) => self.name_pinned(id, &mut states),
+        }
         // A caller that has stopped waiting needs no answer.
         let _ = reply.send(states);
     }
 
-    /// The present state of a message, which must be there.
-    fn state(&self, id: u64) -> MessageState {
+    /// Names the next messages after an id that are pinned, and says where the rest begins.
+    fn name_pinned(&self, mut after: u64, states: &mut States) {
+        let mut lines = 0;
+        for id in self.history.operations().pinned_after(after) {
+            if lines >= PINNED_LINES {
+                states.more_after = Some(after);
+                return;
+            }
+            // A hole that a file pins counts as a line, too: looking at it takes time.
+            lines += 1;
+            if let Some(state) = self.state(id) {
+                lines += usize::from(state.edit.is_some()) + state.reactions.len();
+                states.messages.push(state);
+            }
+            after = id;
+        }
+    }
+
+    /// The present state of a message; `None` when it is not there.
+    fn state(&self, id: u64) -> Option<MessageState> {
         let operations = self.history.operations();
         let line = |id| self.line(id);
-        MessageState {
+        self.history.is_message(id).then(|| MessageState {
             message: self.line(id),
             edit: operations.last_edit(id).map(line),
             reactions: operations.reactions(id).into_iter().map(line).collect(),
             is_pinned: operations.is_pinned(id),
-        }
+        })
     }
 
     fn line(&self, id: u64) -> StampedLine {
@@ -144,3 +172,6 @@ impl Hub {
         stored.unwrap_or_else(|| Stamps::Remembered(self.recent.within(first_id, last_id)))
     }
 }
+
+#[cfg(test)]
+mod tests;

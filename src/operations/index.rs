@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, RandomState},
+    ops::Bound,
 };
 
 use super::{
@@ -111,9 +112,10 @@ impl Operations {
         self.pinned.contains(&target)
     }
 
-    /// All messages that are pinned, in their order.
-    pub fn pinned(&self) -> impl Iterator<Item = u64> {
-        self.pinned.iter().copied()
+    /// The messages after this id that are pinned, in their order. Finding the first one takes no
+    /// longer when many stand before it.
+    pub fn pinned_after(&self, id: u64) -> impl Iterator<Item = u64> {
+        self.pinned.range((Bound::Excluded(id), Bound::Unbounded)).copied()
     }
 
     /// Whether a message may have reactions under this key: it has some, or fewer different keys

@@ -42,6 +42,12 @@ impl Exchange<'_> {
     }
 
     /// The present state of all messages that are pinned, one a line.
+    ///
+    /// The hub is asked for a few of them after another, each time the peer has taken those before. So
+    /// a list costs no more than a message however long it is, and each line is as its message was
+    /// when its turn came: what is pinned or unpinned meanwhile counts if its turn is still to come.
+    /// A caller that may not read any more gets no further line, and neither does anybody when the
+    /// channel ends; the connection is ended then.
     pub(super) fn pinned(
         &mut self,
         channel: &Channel,
@@ -55,7 +61,7 @@ impl Exchange<'_> {
         if query.asks_for_a_part() {
             return Err(HttpRefusal::bad("pinned=1 goes with no other parameter").into());
         }
-        let states = channel.states(StatesOf::Pinned)?;
+        let mut states = channel.states(StatesOf::PinnedAfter(0))?;
         let headers = vec![
             (header::CONTENT_TYPE, form.content_type().to_owned()),
             (header::CACHE_CONTROL, "no-cache".to_owned()),
@@ -65,11 +71,15 @@ impl Exchange<'_> {
         if self.is_head() {
             return Ok(());
         }
-        for state in states.messages {
-            push_state(&mut body.bytes, state)?;
-            body.flush_full(self)?;
+        loop {
+            for state in states.messages {
+                push_state(&mut body.bytes, state)?;
+                body.flush_full(self)?;
+            }
+            let Some(after) = states.more_after else { return Ok(body.finish(self)?) };
+            self.go_on_reading()?;
+            states = channel.states(StatesOf::PinnedAfter(after))?;
         }
-        Ok(body.finish(self)?)
     }
 }
 

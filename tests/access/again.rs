@@ -146,9 +146,14 @@ fn a_client_that_may_not_read_any_more_is_not_sent_the_rest_of_its_history() {
 
 #[test]
 fn a_caller_that_may_not_read_any_more_is_not_sent_the_rest_of_an_answer() {
-    let server = with_rules("* - messages read\n").file(long_history()).flags(&NO_STALL).start();
+    let mut text = long_history();
+    for id in 1..=LONG / 1024 {
+        text += &format!("{{\"$op\":\"pin\",\"id\":{id}}}\n");
+    }
+    let server = with_rules("* - messages read\n").file(text).flags(&NO_STALL).start();
     let paths = [
         "/messages",
+        "/messages?pinned=1",
         "/messages?follow=1",
         "/messages,messages",
         "/*?follow=1",

@@ -9,4 +9,5 @@ mod doors;
 mod erasing;
 mod events;
 mod model;
+mod pinned;
 mod refusals;

@@ -55,7 +55,10 @@ fn check(index: &Operations, model: &Model, targets: u64) {
     }
     let mut pinned = model.pinned.clone();
     pinned.sort_unstable();
-    assert_eq!(index.pinned().collect::<Vec<_>>(), pinned);
+    for after in [0, 1, 2, u64::MAX] {
+        pinned.retain(|&id| id > after);
+        assert_eq!(index.pinned_after(after).collect::<Vec<_>>(), pinned, "after {after}");
+    }
 }
 
 fn action() -> impl Strategy<Value = Action> {
