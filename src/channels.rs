@@ -388,6 +388,11 @@ impl Channels {
         self.room.link.get().map(|link| &**link)
     }
 
+    /// Whether the server is about to end.
+    pub fn are_stopping(&self) -> bool {
+        self.room.lock().running.is_none()
+    }
+
     /// Asks all hubs to end in order. No channel is opened any more.
     pub fn stop(&self, deadline: Instant) {
         self.room.lock().running = None;

@@ -16,7 +16,7 @@ use log::debug;
 use crate::{
     access::{Access, Caller, Counted, Permit, Right},
     catch_up::CatchUp,
-    channels::{Channels, NoChannel},
+    channels::{Channels, NoChannel, stopping},
     client::{self, JoinRequest, Services},
     command::HubHandle,
     config::Config,
@@ -70,13 +70,16 @@ pub(crate) fn converse(
             Err(HeadError::PeerGone | HeadError::Silent) => return,
             Err(HeadError::Refused(refusal)) => return refuse(&outbox, &Method::GET, &refusal),
         };
-        // From here to the answer, an orderly stop waits.
-        let Some(_alive) = house.alive.upgrade() else {
-            let refusal = HttpRefusal::unavailable("the server is stopping; come back soon");
-            return refuse(&outbox, head.request.method(), &refusal);
-        };
         let request = &head.request;
         let resource = Resource::at(request.uri().path());
+        // From here to the answer, an orderly stop waits.
+        let alive = house.alive.upgrade();
+        // Who asks during the stop is not served, even while others are still waited for. Operators
+        // see then that the server lives and is not ready.
+        let may_ask = is_for_operators(&resource) || !house.channels.are_stopping();
+        if alive.is_none() || !may_ask {
+            return refuse(&outbox, request.method(), &stopping());
+        }
         if admission != Admission::Client && !is_for_operators(&resource) {
             return refuse(&outbox, request.method(), &admission.refusal());
         }

@@ -295,6 +295,40 @@ fn who_comes_during_the_stop_is_told_to_come_back() {
 }
 
 #[test]
+fn who_was_connected_before_the_stop_and_asks_during_it_is_told_to_come_back() {
+    // The server gives its clients three seconds to answer their close frames.
+    in_one_of_a_few_attempts(|| {
+        let server = Server::on(SEED);
+        let requests = [
+            server.head("/ws", &[]),
+            ask("GET /messages", &[]),
+            ask("GET /messages?follow=1", &[]),
+            ask("GET /metrics", &[]),
+            ask("PUT /dev", &["Content-Length: 0"]),
+            post("8"),
+        ];
+        let connected = || {
+            let mut raw = server.raw();
+            assert_eq!(raw.asks(ask("GET /healthz", &[])).status, 200);
+            raw
+        };
+        let asking: Vec<_> = requests.into_iter().map(|request| (connected(), request)).collect();
+        // The stop waits for this one, which does not answer the close.
+        let mut mute = server.raw_join();
+        server.signal("TERM");
+        while mute.frame().first != CLOSE {}
+        for (mut raw, request) in asking {
+            let answer = raw.asks(request);
+            answer.refuses(503, &["the server is stopping"]);
+            assert!(answer.header("Retry-After").is_some(), "{answer:?}");
+            raw.is_over();
+        }
+        drop(mute);
+        server.ends().with(0, &[]);
+    });
+}
+
+#[test]
 fn a_stop_under_load_loses_nothing_that_was_shown() {
     for fsync in ["always", "1s", "never"] {
         in_one_of_a_few_attempts(|| a_stop_under_load(fsync));
