@@ -409,6 +409,13 @@ impl Channels {
             let _ = open.hub.stop(deadline);
         }
     }
+
+    /// After the stop: the channels whose hubs still wait for the disk.
+    pub fn unstored(&self) -> Vec<Name> {
+        let mut open = self.room.open_ones();
+        open.retain(|_, Open { summary, .. }| !summary.is_ending() && !summary.is_stored());
+        open.into_keys().collect()
+    }
 }
 
 /// Has the engine of a cluster tell all nodes that a channel was put away.

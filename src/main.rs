@@ -44,7 +44,7 @@ const EXIT_ACCESS: u8 = 78;
 /// Another server uses the text file (EX_CANTCREAT).
 const EXIT_IN_USE: u8 = 73;
 
-/// The storage failed (EX_IOERR).
+/// The storage failed, or did not answer during a stop (EX_IOERR).
 const EXIT_STORAGE: u8 = 74;
 
 /// The text file was changed in a way that ends the server; a new start may serve it (EX_TEMPFAIL).
@@ -91,6 +91,7 @@ fn main() -> ExitCode {
     match server.run(&orders) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Fatal(fatal)) => ExitCode::from(exit_code(&fatal)),
+        Err(Failure::DiskHangs) => ExitCode::from(EXIT_STORAGE),
         Err(Failure::Panicked) => ExitCode::FAILURE,
     }
 }

@@ -105,6 +105,8 @@ impl fmt::Display for StartError {
 pub enum Failure {
     /// The file failed.
     Fatal(Fatal),
+    /// The disk did not answer during an orderly stop.
+    DiskHangs,
     /// The hub panicked, which is a bug: a server that accepts and never answers would be worse.
     Panicked,
 }
@@ -250,14 +252,12 @@ impl Server {
         }
         // The hub synced the file when it was told to stop. Only its result is missing.
         match ended.unwrap_or_else(|| self.hub_ended.recv_deadline(deadline)) {
-            Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(Ok(())) | Err(RecvTimeoutError::Timeout) => check_stored(&self.channels),
             Ok(Err(fatal)) => Err(Failure::Fatal(fatal)),
             Err(RecvTimeoutError::Disconnected) => Err(Failure::Panicked),
         }
     }
-}
 
-impl Server {
     /// Reads the access file again, and has all hubs look who may still read.
     fn read_access_file(&self) {
         match self.access.read_again() {
@@ -268,6 +268,23 @@ impl Server {
             Err(error) => error!("--access {error}; the rules stay as they were"),
         }
     }
+}
+
+/// Checks that all is on disk when the time for an orderly stop is over. A hub may still wait for
+/// clients that are slow to leave, which loses nothing, or for the disk.
+fn check_stored(channels: &Channels) -> Result<(), Failure> {
+    let unstored = channels.unstored();
+    let Some(name) = unstored.first() else { return Ok(()) };
+    let others = match unstored.len() - 1 {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    error!(
+        "{name}{others}: the disk did not answer within {} s of the stop. What it had not stored \
+         may be lost; with --fsync always, nobody was shown any of that.",
+        STOP_TIME.as_secs()
+    );
+    Err(Failure::DiskHangs)
 }
 
 fn spawn_named<T: Send + 'static>(

@@ -46,15 +46,16 @@ pub struct Summary {
     pub file: (u64, u64),
     figures: Mutex<Figures>,
     is_ending: AtomicBool,
+    is_stored: AtomicBool,
     news: Arc<News>,
 }
 
 impl Summary {
     /// The summary of a channel whose changes are told to the followers of `news`.
     pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>) -> Summary {
-        let (figures, is_ending) = (Mutex::default(), AtomicBool::new(false));
-        let epoch = Mutex::new(epoch);
-        Summary { epoch, file, figures, is_ending, news }
+        let (is_ending, is_stored) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (epoch, figures) = (Mutex::new(epoch), Mutex::default());
+        Summary { epoch, file, figures, is_ending, is_stored, news }
     }
 
     /// The name of its numbering.
@@ -81,6 +82,16 @@ impl Summary {
     /// Says that the hub is about to say goodbye: for itself alone.
     pub fn end(&self) {
         self.is_ending.store(true, SeqCst);
+    }
+
+    /// Whether the hub takes no more messages and has all on disk.
+    pub fn is_stored(&self) -> bool {
+        self.is_stored.load(SeqCst)
+    }
+
+    /// Says that the hub takes no more messages and has all on disk: for itself alone.
+    pub fn note_stored(&self) {
+        self.is_stored.store(true, SeqCst);
     }
 
     /// Says how far the channel is: for its hub alone.

@@ -82,6 +82,7 @@ impl Hub {
         self.refuse_posts_to_come();
         self.followers.end();
         self.sync_and_note()?;
+        self.summary.note_stored();
         self.deliver(|| false);
         self.fanout.close_all(STOPPING.0, STOPPING.1);
         self.hand_over_clients();

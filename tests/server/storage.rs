@@ -134,6 +134,24 @@ fn a_sync_that_fails_ends_the_server_and_shows_nothing() {
 }
 
 #[test]
+fn a_stop_during_which_the_disk_does_not_answer_says_so_and_is_74() {
+    // The disk must hang until the server has given it five seconds.
+    with_more_and_more_time([10, 30, 120].map(Duration::from_secs), |hang| {
+        let name = "a_stop_during_which_the_disk_does_not_answer_says_so_and_is_74";
+        let server = Server::on(SEED);
+        let mut ann = server.join();
+        let hold = format!("fdatasync,fsync:delay_enter={}", hang.as_micros());
+        let Some(meddling) = meddle(&server, name, &hold) else { return };
+        ann.say("8");
+        until("it is written and about to be synced", || server.lines().len() == 8);
+        server.signal("TERM");
+        let ended = server.ends();
+        meddling.ends_with_the_server();
+        ended.with(74, &["messages: the disk did not answer within 5 s", "may be lost"]);
+    });
+}
+
+#[test]
 fn a_write_that_fails_for_good_ends_the_server_and_shows_nothing() {
     // The server gives its clients a second when its file fails.
     in_one_of_a_few_attempts(|| {
