@@ -46,13 +46,21 @@ const BACKLOG: i32 = 1024;
 /// The stack of a client's thread, in bytes. The part of it that is never used takes no memory.
 const STACK: usize = 128 << 10;
 
-/// How many connections above `--max-clients` are served, to be told that there are too many. Any
-/// more are dropped without a word.
+/// How many connections above `--max-clients` are heard, to be told that there are too many; fewer
+/// where the machine can carry few clients. When one more comes, the oldest of them is ended.
 const EXTRA_CONNECTIONS: usize = 64;
 
-/// How many descriptors are kept free of clients and channels: for the default channel's three files,
-/// the log, the listener, the folder while it is looked at, and two for each catch-up thread.
-const OTHER_FILES: u64 = 24;
+/// How many connections that were ended may still be about to leave, for each that is heard. Where
+/// even more come meanwhile, they are dropped without a word.
+const LEAVING_FOR_EACH_EXTRA: usize = 1;
+
+/// How many descriptors are kept free of clients and channels: for the three of every program, the
+/// default channel's three files, the log, the listener, signals, and what is open for a moment, such
+/// as the folder while it is looked at.
+const OTHER_FILES: u64 = 20;
+
+/// How many descriptors a catch-up thread has. There are as many threads as processors.
+const FILES_OF_CATCH_UP: u64 = 2;
 
 /// How many threads are kept free of clients and channels: for main, accept, signals, the default
 /// channel's hub, the threads that watch and open files, and catch-up.
@@ -150,7 +158,7 @@ impl Server {
             move |error| StartError::Other(what, error)
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
-        let (max_clients, max_channels) = room(config);
+        let (room, max_channels) = room(config);
         let (journal, history, node) = open(config)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
@@ -194,7 +202,7 @@ impl Server {
             access: access.clone(),
             config: Arc::new(config.clone()),
         };
-        let acceptor = Acceptor::new(listener.clone(), house, max_clients);
+        let acceptor = Acceptor::new(listener.clone(), house, room);
         let accept = spawn_named("accept", move || {
             let _alive = alive;
             acceptor.run();
@@ -344,12 +352,21 @@ fn open(config: &Config) -> Result<(Journal, History, Option<Node>), StartError>
     Ok((journal, history, node))
 }
 
-/// How many clients and channels are served: as many as the operator allows, or what this machine can
+/// How many connections are open at a time, at the most.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// Those that are served.
+    clients: usize,
+    /// Those above that are heard.
+    extra: usize,
+}
+
+/// How many connections and channels there may be: as many as the operator allows, or what this machine can
 /// carry.
-fn room(config: &Config) -> (usize, usize) {
+fn room(config: &Config) -> (Room, usize) {
     let Config { max_clients, max_channels, .. } = *config;
     let in_folder = channels::names_in(&config.channels_folder()).map_or(0, |names| names.len());
-    let Capacity { channels, clients } = Capacity::of_this_machine(Wanted {
+    let Capacity { channels, clients, extra } = Capacity::of_this_machine(Wanted {
         channels: max_channels as u64,
         clients: max_clients as u64,
         in_folder: in_folder as u64,
@@ -364,7 +381,8 @@ fn room(config: &Config) -> (usize, usize) {
         }
         wanted.min(usize::try_from(count).unwrap_or(usize::MAX))
     };
-    (at_most(max_clients, "clients", clients), at_most(max_channels, "channels", channels))
+    let room = Room { clients: at_most(max_clients, "clients", clients), extra };
+    (room, at_most(max_channels, "channels", channels))
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, StartError> {

@@ -4,10 +4,11 @@
 //! The accept thread alone runs it. The listener's shutdown ends it.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, Ipv4Addr},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -19,7 +20,7 @@ use log::{debug, warn};
 use socket2::Socket;
 
 use super::{
-    EXTRA_CONNECTIONS,
+    LEAVING_FOR_EACH_EXTRA, Room,
     capacity::{NOTSENT, Space, notsent_for, tcp_memory},
     crew::Crew,
 };
@@ -42,10 +43,14 @@ const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 pub(super) struct Acceptor {
     listener: Arc<Socket>,
     house: House,
-    /// How many connections are open.
-    open: Arc<AtomicUsize>,
-    /// How many connections are served at a time.
-    max_clients: usize,
+    /// How many connections are served and how many are above that, at the most.
+    room: Room,
+    /// How many connections are served.
+    clients: Arc<AtomicUsize>,
+    /// How many connections are open above those.
+    extra: Arc<AtomicUsize>,
+    /// Those that may still ask something, the one that has been there longest first.
+    asking: VecDeque<Weak<Outbox>>,
     space: Space,
     /// The memory for TCP that the kernel likes to use, in bytes.
     tcp_memory: u64,
@@ -59,12 +64,14 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: Arc<Socket>, house: House, max_clients: usize) -> Acceptor {
+    pub(super) fn new(listener: Arc<Socket>, house: House, room: Room) -> Acceptor {
         Acceptor {
             listener,
             house,
-            open: Arc::default(),
-            max_clients,
+            room,
+            clients: Arc::default(),
+            extra: Arc::default(),
+            asking: VecDeque::new(),
             space: Space::of_this_process(),
             tcp_memory: tcp_memory(),
             notsent: NOTSENT,
@@ -109,15 +116,22 @@ impl Acceptor {
         if matches!(counted, Counted::FarAbove) {
             return;
         }
-        let Some(seat) = Seat::take(&self.open, self.max_clients) else { return };
+        let seat = Seat::take(&self.clients, self.room.clients);
+        let is_extra = seat.is_none();
+        let most = self.room.extra * (1 + LEAVING_FOR_EACH_EXTRA);
+        let Some(seat) = seat.or_else(|| Seat::take(&self.extra, most)) else { return };
         let admission = match counted {
             Counted::Above(_) => Admission::TooManyOfAddress,
-            _ => seat.admission(),
+            _ if is_extra => Admission::TooMany,
+            _ => Admission::Client,
         };
         self.share_tcp_memory();
         self.accepted += 1;
         let (house, number) = (self.house.clone(), self.accepted);
         let outbox = Arc::new(Outbox::new(socket));
+        if is_extra {
+            self.hear_extra(&outbox);
+        }
         let run = {
             let outbox = outbox.clone();
             move || {
@@ -138,9 +152,20 @@ impl Acceptor {
         }
     }
 
+    /// Lets an extra connection ask something. If too many others do, the one of them that has been
+    /// there longest is ended. So connections that say nothing keep no operator from an answer.
+    fn hear_extra(&mut self, outbox: &Arc<Outbox>) {
+        self.asking.retain(|outbox| outbox.strong_count() > 0);
+        if self.asking.len() >= self.room.extra {
+            let longest = self.asking.pop_front().and_then(|outbox| outbox.upgrade());
+            longest.into_iter().for_each(|outbox| outbox.abort());
+        }
+        self.asking.push_back(Arc::downgrade(outbox));
+    }
+
     /// Lets the kernel hold less for each client that does not read, the more clients there are.
     fn share_tcp_memory(&mut self) {
-        let clients = self.open.load(Ordering::Relaxed) as u64;
+        let clients = self.clients.load(Ordering::Relaxed) as u64;
         let notsent = notsent_for(clients, self.tcp_memory);
         // Accepted connections inherit it from the listener, so none needs a system call of its
         // own.
@@ -159,26 +184,20 @@ impl Acceptor {
 /// A place for one open connection, free again when this is dropped.
 #[derive(Debug)]
 struct Seat {
-    open: Arc<AtomicUsize>,
-    /// Whether it is above `max_clients`, for a connection that is only told so.
-    is_extra: bool,
+    taken: Arc<AtomicUsize>,
 }
 
 impl Seat {
-    /// Takes a seat; `None` when all are taken, those above `max_clients`, too.
-    fn take(open: &Arc<AtomicUsize>, max_clients: usize) -> Option<Seat> {
-        let before = open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { open: open.clone(), is_extra: before >= max_clients };
-        (before < max_clients + EXTRA_CONNECTIONS).then_some(seat)
-    }
-
-    fn admission(&self) -> Admission {
-        if self.is_extra { Admission::TooMany } else { Admission::Client }
+    /// Takes one of `most` seats; `None` when all are taken.
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
+        let before = taken.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { taken: taken.clone() };
+        (before < most).then_some(seat)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,11 +6,13 @@
 //! to spare; and address space, which other things take too, is looked at before each thread
 //! starts.
 
-use std::{fmt, fs};
+use std::{fmt, fs, thread};
 
 use rlimit::Resource;
 
-use super::{EXTRA_CONNECTIONS, OTHER_FILES, OTHER_THREADS, STACK};
+use super::{
+    EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS, STACK,
+};
 use crate::{cluster::STACK as NODE_STACK, fanout::LAG_LIMIT};
 
 /// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for
@@ -102,6 +104,10 @@ const CHANNELS_SHARE: u64 = 20;
 /// Where the folder has more channels than that at the start, they may take one part in so many.
 const MOST_OF_FOLDER: u64 = 4;
 
+/// Where a limit is short, one part in so many of it is for connections above the clients, which are
+/// only told that there are too many, and as much again for those of them that are leaving.
+const EXTRA_SHARE: u64 = 16;
+
 /// How many channels and clients an operator wants to allow.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -122,6 +128,8 @@ pub struct Capacity {
     pub channels: (u64, Limit),
     /// Clients at a time, beside so many channels.
     pub clients: (u64, Limit),
+    /// Connections above the clients that are heard; see [`EXTRA_CONNECTIONS`].
+    pub extra: usize,
 }
 
 /// A limit of the system or of this process.
@@ -169,7 +177,7 @@ impl Capacity {
             [number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")];
         let threads = |count: u64| count.saturating_sub(OTHER_THREADS);
         let limits = [
-            (Limit::Files, files.map(|count| count.saturating_sub(OTHER_FILES))),
+            (Limit::Files, files.map(|count| count.saturating_sub(other_files()))),
             (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
             (Limit::Space, space.map(threads_in_space)),
             (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads)),
@@ -192,9 +200,8 @@ impl Capacity {
             };
             (room.saturating_sub(cost(once)), cost(wanted.each), limit)
         });
-        // Connections that are only told that there are too many take some of each limit, too.
-        let share = |count: u64| count - (EXTRA_CONNECTIONS as u64).min(count / 8);
-        let beside_all_clients = wanted.clients.saturating_add(EXTRA_CONNECTIONS as u64);
+        let all_extra = |extra: usize| (extra * (1 + LEAVING_FOR_EACH_EXTRA)) as u64;
+        let beside_all_clients = wanted.clients.saturating_add(all_extra(EXTRA_CONNECTIONS));
         let channels = known.clone().map(|(room, each, limit)| {
             let kept =
                 (room / CHANNELS_SHARE / each).max(room.saturating_sub(beside_all_clients) / each);
@@ -203,12 +210,20 @@ impl Capacity {
         let none = (u64::MAX, Limit::Files);
         let channels = channels.min_by_key(|(channels, _)| *channels).unwrap_or(none);
         let taken = channels.0.min(wanted.channels);
-        let clients = known.map(|(room, each, limit)| (share(room - taken * each), limit));
-        let clients = clients.min_by_key(|(clients, _)| *clients).unwrap_or(none);
+        let left = known.map(|(room, each, limit)| (room - taken * each, limit));
+        let left = left.min_by_key(|(left, _)| *left).unwrap_or(none);
+        let extra = (left.0 / EXTRA_SHARE).clamp(1, EXTRA_CONNECTIONS as u64) as usize;
         // With no client it would be no server. A client that finds no room all the same is told
         // 503.
-        Capacity { channels, clients: (clients.0.max(1), clients.1) }
+        let clients = left.0.saturating_sub(all_extra(extra)).max(1);
+        Capacity { channels, clients: (clients, left.1), extra }
     }
+}
+
+/// How many descriptors are not for clients and channels.
+fn other_files() -> u64 {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    OTHER_FILES + FILES_OF_CATCH_UP * processors as u64
 }
 
 fn threads_in_space(limit: u64) -> u64 {
@@ -327,18 +342,37 @@ mod tests {
         fn check(limit: Limit, each: ChannelCost, in_folder: u64, channels: u64, clients: u64) {
             let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder, each };
             let limits = [(limit, 6_000), (Limit::Files, 1_000_000)];
-            let Capacity { channels: many, clients: beside } =
+            let Capacity { channels: many, clients: beside, .. } =
                 Capacity::within(limits.into_iter(), wanted);
             assert_eq!((many, beside), ((channels, limit), (clients, limit)), "{limit}: {each:?}");
         }
         let (alone, node) = (ChannelCost::ALONE, ChannelCost::IN_CLUSTER);
-        // A twentieth is kept for channels, and 64 connections are told that there are too many.
-        check(Limit::Threads, alone, 0, 300, 6_000 - 300 - 64);
-        check(Limit::Threads, node, 0, 149, 6_000 - 4 - 149 * 2 - 64);
-        check(Limit::Space, node, 0, 99, 6_000 - 8 - 99 * 3 - 64);
+        // A twentieth is kept for channels, and twice 64 for connections that are
+        // told that there are too many.
+        check(Limit::Threads, alone, 0, 300, 6_000 - 300 - 128);
+        check(Limit::Threads, node, 0, 149, 6_000 - 4 - 149 * 2 - 128);
+        check(Limit::Space, node, 0, 99, 6_000 - 8 - 99 * 3 - 128);
         // Up to a quarter is for those that are there.
-        check(Limit::Maps, alone, 10_000, 1_500, 6_000 - 1_000 - 64);
-        check(Limit::Maps, node, 10_000, 749, 6_000 - 4 - 749 * 2 - 64);
+        check(Limit::Maps, alone, 10_000, 1_500, 6_000 - 1_000 - 128);
+        check(Limit::Maps, node, 10_000, 749, 6_000 - 4 - 749 * 2 - 128);
+    }
+
+    #[test]
+    fn all_connections_fit_into_a_limit_however_low_it_is() {
+        for limit in [64, 100, 256, 300, 512, 1024, 4096, 100_000] {
+            let each = ChannelCost::ALONE;
+            let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder: 0, each };
+            let left = limit - OTHER_FILES;
+            let Capacity { channels, clients, extra } =
+                Capacity::within([(Limit::Files, left)].into_iter(), wanted);
+            let channels = channels.0.min(wanted.channels) * each.files;
+            let clients = clients.0.min(wanted.clients);
+            // Those that are heard, and as many that leave.
+            let taken = channels + clients + 2 * extra as u64;
+            assert!(taken <= left, "{taken} of {left}: {clients} clients, {extra} above");
+            assert!(extra >= 1 && clients >= left * 3 / 4 || clients == wanted.clients);
+            assert_eq!(extra == EXTRA_CONNECTIONS, limit > 1024, "{extra} of {limit}");
+        }
     }
 
     #[test]

@@ -457,3 +457,18 @@ fn a_full_server_says_so_and_has_room_again_when_someone_leaves() {
     ann.says("2");
     cleo.expect("it has joined").hears("2");
 }
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_at_a_full_server_from_an_answer() {
+    let server = Server::with(&["--max-clients", "2"]);
+    let (mut ann, bob) = (server.join(), server.join());
+    let _silent: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(server.asks(&format!("GET {path}"), &[]).status, 200, "{path}");
+    }
+    server.asked(server.head("/ws", &[])).refuses(503, &["too many clients"]);
+    // Those who are in stay, and a seat that is free is for who comes.
+    ann.says("1");
+    bob.leave();
+    until("there is room again", || server.try_join().is_ok());
+}
