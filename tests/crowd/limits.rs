@@ -50,7 +50,7 @@ fn more_connects_than_memory_has_room_for_do_not_end_the_server() {
         of: "ulimit -v",
         connects: 4_000,
         sockets: 4_000,
-        at_least: 3_000,
+        at_least: 2_800,
         ..Short::by_default(setup)
     };
     short.carries_what_it_says();

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tungstenite::Message;
 
 use crate::support::*;
@@ -318,8 +319,12 @@ fn a_crowd_that_does_not_read_costs_little() {
 
 #[test]
 fn a_server_without_descriptors_comes_back_when_there_are_some() {
-    let server = Setup::new().after("ulimit -n 40").start();
+    let server = Server::start();
     let mut ann = server.join();
+    // From the start on it would admit no more clients than it has descriptors for.
+    let few = Rlimit { current: Some(40), maximum: Some(40) };
+    let pid = Pid::from_raw(server.pid() as i32);
+    prlimit(pid, Resource::Nofile, few).expect("another limit for the server");
     let crowd: Vec<_> = (0..100).map(|_| server.connect()).collect();
     // With no descriptor left for clients, those who are in still talk and are stored.
     ann.says("1");
