@@ -74,7 +74,7 @@ pub(crate) fn converse(
         let resource = Resource::at(request.uri().path());
         // From here to the answer, an orderly stop waits.
         let alive = house.alive.upgrade();
-        // Who asks during the stop is not served, even while others are still waited for. Operators
+        // A request that comes during the stop is not served, even while others are waited for. Operators
         // see then that the server lives and is not ready.
         let may_ask = is_for_operators(&resource) || !house.channels.are_stopping();
         if alive.is_none() || !may_ask {

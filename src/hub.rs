@@ -314,11 +314,12 @@ impl Hub {
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
         self.commit(Vec::new())?;
+        let path = self.journal.path().display();
         if let Some(count) = self.holes.due() {
-            warn!("{count} more lines that other programs appended hold no message; skipped");
+            warn!("{path}: {count} more lines that others appended hold no message; skipped");
         }
         if let Some(count) = self.refused.due() {
-            warn!("{count} more operations that other programs appended mean nothing");
+            warn!("{path}: {count} more operations that others appended mean nothing");
         }
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
@@ -340,7 +341,8 @@ impl Hub {
         }
         match self.journal.note_numbering(&self.history) {
             Err(error) if !self.has_warned_of_note => {
-                warn!("how far the file has come could not be noted beside it: {error}");
+                let path = self.journal.path().display();
+                warn!("{path}: how far it has come could not be noted beside it: {error}");
                 self.has_warned_of_note = true;
             }
             Err(_) => {}

@@ -452,7 +452,8 @@ impl Mirror {
     fn cleanse(&mut self, engine: &mut Engine) -> Result<(), End> {
         let strange = engine.cleanse(self.keys())?;
         if strange > 0 {
-            warn!("{strange} entries were in the stream that no node had added; taken out");
+            let path = self.settings.file.display();
+            warn!("{path}: the stream had {strange} entries that no node had added; taken out");
         }
         Ok(())
     }

@@ -337,11 +337,12 @@ impl Sequencer {
         self.engine = None;
         self.link.is_away(Side::Sequencer);
         self.send_all_again();
+        let path = self.settings.file.display();
         // The reader says that the channel was put away, and the hub ends soon.
         if self.has_warned || matches!(error, EngineError::PutAway) {
-            debug!("the engine takes no posts: {error}");
+            debug!("{path}: the engine takes no posts: {error}");
         } else {
-            warn!("the engine takes no posts: {error}; trying again");
+            warn!("{path}: the engine takes no posts: {error}; trying again");
             self.has_warned = true;
         }
         thread::sleep(self.back_off);

@@ -127,7 +127,8 @@ fn look(
             let offset = offset_after(journal, history, numbered)?;
             let lines = history.last_id() - numbered;
             journal.set_aside(SetAside::ForPosting, numbered + 1, offset)?;
-            warn!("{lines} lines were appended while no server ran; they are posted");
+            let path = settings.file.display();
+            warn!("{path}: {lines} lines were appended while no server ran; they are posted");
             return Ok(Prepared::Cut);
         }
     }
@@ -144,7 +145,11 @@ fn look(
         Verdict::Fork(lines, offset) => {
             let path = journal.set_aside(SetAside::Forked, lines + 1, offset)?;
             let count = history.last_id() - lines;
-            warn!("{count} lines have forked from the order; they are in {}", path.display());
+            let file = settings.file.display();
+            warn!(
+                "{file}: {count} lines have forked from the order; they are in {}",
+                path.display()
+            );
             Ok(Prepared::Cut)
         }
     }

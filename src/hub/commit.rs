@@ -172,7 +172,8 @@ impl Hub {
             if let Some((message, _)) = message {
                 self.apply_foreign_operation(id, message);
             } else if self.holes.add() {
-                warn!("line {id}, appended by another program, holds no message; skipped");
+                let path = self.journal.path().display();
+                warn!("{path}: line {id}, appended by another program, holds no message; skipped");
             }
             if self.fanout.bytes() >= BATCH_BYTES {
                 self.stamp_foreign(ts)?;

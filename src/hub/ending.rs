@@ -72,7 +72,8 @@ impl Hub {
             Err(_) => self.journal.forget_epoch(),
         };
         if let Err(error) = given_up {
-            warn!("that the numbering ended could not be noted beside the file: {error}");
+            let path = self.journal.path().display();
+            warn!("{path}: that the numbering ended could not be noted beside it: {error}");
         }
     }
 

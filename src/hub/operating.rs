@@ -131,12 +131,13 @@ impl Hub {
         }
         self.history.operations_mut().push_line(id);
         if self.refused.add() {
-            warn!("line {id} is an operation that means nothing");
+            let path = self.journal.path().display();
+            warn!("{path}: line {id} is an operation that means nothing");
         }
     }
 
-    /// Erases the messages that were deleted, and their edits, in the file and in the frames that are
-    /// on their way. The operations that deleted them are on disk before that.
+    /// Erases the messages that were deleted, and their edits, in the file, and takes them out of the
+    /// frames that are on their way. The operations that deleted them are on disk before that.
     pub(super) fn erase_deleted(&mut self) -> Result<(), Fatal> {
         if self.deleted.is_empty() {
             return Ok(());

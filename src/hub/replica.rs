@@ -173,7 +173,8 @@ impl Hub {
             match message {
                 Some(message) => self.apply_ordered_operation(id, message, from),
                 None if self.holes.add() => {
-                    warn!("line {id} of the order holds no message; skipped")
+                    let path = self.journal.path().display();
+                    warn!("{path}: line {id} of the order holds no message; skipped");
                 }
                 None => {}
             }

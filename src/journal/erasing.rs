@@ -98,10 +98,10 @@ impl Journal {
         !self.unerased.is_empty()
     }
 
-    /// The same for the lines that are left from before.
+    /// Overwrites the lines that are left from before, as [`Journal::erase`] does.
     ///
     /// # Errors
-    /// The same.
+    /// As with [`Journal::erase`].
     pub fn erase_what_is_left(&mut self, history: &History) -> Result<Erased, Fatal> {
         let lines = std::mem::take(&mut self.unerased);
         if lines.is_empty() {

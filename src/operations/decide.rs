@@ -36,7 +36,7 @@ pub enum Standing {
     Open,
 }
 
-/// Who asks for an operation, and may post.
+/// The one who asks for an operation, and may post.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// The verified sender; `None` for nobody.

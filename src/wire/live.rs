@@ -40,6 +40,14 @@ struct FrameMark {
     offset: u64,
 }
 
+impl FrameMark {
+    /// The mark of the same frame when so many bytes before it are gone.
+    fn moved_back(self, gone: usize) -> FrameMark {
+        let FrameMark { data, data_end, end, .. } = self;
+        FrameMark { data: data - gone, data_end: data_end - gone, end: end - gone, ..self }
+    }
+}
+
 /// How many bytes of memory are kept for the next frames: those of several batches, but not those
 /// of a rare huge one.
 pub(super) const FRAMES_KEPT: usize = 4 << 20;
@@ -110,24 +118,18 @@ impl Frames {
     pub fn remove(&mut self, ids: &[u64], count: usize) -> usize {
         let is_one = |mark: &FrameMark| ids.binary_search(&mark.id).is_ok();
         let Some(first) = self.marks.iter().position(is_one) else { return 0 };
-        let mut end = if first == 0 { 0 } else { self.marks[first - 1].end };
-        let (mut begin, mut left, mut removed) = (end, first, 0);
+        let removed = self.marks[..count].iter().filter(|mark| is_one(mark)).count();
+        // Where the next frame stands, and how many bytes were taken out before it.
+        let (mut begin, mut gone) = (self.start_of(self.marks[first].id), 0);
+        let mut left = first;
         for at in first..self.marks.len() {
             let mark = self.marks[at];
-            let len = mark.end - begin;
             if is_one(&mark) {
-                removed += usize::from(at < count);
+                gone += mark.end - begin;
             } else {
-                self.bytes.copy_within(begin..mark.end, end);
-                let moved = begin - end;
-                self.marks[left] = FrameMark {
-                    data: mark.data - moved,
-                    data_end: mark.data_end - moved,
-                    end: mark.end - moved,
-                    ..mark
-                };
+                self.bytes.copy_within(begin..mark.end, begin - gone);
+                self.marks[left] = mark.moved_back(gone);
                 left += 1;
-                end += len;
             }
             begin = mark.end;
         }
@@ -151,11 +153,7 @@ impl Frames {
         }
         self.bytes.drain(..bytes);
         self.marks.drain(..count);
-        for mark in &mut self.marks {
-            mark.data -= bytes;
-            mark.data_end -= bytes;
-            mark.end -= bytes;
-        }
+        self.marks.iter_mut().for_each(|mark| *mark = mark.moved_back(bytes));
         count
     }
 

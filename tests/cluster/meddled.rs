@@ -203,6 +203,32 @@ fn a_node_that_lacks_what_the_stream_has_no_more_says_the_command_that_helps() {
     ended.with(66, &["curl -C - -o "]);
 }
 
+#[test]
+fn a_channel_that_lacks_what_its_stream_has_no_more_says_the_command_for_its_own_file() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = two_nodes(&engine);
+    let says = |nodes: &Nodes, text: &str| {
+        let post = ask_with("POST /dev", &["Connection: close"], text);
+        nodes.all[0].server().asked(&post).status == 201
+    };
+    let put = nodes.all[0].server().has("PUT /dev", &["Content-Length: 0"]);
+    assert_eq!(put.status, 201);
+    within(CALM, "it is stored", || says(&nodes, "1"), || nodes.all[0].server().log());
+    nodes.all[1].stop();
+    (2..=9).for_each(|number| assert!(says(&nodes, &number.to_string()), "{number}"));
+    engine.asks(&["XTRIM", "txtcord:{dev}", "MAXLEN", "2"]);
+    nodes.all[1].start();
+    let command = "curl -C - -o dev.txt http://PEER/dev.txt";
+    let server = nodes.all[1].server();
+    let is_said = || {
+        // A request opens the channel.
+        let _ = server.has("GET /dev", &["Connection: close"]);
+        server.log().contains(command)
+    };
+    within(CALM, "the command is said", is_said, || server.log());
+    assert_eq!(nodes.all[1].stores_in_the_end("\"11\""), 11, "the default channel goes on");
+}
+
 /// Starts a server that ends by itself, before or after it listens.
 #[track_caller]
 fn starts_and_ends(setup: &Setup) -> Ended {

@@ -170,6 +170,31 @@ fn a_kill_at_any_system_call_of_a_delete_leaves_nothing_that_was_deleted() {
     assert!(kills > 10, "a delete makes more calls than {kills}");
 }
 
+#[test]
+fn without_room_nothing_is_deleted_and_what_others_delete_is_erased_when_there_is_some() {
+    const TEST: &str =
+        "without_room_nothing_is_deleted_and_what_others_delete_is_erased_when_there_is_some";
+    let server = Server::on("[\"one\"]\n");
+    assert_eq!(server.posts(ANN, "[\"secret\"]"), 2);
+    let text = || String::from_utf8(server.dir.read()).expect("UTF-8");
+    let before = text();
+    let beside = server.dir.join("messages.txt.erasing");
+    let path = beside.to_str().expect("a UTF-8 path");
+    let Some(meddling) = meddle_with(&server, TEST, "openat:error=ENOSPC", path) else { return };
+    server.may_not("DELETE /messages/2", ANN, "", 503, "storage_full");
+    assert_eq!((text(), server.state(2)["id"].clone()), (before.clone(), 2.into()));
+    let delete = "{\"$op\":\"delete\",\"id\":1}\n";
+    server.dir.append(delete);
+    until("it is deleted", || server.does("GET /messages/1", "", "").status == 410);
+    assert_eq!(text(), before.clone() + delete);
+    drop(meddling);
+    // Nobody is connected, and nobody asks.
+    until("it is erased", || text().starts_with("null   \n"));
+    until("all is done", || !beside.exists());
+    server.did("DELETE /messages/2", ANN, "");
+    assert!(!text().contains("secret"), "{}", text());
+}
+
 /// Kills a server when it makes a system call for that many times, while it erases a message
 /// and its edit; false when it does not make so many. None where no call can be killed.
 #[track_caller]

@@ -47,7 +47,8 @@ impl Mirror {
             self.link.restored(piece.count());
         }
         self.learn_chain(Some(chain));
-        info!("gave {} lines back to the engine, from line {begun} on", next - begun);
+        let path = self.settings.file.display();
+        info!("{path}: gave {} lines back to the engine, from line {begun} on", next - begun);
         Ok(())
     }
 

@@ -160,12 +160,9 @@ fn a_client_whose_turn_is_still_to_come_does_not_get_what_was_deleted_meanwhile(
     house.handle.post(ann.id, None, b"[\"secret\"]\n".to_vec()).unwrap();
     let said = house.commands.try_iter().map(|command| *command);
     house.hub.step(said).unwrap();
-    // Ann spoke and was served; the round pauses before Bob.
-    house.step_with(vec![post(
-        Speaker::Client(ann.id),
-        OPERATOR,
-        "{\"$op\":\"delete\",\"id\":1}\n",
-    )]);
+    // The round pauses after Ann's turn and before Bob's.
+    house.hub.deliver(|| true);
+    house.ask_to(OPERATOR, "{\"$op\":\"delete\",\"id\":1}\n").expect("it is accepted");
     let (_, messages) = heard(&mut bob);
     assert_eq!(messages.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2]);
     let (_, messages) = heard(&mut ann);
