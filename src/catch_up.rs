@@ -3,8 +3,8 @@
 //! A few threads serve all these clients. Each thread waits until one of its sockets takes more
 //! (epoll), sends the client what it lacks from the history, and asks the hub for more, until the
 //! hub has made the client live. Nothing is kept for a client but its `Cursor`: bytes that the
-//! socket did not take are read again from the file. So ten thousand clients that are behind cost a
-//! few megabytes and no thread.
+//! socket did not take are read again from the file, unless other clients lack them, too (`shared`).
+//! So ten thousand clients that are behind cost a few megabytes and no thread.
 
 use std::{
     collections::HashMap,
@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod cursor;
+mod shared;
 
 use cursor::{Buffers, Cursor, Progress};
 
@@ -285,6 +286,7 @@ impl Thread {
             Err(_) => {
                 error!("a panic ended a client that was behind");
                 cursor.outbox().abort();
+                self.buffers.shrink();
             }
         }
         self.end(number);

@@ -9,13 +9,13 @@ use std::{io, sync::Arc, time::Instant};
 
 use log::error;
 
-use super::{Behind, stalled_close};
+use super::{Behind, shared::SharedFrames, stalled_close};
 use crate::{
     command::{HubGone, NextStep},
     history::BLOCK,
     metrics::Metrics,
     outbox::{Last, Outbox},
-    wire::{CutFrame, Frames, LiveFrames},
+    wire::CutFrame,
 };
 
 /// How many bytes a step tries to send first, to find out whether the socket takes anything: a
@@ -56,19 +56,24 @@ pub(super) struct Buffers {
     /// About how many bytes a client is sent in one step.
     pub(super) step_bytes: usize,
     block: Vec<u8>,
-    frames: Frames,
+    pub(super) shared: SharedFrames,
     metrics: Arc<Metrics>,
 }
 
 impl Buffers {
     pub(super) fn new(metrics: Arc<Metrics>) -> Buffers {
-        Buffers { step_bytes: STEP_BYTES, block: Vec::new(), frames: Frames::default(), metrics }
+        Buffers {
+            step_bytes: STEP_BYTES,
+            block: Vec::new(),
+            shared: SharedFrames::default(),
+            metrics,
+        }
     }
 
     /// Gives the memory back while the thread has no client.
     pub(super) fn shrink(&mut self) {
         self.block = Vec::new();
-        self.frames = Frames::default();
+        self.shared = SharedFrames::default();
     }
 }
 
@@ -112,45 +117,37 @@ impl Cursor {
         if self.outbox().is_closed() {
             return Ok(Progress::Done);
         }
-        let mut step = Step { sent: 0 };
-        let mut unsent = None;
+        let step = &mut Step { sent: 0 };
         while step.sent < buffers.step_bytes {
-            if !self.finish_frame(&mut step, buffers)? {
+            if !self.finish_frame(step, buffers)? {
                 return Ok(step.progress());
             }
-            match self.send_waiting(&mut step, buffers)? {
+            match self.send_waiting(step, buffers)? {
                 Some(Last::Close) => return Ok(Progress::Done),
                 Some(Last::No) => {}
                 None => return Ok(step.progress()),
             }
-            match &mut unsent {
-                None if self.end_history() => {}
-                None => match self.ask() {
-                    Ok(NextStep::Live) => return Ok(Progress::Done),
-                    Ok(NextStep::ControlFrames) => {}
-                    Ok(NextStep::Stretch(stretch, stamps)) => {
-                        let next_id = stretch.last_id + 1;
-                        // Nothing of an earlier stretch is left to be sent, so it need not be kept.
-                        self.behind.file = stretch.file().clone();
-                        let frames = LiveFrames::new(stretch, stamps).inspect_err(unreadable)?;
-                        unsent = Some((frames, next_id));
-                    }
-                    // A close frame from the hub may wait: it is sent on the next lap of this loop.
-                    Err(_) if !self.hub_gave_no_answer => self.hub_gave_no_answer = true,
-                    Err(_) => return Ok(Progress::Done),
-                },
-                Some((frames, next_id)) => {
-                    frames.fill(&mut buffers.frames, step.room()).inspect_err(unreadable)?;
-                    if buffers.frames.is_empty() {
-                        // The stretch may end with holes, which no frame tells of.
-                        self.behind.next_id = Some(*next_id);
-                        unsent = None;
-                        continue;
-                    }
-                    if !self.send_frames(&mut step, buffers)? {
-                        return Ok(step.progress());
-                    }
+            if self.end_history() {
+                continue;
+            }
+            if self.is_at_hand(buffers) {
+                if !self.send_messages(step, buffers)? {
+                    return Ok(step.progress());
                 }
+                continue;
+            }
+            match self.ask() {
+                Ok(NextStep::Live) => return Ok(Progress::Done),
+                Ok(NextStep::ControlFrames) => {}
+                Ok(NextStep::Stretch(stretch, stamps)) => {
+                    self.behind.next_id = Some(stretch.first_id);
+                    // Nothing of an earlier stretch is left to be sent, so it need not be kept.
+                    self.behind.file = stretch.file().clone();
+                    buffers.shared.take(stretch, stamps).inspect_err(unreadable)?;
+                }
+                // A close frame from the hub may wait: it is sent on the next lap of this loop.
+                Err(_) if !self.hub_gave_no_answer => self.hub_gave_no_answer = true,
+                Err(_) => return Ok(Progress::Done),
             }
         }
         Ok(Progress::Some)
@@ -223,22 +220,33 @@ impl Cursor {
         Ok(Some(last))
     }
 
-    /// Sends live messages; false when the socket is full.
-    fn send_frames(&mut self, step: &mut Step, buffers: &mut Buffers) -> io::Result<bool> {
-        let frames = &buffers.frames;
-        let sent = step.send(&self.behind.outbox, frames.bytes())?;
-        let is_all = sent == frames.bytes().len();
-        let next_id = if is_all {
-            frames.next_id()
+    /// Whether the next messages can be sent without asking the hub.
+    fn is_at_hand(&self, buffers: &Buffers) -> bool {
+        let Behind { file, next_id, .. } = &self.behind;
+        next_id.is_some_and(|next_id| buffers.shared.has(file, next_id))
+    }
+
+    /// Sends messages that are at hand; false when the socket is full.
+    fn send_messages(&mut self, step: &mut Step, buffers: &mut Buffers) -> io::Result<bool> {
+        let Behind { outbox, file, cut, each, next_id, .. } = &mut self.behind;
+        let id = next_id.expect("it is at hand");
+        let end_id = each.as_ref().map_or(u64::MAX, |end| end.last_id + 1);
+        let (least, most) = (step.room(), buffers.step_bytes.saturating_sub(step.sent).max(1));
+        let part = buffers.shared.part(id, end_id, least, most).inspect_err(unreadable)?;
+        let sent = step.send(outbox, part.bytes())?;
+        let is_all = sent == part.bytes().len();
+        let after = if is_all {
+            // The part may be empty: a stretch may end with holes, which no frame tells of.
+            part.next_id()
         } else {
-            let (cut, next_id) = frames.cut(sent);
-            self.behind.cut = cut;
-            next_id
+            let (rest, after, of_file) = part.cut(sent);
+            (*cut, *file) = (rest, of_file);
+            after
         };
-        self.behind.next_id = Some(next_id);
+        *next_id = Some(after);
         // A history is not what was said and delivered meanwhile.
-        if self.behind.each.is_none() {
-            buffers.metrics.delivered(frames.len() as u64 - frames.count_from(next_id));
+        if each.is_none() {
+            buffers.metrics.delivered(part.count_before(after));
         }
         Ok(is_all)
     }

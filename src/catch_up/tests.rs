@@ -154,8 +154,8 @@ impl Chat {
         let (jobs, todo) = bounded::<Job>(0);
         let (finished, done) = bounded(0);
         thread::spawn(move || {
+            let mut buffers = Buffers::new(Arc::default());
             for (mut cursor, turn) in todo {
-                let mut buffers = Buffers::new(Arc::default());
                 buffers.step_bytes = turn;
                 let sent = cursor.step(&mut buffers);
                 if finished.send((cursor, sent)).is_err() {

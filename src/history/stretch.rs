@@ -63,8 +63,16 @@ impl Stretch {
     /// # Errors
     /// When the file cannot be read.
     pub fn messages(self) -> io::Result<Messages> {
+        self.messages_by(READ)
+    }
+
+    /// The same, with so many bytes that are read at a time.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn messages_by(self, block: usize) -> io::Result<Messages> {
         let (start, end) = self.offsets()?;
-        let lines = Lines::new(&self.file, start, end, READ, self.line_limit);
+        let lines = Lines::new(&self.file, start, end, block, self.line_limit);
         let hole = self.holes.at_id(self.first_id);
         let (next_id, last_id) = (self.first_id, self.last_id);
         Ok(Messages { next_id, last_id, lines, holes: self.holes, hole })

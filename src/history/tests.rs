@@ -371,11 +371,10 @@ proptest! {
         let mut live = LiveFrames::new(stretch, Stamps::Remembered(recent)).unwrap();
         let mut sent = Vec::new();
         let mut frames = Frames::default();
-        loop {
-            live.fill(&mut frames, BLOCK).unwrap();
-            if frames.is_empty() {
-                break;
-            }
+        let mut goes_on = true;
+        while goes_on {
+            frames.clear();
+            goes_on = live.extend(&mut frames, BLOCK).unwrap();
             prop_assert!(frames.bytes().len() < BLOCK + LIMIT + 100);
             prop_assert_eq!(frames_in(frames.bytes()).1, 0, "whole frames");
             sent.extend_from_slice(frames.bytes());

@@ -122,6 +122,19 @@ impl TextFile {
         &self.file
     }
 
+    /// Whether both are the same file as it was at the same time.
+    pub fn sees_the_same(&self, other: &TextFile) -> bool {
+        match (&self.seen, &other.seen) {
+            (Some(seen), Some(other)) => Arc::ptr_eq(seen, other),
+            _ => false,
+        }
+    }
+
+    /// Whether no line was erased since this reader began.
+    pub fn is_latest(&self) -> bool {
+        self.seen.as_ref().is_none_or(|seen| seen.next.get().is_none())
+    }
+
     /// Publishes that a line is about to be overwritten, which began at `start` and had these
     /// `bytes`. This reader sees it overwritten from now on; all its clones of before do not.
     ///

@@ -19,6 +19,10 @@ const FROM: &[u8] = br#","from":"#;
 /// than the system call that would read it again, and it is little beside what else a client takes.
 pub(super) const SHORT_REST: usize = 256;
 
+/// Bytes that are read at a time for clients that are behind: there are as many readers as catch-up
+/// threads.
+const READ: usize = 64 << 10;
+
 /// Frames of live messages, encoded once for all clients.
 #[derive(Debug, Default)]
 pub struct Frames {
@@ -113,6 +117,19 @@ impl Frames {
         }
     }
 
+    /// The id of the message whose frame holds the byte at `offset`; `None` at the end.
+    pub fn id_at(&self, offset: usize) -> Option<u64> {
+        let before = self.marks.partition_point(|mark| mark.end <= offset);
+        self.marks.get(before).map(|mark| mark.id)
+    }
+
+    /// Where the frame ends that holds the last of `most` bytes from `start` on, or the last frame.
+    pub fn end_within(&self, start: usize, most: usize) -> usize {
+        let end = start.saturating_add(most);
+        let before = self.marks.partition_point(|mark| mark.end < end);
+        self.marks.get(before).map_or(self.bytes.len(), |mark| mark.end)
+    }
+
     /// Takes out the frames of these messages, as far as they are among them; `ids` are in order.
     /// Returns how many of the first `count` frames that were.
     pub fn remove(&mut self, ids: &[u64], count: usize) -> usize {
@@ -200,22 +217,23 @@ impl LiveFrames {
     /// # Errors
     /// When the file cannot be read.
     pub fn new(stretch: Stretch, stamps: Stamps) -> io::Result<LiveFrames> {
-        Ok(LiveFrames { messages: stretch.messages()?, stamps: stamps.read() })
+        Ok(LiveFrames { messages: stretch.messages_by(READ)?, stamps: stamps.read() })
     }
 
-    /// Replaces `frames` by the next ones: as many whole frames as it takes for `least` bytes,
-    /// fewer near the end of the stretch, none at its end.
+    /// Appends the next frames to `frames`: as many whole frames as it takes for `least` bytes, fewer
+    /// near the end of the stretch. Returns whether there may be more.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn fill(&mut self, frames: &mut Frames, least: usize) -> io::Result<()> {
-        frames.clear();
-        while frames.bytes().len() < least
-            && let Some(LocatedMessage { id, offset, data }) = self.messages.next()?
-        {
+    pub fn extend(&mut self, frames: &mut Frames, least: usize) -> io::Result<bool> {
+        let enough = frames.bytes().len() + least;
+        while frames.bytes().len() < enough {
+            let Some(LocatedMessage { id, offset, data }) = self.messages.next()? else {
+                return Ok(false);
+            };
             let Stamp { ts, from } = self.stamps.of(id);
             frames.push(data, offset, id, ts, from);
         }
-        Ok(())
+        Ok(true)
     }
 }

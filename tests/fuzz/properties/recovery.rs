@@ -250,12 +250,8 @@ impl Model<'_> {
             next_id = stretch.last_id + 1;
             let mut live = LiveFrames::new(stretch, Stamps::default()).expect("it is there");
             let mut frames = Frames::default();
-            while {
-                live.fill(&mut frames, BLOCK).expect("it is there");
-                !frames.is_empty()
-            } {
-                bytes.extend_from_slice(frames.bytes());
-            }
+            while live.extend(&mut frames, BLOCK).expect("it is there") {}
+            bytes.extend_from_slice(frames.bytes());
         }
         let frames = payloads(&bytes);
         let expected = self.after(first_id - 1);
