@@ -30,10 +30,12 @@ use crate::{
     metrics::Metrics,
     outbox::Outbox,
     tally::Tally,
+    unsent::Unsent,
     wire::{CutFrame, HistoryEnd, HistoryFrame, close_frame},
 };
 
 mod cursor;
+mod pace;
 mod shared;
 
 use cursor::{Buffers, Cursor, Progress};
@@ -95,15 +97,20 @@ struct Inbox {
 impl CatchUp {
     /// Starts the threads, as many as there are processors. A thread ends when the last handle is
     /// dropped and its last client is served. A client that takes nothing for `stall_timeout` is
-    /// closed.
+    /// closed. `unsent` says how much the kernel may hold for one that is fast.
     ///
     /// # Errors
     /// When the system has no thread, or no descriptor for a thread to wait with.
-    pub fn start(stall_timeout: Duration, metrics: &Arc<Metrics>) -> io::Result<CatchUp> {
+    pub fn start(
+        stall_timeout: Duration,
+        metrics: &Arc<Metrics>,
+        unsent: &Arc<Unsent>,
+    ) -> io::Result<CatchUp> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let stalled = Arc::default();
         let start = |number| {
-            let (inbox, thread) = Thread::new(stall_timeout, metrics.clone(), &stalled)?;
+            let (inbox, thread) =
+                Thread::new(stall_timeout, metrics.clone(), unsent.clone(), &stalled)?;
             let name = format!("catch-up-{number}");
             thread::Builder::new().name(name).stack_size(STACK).spawn(|| thread.run())?;
             Ok(inbox)
@@ -145,6 +152,7 @@ struct Thread {
     clients: HashMap<u64, Cursor>,
     next_number: u64,
     buffers: Buffers,
+    unsent: Arc<Unsent>,
     stall_timeout: Duration,
     stalled: Stalled,
 }
@@ -153,6 +161,7 @@ impl Thread {
     fn new(
         stall_timeout: Duration,
         metrics: Arc<Metrics>,
+        unsent: Arc<Unsent>,
         stalled: &Stalled,
     ) -> io::Result<(Inbox, Thread)> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -166,6 +175,7 @@ impl Thread {
             clients: HashMap::new(),
             next_number: INBOX_EVENT + 1,
             buffers: Buffers::new(metrics),
+            unsent,
             stall_timeout,
             stalled: stalled.clone(),
         };
@@ -268,6 +278,7 @@ impl Thread {
         let Some(cursor) = self.clients.get_mut(&number) else { return };
         let buffers = &mut self.buffers;
         let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.step(buffers)));
+        cursor.make_room(now, &self.unsent);
         match step {
             Ok(Ok(Progress::None)) if now >= cursor.last_progress + self.stall_timeout => {
                 cursor.give_up();

@@ -27,6 +27,7 @@ use crate::{
     access::Permit,
     command::ClientId,
     outbox::{CLOSE_WAIT, ControlOutcome, Offered, Outbox},
+    unsent::UNSENT,
     wire::{CutFrame, Frames},
 };
 
@@ -36,10 +37,13 @@ use events::{Events, Listening, Round};
 
 /// The round does not pause after a client for which more bytes of frames than this had come since
 /// its last turn: the next client lacks about as much. It is about the most that the kernel holds
-/// for a client (`server::capacity::NOTSENT`), so that none falls behind because its turn came
-/// late. With half of it, 1,000 clients get 0.9 times as many messages; with twice as much they get
-/// no more, but some fall behind.
-pub(crate) const LAG_LIMIT: usize = 128 << 10;
+/// for a client (`unsent::UNSENT`), so that none falls behind because its turn came late. With half
+/// of it, 1,000 clients get 0.9 times as many messages; with twice as much they get no more, but some
+/// fall behind.
+const LAG_LIMIT: usize = 128 << 10;
+
+// A client that reads does not fall behind because its turn in a round came late.
+const _: () = assert!(LAG_LIMIT as u64 <= UNSENT);
 
 /// After this many sends the hub lets other threads have the processor, should they wait for it:
 /// programs on this machine that read what was just sent (a proxy, as a rule), and threads that ask

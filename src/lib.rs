@@ -131,6 +131,7 @@ pub mod name;
 pub mod metrics;
 pub mod tally;
 pub mod socket;
+pub mod unsent;
 pub mod config;
 #[cfg(test)]
 mod testing;

@@ -29,6 +29,7 @@ use crate::{
     name::Name,
     outbox::CLOSE_WAIT,
     socket::LINGER,
+    unsent::{UNSENT, Unsent},
     websocket::Limits,
 };
 
@@ -37,7 +38,7 @@ mod capacity;
 mod crew;
 
 use acceptor::Acceptor;
-use capacity::{Capacity, ChannelCost, Limit, NOTSENT, Wanted};
+use capacity::{Capacity, ChannelCost, Limit, Wanted};
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -162,7 +163,8 @@ impl Server {
         let (journal, history, node) = open(config)?;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
-        let catch_up = CatchUp::start(config.stall_timeout, &metrics)
+        let unsent = Arc::new(Unsent::of_this_machine());
+        let catch_up = CatchUp::start(config.stall_timeout, &metrics, &unsent)
             .map_err(other("starting to catch clients up"))?;
         let threads = config.cluster.as_ref().map(Threads::start).transpose();
         let threads = threads.map_err(other("starting the threads of a cluster"))?;
@@ -202,7 +204,7 @@ impl Server {
             access: access.clone(),
             config: Arc::new(config.clone()),
         };
-        let acceptor = Acceptor::new(listener.clone(), house, room);
+        let acceptor = Acceptor::new(listener.clone(), house, room, unsent);
         let accept = spawn_named("accept", move || {
             let _alive = alive;
             acceptor.run();
@@ -391,7 +393,7 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
         socket.set_reuse_address(true)?;
         // Accepted connections inherit this setting and the next.
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(NOTSENT as u32)?;
+        socket.set_tcp_notsent_lowat(UNSENT as u32)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket)

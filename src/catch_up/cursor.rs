@@ -9,12 +9,13 @@ use std::{io, sync::Arc, time::Instant};
 
 use log::error;
 
-use super::{Behind, shared::SharedFrames, stalled_close};
+use super::{Behind, pace::Pace, shared::SharedFrames, stalled_close};
 use crate::{
     command::{HubGone, NextStep},
     history::BLOCK,
     metrics::Metrics,
     outbox::{Last, Outbox},
+    unsent::Unsent,
     wire::CutFrame,
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Cursor {
     behind: Behind,
     /// When the client last took something.
     pub(super) last_progress: Instant,
+    pace: Pace,
     /// Whether a question to the hub got no answer.
     hub_gave_no_answer: bool,
 }
@@ -102,7 +104,10 @@ impl Step {
 
 impl Cursor {
     pub(super) fn new(behind: Behind) -> Cursor {
-        Cursor { behind, last_progress: Instant::now(), hub_gave_no_answer: false }
+        let now = Instant::now();
+        let joins = behind.history.is_some() || behind.each.is_some();
+        let pace = if joins { Pace::of_empty(now) } else { Pace::of_full(now) };
+        Cursor { behind, last_progress: now, pace, hub_gave_no_answer: false }
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
@@ -117,7 +122,21 @@ impl Cursor {
         if self.outbox().is_closed() {
             return Ok(Progress::Done);
         }
-        let step = &mut Step { sent: 0 };
+        let mut step = Step { sent: 0 };
+        let progress = self.go_on(&mut step, buffers);
+        self.pace.took(step.sent);
+        progress
+    }
+
+    /// Lets the kernel hold more for the client, if the last step shows that it is fast.
+    pub(super) fn make_room(&mut self, now: Instant, unsent: &Unsent) {
+        if self.pace.is_now_fast(now) {
+            // If it fails, the client falls behind more often.
+            let _ = self.outbox().socket().set_tcp_notsent_lowat(unsent.of_fast_client() as u32);
+        }
+    }
+
+    fn go_on(&mut self, step: &mut Step, buffers: &mut Buffers) -> io::Result<Progress> {
         while step.sent < buffers.step_bytes {
             if !self.finish_frame(step, buffers)? {
                 return Ok(step.progress());

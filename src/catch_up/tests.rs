@@ -1,12 +1,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
+    io::Read,
     iter,
+    net::{Ipv4Addr, TcpListener, TcpStream},
     ops::Range,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use proptest::prelude::*;
 use serde_json::Value;
+use socket2::Socket;
 
 use super::*;
 use crate::{
@@ -19,6 +22,7 @@ use crate::{
     outbox::{ControlOutcome, Offered},
     summary::Summary,
     testing::{CLOSE, Dir, Peer, Seen, TEXT, frame_of, frames_in, pair, permit, tries},
+    unsent::UNSENT,
     wire::{ErrorAnswer, Frames, HistoryForm},
 };
 
@@ -546,5 +550,37 @@ fn a_client_that_leaves_while_it_catches_up_is_forgotten() {
 
 #[test]
 fn a_cursor_is_small() {
-    assert!(size_of::<Cursor>() <= 160, "{} bytes", size_of::<Cursor>());
+    assert!(size_of::<Cursor>() <= 200, "{} bytes", size_of::<Cursor>());
+}
+
+/// How much the kernel may hold for a client that was sent a long frame, as it took a MiB of it within so
+/// many milliseconds.
+fn room_after(millis: u64) -> u64 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback");
+    let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a peer");
+    let socket = Socket::from(listener.accept().expect("the peer").0);
+    socket.set_tcp_notsent_lowat(UNSENT as u32).expect("a socket of TCP");
+    let outbox = Arc::new(Outbox::new(socket));
+    let chat = Chat::new("");
+    // It is more than all steps below may send, since nobody answers what is asked after it.
+    let cut = CutFrame::of(&vec![0; 8 << 20], 0);
+    let unsent = Arc::new(Unsent::of_this_machine());
+    let (_inbox, mut thread) =
+        Thread::new(Duration::from_secs(600), Arc::default(), unsent, &Arc::default())
+            .expect("a descriptor");
+    thread.begin(Behind { cut, ..chat.behind(ClientId(1), outbox.clone()) });
+    let now = Instant::now() + Duration::from_millis(millis);
+    let mut part = vec![0; 64 << 10];
+    for _ in 0..16 {
+        thread.step_client(INBOX_EVENT + 1, now);
+        // The kernel takes more than this at a time.
+        peer.read_exact(&mut part).expect("the frame");
+    }
+    outbox.socket().tcp_notsent_lowat().expect("a socket of TCP").into()
+}
+
+#[test]
+fn the_kernel_may_hold_more_for_a_client_that_takes_much_in_a_short_time() {
+    assert!(room_after(0) > UNSENT, "it took a MiB at once");
+    assert_eq!(room_after(60_000), UNSENT, "it took as much in a minute");
 }

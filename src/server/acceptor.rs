@@ -19,17 +19,14 @@ use http::Method;
 use log::{debug, warn};
 use socket2::Socket;
 
-use super::{
-    LEAVING_FOR_EACH_EXTRA, Room,
-    capacity::{NOTSENT, Space, notsent_for, tcp_memory},
-    crew::Crew,
-};
+use super::{LEAVING_FOR_EACH_EXTRA, Room, capacity::Space, crew::Crew};
 use crate::{
     access::Counted,
     connection::{Admission, House, converse},
     http::HttpRefusal,
     outbox::Outbox,
     tally::Tally,
+    unsent::{UNSENT, Unsent},
 };
 
 /// The shortest and the longest time between two attempts to accept, when the system lacks memory
@@ -52,10 +49,9 @@ pub(super) struct Acceptor {
     /// Those that may still ask something, the one that has been there longest first.
     asking: VecDeque<Weak<Outbox>>,
     space: Space,
-    /// The memory for TCP that the kernel likes to use, in bytes.
-    tcp_memory: u64,
-    /// How many unsent bytes the kernel may hold for a new connection; see [`notsent_for`].
-    notsent: u64,
+    unsent: Arc<Unsent>,
+    /// How many unsent bytes the kernel may hold for a new connection, as the listener has it.
+    unsent_of_new: u64,
     crew: Crew,
     /// How many connections were accepted.
     accepted: u64,
@@ -64,7 +60,12 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: Arc<Socket>, house: House, room: Room) -> Acceptor {
+    pub(super) fn new(
+        listener: Arc<Socket>,
+        house: House,
+        room: Room,
+        unsent: Arc<Unsent>,
+    ) -> Acceptor {
         Acceptor {
             listener,
             house,
@@ -73,8 +74,8 @@ impl Acceptor {
             extra: Arc::default(),
             asking: VecDeque::new(),
             space: Space::of_this_process(),
-            tcp_memory: tcp_memory(),
-            notsent: NOTSENT,
+            unsent,
+            unsent_of_new: UNSENT,
             crew: Crew::new(),
             accepted: 0,
             shortages: Tally::default(),
@@ -166,11 +167,14 @@ impl Acceptor {
     /// Lets the kernel hold less for each client that does not read, the more clients there are.
     fn share_tcp_memory(&mut self) {
         let clients = self.clients.load(Ordering::Relaxed) as u64;
-        let notsent = notsent_for(clients, self.tcp_memory);
+        self.unsent.share_among(clients);
+        let of_new = self.unsent.of_new_client();
         // Accepted connections inherit it from the listener, so none needs a system call of its
         // own.
-        if notsent != self.notsent && self.listener.set_tcp_notsent_lowat(notsent as u32).is_ok() {
-            self.notsent = notsent;
+        if of_new != self.unsent_of_new
+            && self.listener.set_tcp_notsent_lowat(of_new as u32).is_ok()
+        {
+            self.unsent_of_new = of_new;
         }
     }
 

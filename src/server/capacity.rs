@@ -1,5 +1,4 @@
-//! How many channels and clients this machine can carry, and how much the kernel may hold for each
-//! client.
+//! How many channels and clients this machine can carry.
 //!
 //! If the process has no memory map left when a thread starts, std aborts the process before any of
 //! our code runs. So at the start every limit that is known bounds the number of clients, with room
@@ -13,7 +12,7 @@ use rlimit::Resource;
 use super::{
     EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS, STACK,
 };
-use crate::{cluster::STACK as NODE_STACK, fanout::LAG_LIMIT};
+use crate::cluster::STACK as NODE_STACK;
 
 /// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for
 /// a guard page of each.
@@ -30,29 +29,8 @@ const OTHER_SPACE: u64 = 32 << 10;
 /// run yet will need some, and so will the messages that clients send.
 const SPARE_SPACE: u64 = 64 << 20;
 
-/// How many bytes the kernel may hold for one client beside those that are on their way to it
-/// (TCP_NOTSENT_LOWAT). More bytes would wait where the server cannot see them; fewer would wake a
-/// sender more often.
-pub(super) const NOTSENT: u64 = 128 << 10;
-
-/// The same for each of very many clients. A client that reads is no slower with it, since bytes
-/// that it has room for are on their way and do not count.
-const LEAST_NOTSENT: u64 = 16 << 10;
-
-// A client that reads does not fall behind because its turn in a round came late.
-const _: () = assert!(LAG_LIMIT as u64 <= NOTSENT);
-const _: () = assert!(LEAST_NOTSENT < NOTSENT);
-
-/// All clients together may fill one part in so many of the memory that the kernel likes to use for
-/// all TCP connections of the machine (`tcp_mem`). If it were full, clients that read nothing would
-/// slow down all other connections.
-const TCP_SHARE: u64 = 8;
-
-/// How much memory the kernel likes to use for TCP, in bytes, if it does not say.
-const TCP_MEMORY: u64 = 1 << 30;
-
-/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; the
-/// bound for TCP memory is too low there, which does no harm.
+/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; what is
+/// free seems less there, which does no harm.
 const PAGE: u64 = 4096;
 
 /// How much of each limit a channel takes.
@@ -259,24 +237,6 @@ fn space_used() -> Option<u64> {
     Some(pages * PAGE)
 }
 
-/// How many bytes the kernel may hold for each of so many clients beside those that are on their
-/// way.
-pub(super) fn notsent_for(clients: u64, tcp_memory: u64) -> u64 {
-    let share = tcp_memory / TCP_SHARE / clients.max(1);
-    // A power of two, so that it does not change with each client.
-    let below = share.checked_ilog2().map_or(0, |power| 1 << power);
-    below.clamp(LEAST_NOTSENT, NOTSENT)
-}
-
-/// How much memory the kernel likes to use for all TCP connections, in bytes.
-pub(super) fn tcp_memory() -> u64 {
-    let pressure = || {
-        let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
-        text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    pressure().map_or(TCP_MEMORY, |pages| pages.saturating_mul(PAGE))
-}
-
 fn number_in(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -320,21 +280,6 @@ fn group_threads() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn many_clients_share_what_few_have_each() {
-        #[track_caller]
-        fn check(clients: u64, expected: u64) {
-            assert_eq!(notsent_for(clients, 1 << 30), expected, "{clients} clients");
-        }
-        check(0, NOTSENT);
-        check(1, NOTSENT);
-        check(1024, NOTSENT);
-        check(1025, NOTSENT / 2);
-        check(2048, NOTSENT / 2);
-        check(5000, LEAST_NOTSENT);
-        check(1_000_000, LEAST_NOTSENT);
-    }
 
     #[test]
     fn a_channel_of_a_cluster_takes_the_place_of_more_clients() {
