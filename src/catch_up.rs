@@ -3,8 +3,8 @@
 //! A few threads serve all these clients. Each thread waits until one of its sockets takes more
 //! (epoll), sends the client what it lacks from the history, and asks the hub for more, until the
 //! hub has made the client live. Nothing is kept for a client but its `Cursor`: bytes that the
-//! socket did not take are read again from the file, unless other clients lack them, too (`shared`).
-//! So ten thousand clients that are behind cost a few megabytes and no thread.
+//! socket did not take are read again from the file, unless they are at hand because other clients
+//! lack them, too. So ten thousand clients that are behind cost a few megabytes and no thread.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,8 @@ use crate::{
 
 mod cursor;
 mod pace;
-mod shared;
+mod shared_frames;
+mod shared_text;
 
 use cursor::{Buffers, Cursor, Progress};
 

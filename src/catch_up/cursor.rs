@@ -9,7 +9,9 @@ use std::{io, sync::Arc, time::Instant};
 
 use log::error;
 
-use super::{Behind, pace::Pace, shared::SharedFrames, stalled_close};
+use super::{
+    Behind, pace::Pace, shared_frames::SharedFrames, shared_text::SharedText, stalled_close,
+};
 use crate::{
     command::{HubGone, NextStep},
     history::BLOCK,
@@ -58,7 +60,8 @@ pub(super) struct Buffers {
     /// About how many bytes a client is sent in one step.
     pub(super) step_bytes: usize,
     block: Vec<u8>,
-    pub(super) shared: SharedFrames,
+    frames: SharedFrames,
+    text: SharedText,
     metrics: Arc<Metrics>,
 }
 
@@ -67,7 +70,8 @@ impl Buffers {
         Buffers {
             step_bytes: STEP_BYTES,
             block: Vec::new(),
-            shared: SharedFrames::default(),
+            frames: SharedFrames::default(),
+            text: SharedText::default(),
             metrics,
         }
     }
@@ -75,7 +79,8 @@ impl Buffers {
     /// Gives the memory back while the thread has no client.
     pub(super) fn shrink(&mut self) {
         self.block = Vec::new();
-        self.shared = SharedFrames::default();
+        self.frames = SharedFrames::default();
+        self.text = SharedText::default();
     }
 }
 
@@ -162,7 +167,7 @@ impl Cursor {
                     self.behind.next_id = Some(stretch.first_id);
                     // Nothing of an earlier stretch is left to be sent, so it need not be kept.
                     self.behind.file = stretch.file().clone();
-                    buffers.shared.take(stretch, stamps).inspect_err(unreadable)?;
+                    buffers.frames.take(stretch, stamps).inspect_err(unreadable)?;
                 }
                 // A close frame from the hub may wait: it is sent on the next lap of this loop.
                 Err(_) if !self.hub_gave_no_answer => self.hub_gave_no_answer = true,
@@ -209,14 +214,27 @@ impl Cursor {
             }
         }
         while let Some(frame) = history {
-            block.clear();
-            frame.peek(block, step.room()).inspect_err(unreadable)?;
-            let sent = step.send(outbox, block)?;
+            let text = match frame.next_text() {
+                // It is not known yet whether the socket takes anything.
+                Some(text) if step.sent == 0 && !buffers.text.has(&text) => None,
+                Some(text) => buffers.text.get(&text).inspect_err(unreadable)?,
+                None => None,
+            };
+            let bytes = match text {
+                Some(text) => text,
+                None => {
+                    block.clear();
+                    frame.peek(block, step.room()).inspect_err(unreadable)?;
+                    &block[..]
+                }
+            };
+            let sent = step.send(outbox, bytes)?;
+            let is_all = sent == bytes.len();
             frame.advance(sent);
             if frame.is_done() {
                 *history = None;
             }
-            if sent < block.len() || step.sent >= buffers.step_bytes {
+            if !is_all || step.sent >= buffers.step_bytes {
                 return Ok(false);
             }
         }
@@ -242,7 +260,7 @@ impl Cursor {
     /// Whether the next messages can be sent without asking the hub.
     fn is_at_hand(&self, buffers: &Buffers) -> bool {
         let Behind { file, next_id, .. } = &self.behind;
-        next_id.is_some_and(|next_id| buffers.shared.has(file, next_id))
+        next_id.is_some_and(|next_id| buffers.frames.has(file, next_id))
     }
 
     /// Sends messages that are at hand; false when the socket is full.
@@ -251,7 +269,7 @@ impl Cursor {
         let id = next_id.expect("it is at hand");
         let end_id = each.as_ref().map_or(u64::MAX, |end| end.last_id + 1);
         let (least, most) = (step.room(), buffers.step_bytes.saturating_sub(step.sent).max(1));
-        let part = buffers.shared.part(id, end_id, least, most).inspect_err(unreadable)?;
+        let part = buffers.frames.part(id, end_id, least, most).inspect_err(unreadable)?;
         let sent = step.send(outbox, part.bytes())?;
         let is_all = sent == part.bytes().len();
         let after = if is_all {

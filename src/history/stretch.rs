@@ -4,7 +4,7 @@
 //! and lines that are erased later stay in the stretch as they were (`lines/text_file.rs`). The
 //! thread that needs the messages reads them itself, never past the committed end.
 
-use std::io;
+use std::{io, ops::Range};
 
 use super::{
     holes::{Holes, Place, Run},
@@ -213,6 +213,13 @@ impl MessageText {
             self.skip_within(count);
             most -= count;
         }
+    }
+
+    /// The file, where in it the next bytes stand, up to the next hole, and where its last line ends;
+    /// `None` when no byte is left.
+    pub fn next_text(&mut self) -> Option<(&TextFile, Range<u64>, u64)> {
+        let count = self.next_piece(u64::MAX)?;
+        Some((&self.file, self.offset..self.offset + count, self.end))
     }
 
     /// Leaves out holes, and tells how many of the next `most` bytes stand before the next hole;

@@ -1,9 +1,12 @@
 //! A history as one frame, which is sent part by part and never held as a whole.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use super::{digits, push_number, push_text_header};
-use crate::history::{MessageText, Snapshot, Stretch};
+use crate::{
+    history::{MessageText, Snapshot, Stretch},
+    lines::TextFile,
+};
 
 const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
 const SKIPPED: &[u8] = br#","skipped":["#;
@@ -23,6 +26,25 @@ pub struct HistoryFrame {
     array: MessageText,
     /// Holes from this id on must still be named as skipped.
     skipped_from: u64,
+}
+
+/// Makes of lines of messages the inside of an array: a `,` stands for each `\n`.
+pub fn make_array(lines: &mut [u8]) {
+    // The compiler makes this loop work on many bytes at a time.
+    for byte in lines {
+        *byte = if *byte == b'\n' { b',' } else { *byte };
+    }
+}
+
+/// What comes next of a history: bytes of the file, after [`make_array`].
+#[derive(Debug)]
+pub struct NextText<'a> {
+    /// The file.
+    pub file: &'a TextFile,
+    /// Where in it the bytes stand, at least one.
+    pub range: Range<u64>,
+    /// Where the last line of the history ends in it.
+    pub end: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +114,7 @@ impl HistoryFrame {
                 None => {
                     let from = out.len();
                     ahead.array.read(out, room)?;
-                    // The compiler makes this loop work on many bytes at a time.
-                    for byte in &mut out[from..] {
-                        *byte = if *byte == b'\n' { b',' } else { *byte };
-                    }
+                    make_array(&mut out[from..]);
                     ahead.leave_array_at_its_end();
                 }
                 Some(bytes) => {
@@ -107,6 +126,17 @@ impl HistoryFrame {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of the file that come next, up to a hole or the end of the array; `None` when something
+    /// else comes next. Whoever has them need not [`HistoryFrame::peek`].
+    pub fn next_text(&mut self) -> Option<NextText<'_>> {
+        match self.part {
+            Part::Array => {
+                self.array.next_text().map(|(file, range, end)| NextText { file, range, end })
+            }
+            _ => None,
+        }
     }
 
     /// Leaves out the next `count` bytes, which have been sent.
