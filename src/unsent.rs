@@ -14,7 +14,7 @@ use std::{
 
 /// How many unsent bytes the kernel may hold for a client at first. More would wait where the server
 /// cannot see them; fewer would wake a sender more often.
-pub(crate) const UNSENT: u64 = 128 << 10;
+pub(crate) const UNSENT: u64 = 256 << 10;
 
 /// The same for a client that takes much in a short time. 100 such clients that are sent 128 messages of
 /// 10 KB at a time get 1.4 times as many as with [`UNSENT`], and a delivery takes 0.65 times the CPU,
@@ -31,7 +31,7 @@ const _: () = assert!(LEAST_UNSENT < UNSENT && UNSENT < MOST_UNSENT);
 /// all TCP connections of the machine (`tcp_mem`), and as much again where many came after the few that
 /// were allowed the most. If it were full, clients that read nothing would slow down all other
 /// connections.
-const TCP_SHARE: u64 = 8;
+const TCP_SHARE: u64 = 4;
 
 /// How much memory the kernel likes to use for TCP, in bytes, if it does not say.
 const TCP_MEMORY: u64 = 1 << 30;
@@ -104,12 +104,12 @@ mod tests {
         }
         check(0, UNSENT, MOST_UNSENT);
         check(1, UNSENT, MOST_UNSENT);
-        check(128, UNSENT, MOST_UNSENT);
-        check(129, UNSENT, MOST_UNSENT / 2);
+        check(256, UNSENT, MOST_UNSENT);
+        check(257, UNSENT, MOST_UNSENT / 2);
         check(1024, UNSENT, UNSENT);
         check(1025, UNSENT / 2, UNSENT / 2);
         check(2048, UNSENT / 2, UNSENT / 2);
-        check(5000, LEAST_UNSENT, LEAST_UNSENT);
+        check(20_000, LEAST_UNSENT, LEAST_UNSENT);
         check(1_000_000, LEAST_UNSENT, LEAST_UNSENT);
     }
 }

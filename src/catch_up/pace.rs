@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::unsent::UNSENT;
 
 /// How many bytes a client takes before its pace is known.
-const PROOF: u64 = UNSENT;
+const PROOF: u64 = 128 << 10;
 
 /// A client is fast that takes so many bytes a second or more, on average since it fell behind. What
 /// the kernel may hold for it then is on its way within a second, so that a ping or a close frame comes

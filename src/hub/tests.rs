@@ -249,7 +249,7 @@ fn a_client_that_joins_or_leaves_during_a_round_takes_no_other_clients_turn() {
 
 #[test]
 fn a_client_that_lacks_much_is_served_before_more_is_taken_in() {
-    const ROUND: usize = 128 << 10;
+    const ROUND: usize = 256 << 10;
     let line = format!("\"{}\"\n", "x".repeat(LIMIT - 10));
     for (bytes, is_ended) in [(ROUND * 3 / 4, false), (ROUND, true)] {
         let mut house = House::new("");
