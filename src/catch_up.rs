@@ -68,7 +68,8 @@ pub struct Behind {
     pub outbox: Arc<Outbox>,
     /// The hub to ask for more.
     pub hub: HubHandle,
-    /// The text file as it was when the frame was cut.
+    /// The text file as it was when the frame was cut, or when the hub last named messages. The cut frame
+    /// is read from it, and what other clients had read is used only if it is from the same.
     pub file: TextFile,
     /// The rest of the frame of which the socket took a part; it is sent first.
     pub cut: CutFrame,
@@ -211,6 +212,7 @@ impl Thread {
             let now = Instant::now();
             if now >= try_at {
                 self.step_idle_clients(now);
+                self.buffers.shrink();
                 self.log_stalled();
                 try_at = now + between_tries;
             }

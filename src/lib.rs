@@ -49,6 +49,7 @@
 //! | live, behind | a client that is sent messages as they come; one that lacks some |
 //! | catch-up | what sends clients that are behind the messages that they lack |
 //! | cursor, step | how far a client that is behind has come; what is sent to it at a time |
+//! | at hand | in memory, so that neither the file nor the hub is needed |
 //! | round, turn | one pass of the hub over the live clients; one client's part of it |
 //! | window, stretch | the part of the history that is asked for; a part that is read in one go |
 //! | caller, resource | who sent a request; what its path names |

@@ -5,7 +5,7 @@
 //! is allowed few, and one that takes much in a short time more: a frame may be long, and nobody who
 //! reads as fast as they come should fall behind for it.
 //!
-//! Bytes that a client has room for are on their way, and do not count.
+//! Bytes that the client's own kernel has room for are sent at once, and do not count.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use std::{
 /// cannot see them; fewer would wake a sender more often.
 pub(crate) const UNSENT: u64 = 256 << 10;
 
-/// The same for a client that takes much in a short time. 100 such clients that are sent 128 messages of
+/// How many unsent bytes it may hold for a client that takes much in a short time. 100 such clients that are sent 128 messages of
 /// 10 KB at a time get 1.4 times as many as with [`UNSENT`], and a delivery takes 0.65 times the CPU,
 /// since fewer of them fall behind. With half as much it is 0.8 times that rate, with twice as much no
 /// more.
 const MOST_UNSENT: u64 = 1 << 20;
 
-/// The same for each of very many clients. A client that reads is no slower with it.
+/// How many unsent bytes it may hold for each of very many clients. A client that reads is no slower with it.
 const LEAST_UNSENT: u64 = 16 << 10;
 
 /// What each client may have changes by so much at a time, so that it does not change with each client.
@@ -32,9 +32,9 @@ const _: () = assert!(LEAST_UNSENT < UNSENT && UNSENT < MOST_UNSENT);
 
 /// All clients together may fill one part in so many of the memory that the kernel likes to use for
 /// all TCP connections of the machine (`tcp_mem`). If it were full, clients that read nothing would slow
-/// down all other connections. Those that came when there were few keep what they were given: where ten
-/// thousand come one after the other and read nothing, they fill 3.3 times as much, which is half of that
-/// memory, and 4.7 times if each read fast at first.
+/// down all other connections. A client keeps what it was given when it came. So if ten thousand
+/// come one after the other and read nothing, they fill 3.3 of these parts, which is about half of that
+/// memory. If each read fast at first, they fill 4.7 of them.
 const TCP_SHARE: u64 = 6;
 
 /// How much memory the kernel likes to use for TCP, in bytes, if it does not say.

@@ -76,7 +76,18 @@ impl Buffers {
         }
     }
 
-    /// Gives the memory back while the thread has no client.
+    /// Forgets what is from before a line of its file was erased. While it is kept, so are the bytes of
+    /// all lines that are erased, as for a reader that began before.
+    fn forget_erased(&mut self) {
+        if !self.frames.is_latest() {
+            self.frames = SharedFrames::default();
+        }
+        if !self.text.is_latest() {
+            self.text = SharedText::default();
+        }
+    }
+
+    /// Gives the memory back, and the files.
     pub(super) fn shrink(&mut self) {
         self.block = Vec::new();
         self.frames = SharedFrames::default();
@@ -127,6 +138,7 @@ impl Cursor {
         if self.outbox().is_closed() {
             return Ok(Progress::Done);
         }
+        buffers.forget_erased();
         let mut step = Step { sent: 0 };
         let progress = self.go_on(&mut step, buffers);
         self.pace.took(step.sent);
@@ -136,8 +148,11 @@ impl Cursor {
     /// Lets the kernel hold more for the client, if the last step shows that it is fast.
     pub(super) fn make_room(&mut self, now: Instant, unsent: &Unsent) {
         if self.pace.is_now_fast(now) {
+            let (socket, most) = (self.outbox().socket(), unsent.of_fast_client() as u32);
             // If it fails, the client falls behind more often.
-            let _ = self.outbox().socket().set_tcp_notsent_lowat(unsent.of_fast_client() as u32);
+            if socket.tcp_notsent_lowat().is_ok_and(|before| before < most) {
+                let _ = socket.set_tcp_notsent_lowat(most);
+            }
         }
     }
 
@@ -215,6 +230,8 @@ impl Cursor {
         }
         while let Some(frame) = history {
             let text = match frame.next_text() {
+                // Between holes there may be a few bytes each, which are sent together below.
+                Some(text) if text.range.end - text.range.start < FIRST_SEND as u64 => None,
                 // It is not known yet whether the socket takes anything.
                 Some(text) if step.sent == 0 && !buffers.text.has(&text) => None,
                 Some(text) => buffers.text.get(&text).inspect_err(unreadable)?,

@@ -7,16 +7,16 @@ use crate::unsent::UNSENT;
 /// How many bytes a client takes before its pace is known.
 const PROOF: u64 = 128 << 10;
 
-/// A client is fast that takes so many bytes a second or more, on average since it fell behind. What
-/// the kernel may hold for it then is on its way within a second, so that a ping or a close frame comes
-/// as soon as that.
+/// A client is fast that takes so many bytes a second or more, on average since it fell behind. At
+/// this speed, what the kernel may hold for it is sent within a second, so that a ping or a close frame
+/// waits no longer than that.
 const FAST: u64 = 1 << 20;
 
 /// How fast one client has been since it fell behind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     began: Instant,
-    /// How many of its next bytes tell nothing, since the kernel has room for them.
+    /// So many of its next bytes are not counted: the kernel takes them even if the client reads nothing.
     uncounted: u64,
     taken: u64,
     /// Whether it was found to be fast.
@@ -41,7 +41,7 @@ impl Pace {
         self.taken += counted;
     }
 
-    /// Whether the client is found to be fast, which is said once.
+    /// Whether the client is found to be fast now. It is true once at the most.
     pub(super) fn is_now_fast(&mut self, now: Instant) -> bool {
         if self.is_fast || self.taken < PROOF {
             return false;

@@ -47,8 +47,14 @@ pub(super) struct Part<'a> {
 }
 
 impl SharedFrames {
-    /// Whether the message `id` of a file, or what follows it if it is a hole, is at hand. Once a line of
-    /// the file was erased, nothing is: a message that was deleted must not be sent from here.
+    /// Whether no line of the file was erased since the frames were read.
+    pub(super) fn is_latest(&self) -> bool {
+        self.read.as_ref().is_none_or(|read| read.file.is_latest())
+    }
+
+    /// Whether the message `id` of a file, or what follows it if it is a hole, is at hand. Once a line
+    /// was erased after the frames were read, none of them is: a message that was deleted must not be
+    /// sent from here.
     pub(super) fn has(&self, file: &TextFile, id: u64) -> bool {
         self.read.as_ref().is_some_and(|read| {
             let is_known = (read.first_id..read.next_id).contains(&id);
@@ -63,6 +69,10 @@ impl SharedFrames {
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn take(&mut self, stretch: Stretch, stamps: Stamps) -> io::Result<()> {
+        debug_assert!(
+            !stretch.is_empty(),
+            "the hub names something, or the client would ask for ever"
+        );
         let (first_id, end_id) = (stretch.first_id, stretch.last_id + 1);
         let file = stretch.file().clone();
         let rest = Some((LiveFrames::new(stretch, stamps)?, end_id));
@@ -78,8 +88,9 @@ impl SharedFrames {
         Ok(())
     }
 
-    /// The frames of messages from `id` on and before `end_id`, which must be at hand: `most` bytes and
-    /// what is left of the last frame, or fewer. If there are fewer than `least`, more are read.
+    /// The frames of messages from `id` on and before `end_id`, which must be at hand: as many whole
+    /// frames as it takes for `most` bytes, or fewer. If fewer than `least` bytes are in memory from `id`
+    /// on, more are read from the file first.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -200,8 +211,9 @@ mod tests {
         let mut shared = taken(&history);
         let before = history.file().clone();
         shared.part(1, u64::MAX, ALL, ALL).expect("a file of our own");
-        assert!(shared.has(&before, 2) && shared.has(&before, 3));
+        assert!(shared.has(&before, 2) && shared.has(&before, 3) && shared.is_latest());
         history.erase(2).expect("a file of our own");
+        assert!(!shared.is_latest(), "it is to be forgotten, so that nothing more is kept for it");
         assert!(!shared.has(&before, 2) && !shared.has(history.file(), 2));
         shared.take(history.stretch(1), Stamps::default()).expect("a file of our own");
         let part = shared.part(1, u64::MAX, ALL, ALL).expect("a file of our own");

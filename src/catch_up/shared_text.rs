@@ -38,13 +38,19 @@ impl Block {
 }
 
 impl SharedText {
+    /// Whether no line of the file was erased since the blocks were read.
+    pub(super) fn is_latest(&self) -> bool {
+        self.file.as_ref().is_none_or(TextFile::is_latest)
+    }
+
     /// Whether the next bytes are at hand.
     pub(super) fn has(&self, next: &NextText<'_>) -> bool {
         self.is_of(next.file) && next.file.is_latest() && self.at(next.range.start).is_some()
     }
 
     /// The next bytes, as far as they are in one block, which is read if it is not at hand. `None` if a
-    /// line of the file was erased since this reader began: then it sees what no other reader does.
+    /// line of the file was erased since this reader began: then it sees an older text than clients that
+    /// come now, and reads for itself.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -145,7 +151,9 @@ mod tests {
         let mut text = SharedText::default();
         let before = file.clone();
         assert!(text.get(&next(&before, 0..3, 100)).expect("a file").is_some());
+        assert!(text.is_latest());
         file.erase(0, Box::from(*b"abc"));
+        assert!(!text.is_latest(), "it is to be forgotten, so that nothing more is kept for it");
         assert!(!text.has(&next(&before, 0..3, 100)) && !text.has(&next(&file, 0..3, 100)));
         assert_eq!(text.get(&next(&before, 0..3, 100)).expect("a file"), None);
         assert!(text.get(&next(&file, 0..3, 100)).expect("a file").is_some(), "it is read anew");

@@ -29,8 +29,8 @@ const OTHER_SPACE: u64 = 32 << 10;
 /// run yet will need some, and so will the messages that clients send.
 const SPARE_SPACE: u64 = 64 << 20;
 
-/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; less seems
-/// to be used there than is.
+/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; the
+/// result is too low there.
 const PAGE: u64 = 4096;
 
 /// How much of each limit a channel takes.

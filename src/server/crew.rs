@@ -21,7 +21,7 @@ use super::STACK;
 
 /// How many threads may wait for a connection: a burst of as many is served without a new one. Each
 /// keeps the part of its stack that it has used, some 12 KB. Where 256 clients come at once, again and
-/// again, 1.17 times as many are in per second as with a quarter of these threads.
+/// again, 1.17 times as many are connected per second as with 64.
 const MAX_WAITING: usize = 256;
 
 /// How long a thread waits for a connection: longer than the pauses of a program that polls. In its

@@ -19,8 +19,8 @@ const FROM: &[u8] = br#","from":"#;
 /// than the system call that would read it again, and it is little beside what else a client takes.
 pub(super) const SHORT_REST: usize = 256;
 
-/// Bytes that are read at a time for clients that are behind: there are as many readers as catch-up
-/// threads.
+/// Bytes that are read at a time for clients that are behind. It may be many, since each catch-up thread
+/// has one such reader.
 const READ: usize = 64 << 10;
 
 /// Frames of live messages, encoded once for all clients.
