@@ -14,9 +14,9 @@ use crate::{
     wire::{CutFrame, Frames, LiveFrames},
 };
 
-/// Older frames are forgotten when there are more bytes than this, until half as many are left. A client
-/// that lacks older ones has them read anew.
-const KEPT: usize = 2 << 20;
+/// When the frames take more memory than this, the older half of them is forgotten. A client that lacks
+/// older ones has them read anew.
+const KEPT: usize = 512 << 10;
 
 /// Frames of messages that follow each other, and the messages that come after them, as far as the hub has
 /// named them.
@@ -124,8 +124,8 @@ impl SharedFrames {
         let SharedFrames { frames, read } = self;
         let read = read.as_mut().expect("it is at hand");
         let Some((rest, end_id)) = &mut read.rest else { return Ok(()) };
-        if frames.bytes().len() > KEPT {
-            let half = frames.bytes().len() - KEPT / 2;
+        if frames.memory() > KEPT {
+            let half = frames.bytes().len() / 2;
             read.first_id = frames.id_at(half).unwrap_or(id).min(id);
             frames.forget_before(read.first_id, 0);
         }

@@ -89,6 +89,11 @@ impl Frames {
         &self.bytes
     }
 
+    /// How much memory the frames take, in bytes.
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + self.marks.len() * size_of::<FrameMark>()
+    }
+
     /// How many frames there are.
     pub fn len(&self) -> usize {
         self.marks.len()
