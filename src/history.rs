@@ -18,7 +18,7 @@ mod load;
 mod stretch;
 
 use index::{Index, STRIDE};
-pub use stretch::{LocatedMessage, MessageText, Messages, Stretch};
+pub use stretch::{LocatedMessage, MessageText, Messages, NextText, Stretch};
 
 /// Bytes of history that are read and sent at a time: the memory that a thread takes for it.
 pub const BLOCK: usize = 128 << 10;

@@ -16,16 +16,18 @@ use std::{
 /// cannot see them; fewer would wake a sender more often.
 pub(crate) const UNSENT: u64 = 256 << 10;
 
-/// How many unsent bytes it may hold for a client that takes much in a short time. 100 such clients that are sent 128 messages of
-/// 10 KB at a time get 1.4 times as many as with [`UNSENT`], and a delivery takes 0.65 times the CPU,
-/// since fewer of them fall behind. With half as much it is 0.8 times that rate, with twice as much no
-/// more.
+/// How many unsent bytes the kernel may hold for a client that takes much in a short time. 100 such
+/// clients that are sent 128 messages of 10 KB at a time get 1.4 times as many as with 128 KiB, and a
+/// delivery takes 0.65 times the CPU, since fewer of them fall behind. With half of this they get 0.8
+/// times as many as with it, with twice as much no more.
 const MOST_UNSENT: u64 = 1 << 20;
 
-/// How many unsent bytes it may hold for each of very many clients. A client that reads is no slower with it.
+/// How many unsent bytes the kernel may hold for each of very many clients. A client that reads is no
+/// slower with it.
 const LEAST_UNSENT: u64 = 16 << 10;
 
-/// What each client may have changes by so much at a time, so that it does not change with each client.
+/// What each client may have changes by so many bytes at a time, so that it does not change with each
+/// client.
 const STEP: u64 = 16 << 10;
 
 const _: () = assert!(LEAST_UNSENT < UNSENT && UNSENT < MOST_UNSENT);

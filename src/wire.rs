@@ -22,7 +22,7 @@ mod error_answer;
 pub use cut_frame::CutFrame;
 pub use error_answer::ErrorAnswer;
 pub use history_end::{HistoryEnd, HistoryForm};
-pub use history_frame::{HistoryFrame, NextText, make_array};
+pub use history_frame::{HistoryFrame, make_array};
 pub use live::{Frames, LiveFrames};
 
 /// Appends the header of an unmasked text frame with a payload of `len` bytes: RFC 6455, section

@@ -126,6 +126,12 @@ impl Cursor {
         Cursor { behind, last_progress: now, pace, hub_gave_no_answer: false }
     }
 
+    /// Has the rest sent by another outbox.
+    #[cfg(test)]
+    pub(super) fn send_to(&mut self, outbox: Arc<Outbox>) {
+        self.behind.outbox = outbox;
+    }
+
     pub(super) fn outbox(&self) -> &Outbox {
         &self.behind.outbox
     }

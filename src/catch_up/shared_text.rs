@@ -7,9 +7,9 @@
 use std::{collections::VecDeque, io, ops::Range};
 
 use crate::{
-    history::BLOCK,
+    history::{BLOCK, NextText},
     lines::TextFile,
-    wire::{NextText, make_array},
+    wire::make_array,
 };
 
 /// How many blocks are kept: a client that is further behind another has its blocks read anew.

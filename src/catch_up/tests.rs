@@ -9,7 +9,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use proptest::prelude::*;
 use serde_json::Value;
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::{
@@ -546,6 +546,23 @@ fn a_client_that_leaves_while_it_catches_up_is_forgotten() {
     party.peer = nobody;
     chat.go_on(0, ALL);
     assert!(chat.parties[0].cursor.is_none() && chat.parties[0].outbox.is_closed());
+}
+
+#[test]
+fn a_history_with_many_holes_is_sent_in_few_sends() {
+    let mut chat = Chat::new(&"\"hi\"\njunk\n".repeat(30_000));
+    chat.join(300_000, None, None, HistoryForm::OneFrame);
+    // Each send is a record of its own here.
+    let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).expect("a socket pair");
+    theirs.set_nonblocking(true).expect("a non-blocking socket");
+    let cursor = chat.parties[0].cursor.as_mut().expect("it joins");
+    cursor.send_to(Arc::new(Outbox::new(ours)));
+    chat.go_on(0, ALL);
+    let mut record = vec![0; 256 << 10];
+    let mut next = || (&theirs).read(&mut record).ok().filter(|&bytes| bytes > 0);
+    let records = iter::from_fn(&mut next).collect::<Vec<_>>();
+    assert!(records.iter().sum::<usize>() > 128 << 10, "{records:?}");
+    assert!(records.len() <= 5, "{records:?}");
 }
 
 #[test]

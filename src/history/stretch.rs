@@ -183,6 +183,17 @@ pub struct MessageText {
     left: u64,
 }
 
+/// Where the bytes stand that come next of a [`MessageText`].
+#[derive(Debug)]
+pub struct NextText<'a> {
+    /// The file.
+    pub file: &'a TextFile,
+    /// Where in it the bytes stand, at least one.
+    pub range: Range<u64>,
+    /// Where the last line of the stretch ends in it.
+    pub end: u64,
+}
+
 impl MessageText {
     /// How many bytes are still to be read.
     pub fn left(&self) -> u64 {
@@ -215,11 +226,10 @@ impl MessageText {
         }
     }
 
-    /// The file, where in it the next bytes stand, up to the next hole, and where its last line ends;
-    /// `None` when no byte is left.
-    pub fn next_text(&mut self) -> Option<(&TextFile, Range<u64>, u64)> {
+    /// The bytes that come next, up to the next hole; `None` when no byte is left.
+    pub fn next_text(&mut self) -> Option<NextText<'_>> {
         let count = self.next_piece(u64::MAX)?;
-        Some((&self.file, self.offset..self.offset + count, self.end))
+        Some(NextText { file: &self.file, range: self.offset..self.offset + count, end: self.end })
     }
 
     /// Leaves out holes, and tells how many of the next `most` bytes stand before the next hole;

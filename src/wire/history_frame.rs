@@ -1,12 +1,9 @@
 //! A history as one frame, which is sent part by part and never held as a whole.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, sync::Arc};
 
 use super::{digits, push_number, push_text_header};
-use crate::{
-    history::{MessageText, Snapshot, Stretch},
-    lines::TextFile,
-};
+use crate::history::{MessageText, NextText, Snapshot, Stretch};
 
 const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
 const SKIPPED: &[u8] = br#","skipped":["#;
@@ -34,17 +31,6 @@ pub fn make_array(lines: &mut [u8]) {
     for byte in lines {
         *byte = if *byte == b'\n' { b',' } else { *byte };
     }
-}
-
-/// What comes next of a history: bytes of the file, after [`make_array`].
-#[derive(Debug)]
-pub struct NextText<'a> {
-    /// The file.
-    pub file: &'a TextFile,
-    /// Where in it the bytes stand, at least one.
-    pub range: Range<u64>,
-    /// Where the last line of the history ends in it.
-    pub end: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,15 +114,10 @@ impl HistoryFrame {
         Ok(())
     }
 
-    /// The bytes of the file that come next, up to a hole or the end of the array; `None` when something
+    /// The bytes of the file that come next, which are sent after [`make_array`]; `None` when something
     /// else comes next. Whoever has them need not [`HistoryFrame::peek`].
     pub fn next_text(&mut self) -> Option<NextText<'_>> {
-        match self.part {
-            Part::Array => {
-                self.array.next_text().map(|(file, range, end)| NextText { file, range, end })
-            }
-            _ => None,
-        }
+        if self.part == Part::Array { self.array.next_text() } else { None }
     }
 
     /// Leaves out the next `count` bytes, which have been sent.
