@@ -195,6 +195,7 @@ fn a_client_that_asks_much_and_reads_late_misses_no_answer() {
     const COUNT: usize = 1_000;
     // The history is still being sent while it asks.
     let server = Setup::new().file(padded_lines(8_000, 1000)).flags(&NO_STALL).start();
+    let mut ann = server.join_at("/ws?limit=0");
     let mut late = server.deaf_join();
     let stream = late.stream.try_clone().expect("a second handle");
     let asking = thread::spawn(move || {
@@ -205,7 +206,6 @@ fn a_client_that_asks_much_and_reads_late_misses_no_answer() {
             asking.send(frame(PING, number.to_string()));
         }
     });
-    let mut ann = server.join_at("/ws?limit=0");
     // What was said before too many answers waited is heard at once.
     ann.hears("0");
     assert_eq!(late.response().status, 101);
