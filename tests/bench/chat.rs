@@ -34,6 +34,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::load::Outcome;
 use crate::report::{Report, median};
+use crate::roll::{Readers, Sync};
 use crate::scenarios::Bench;
 use crate::server::{Contender, MessageFile};
 
@@ -81,8 +82,10 @@ fn main() -> ExitCode {
     let outcome = match arguments.next().as_deref() {
         Some(server::TETHERED) => Err(server::become_tethered(arguments).into()),
         Some(server::BASELINE) => serve_baseline(arguments),
-        Some(server::ROLL) => serve_roll(arguments, roll::Sync::Never),
-        Some(server::ROLL_SYNC) => serve_roll(arguments, roll::Sync::Always),
+        Some(server::ROLL) => serve_roll(arguments, Sync::Never, Readers::EventLoop),
+        Some(server::ROLL_SYNC) => serve_roll(arguments, Sync::Always, Readers::EventLoop),
+        Some(server::ROLL_THREADS) => serve_roll(arguments, Sync::Never, Readers::Threads),
+        Some(server::ROLL_THREADS_SYNC) => serve_roll(arguments, Sync::Always, Readers::Threads),
         _ => run_bench(Arguments::parse()),
     };
     match outcome {
@@ -102,11 +105,15 @@ fn serve_baseline(mut arguments: impl Iterator<Item = String>) -> Outcome<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve_roll(mut arguments: impl Iterator<Item = String>, sync: roll::Sync) -> Outcome<ExitCode> {
+fn serve_roll(
+    mut arguments: impl Iterator<Item = String>,
+    sync: Sync,
+    readers: Readers,
+) -> Outcome<ExitCode> {
     let (Some(port), Some(path)) = (arguments.next(), arguments.next()) else {
         return Err("roll PORT FILE".into());
     };
-    roll::serve(port.parse()?, &path, sync)?;
+    roll::serve(port.parse()?, &path, sync, readers)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,6 +18,21 @@ pub enum Better {
     Neither,
 }
 
+/// Whom the others are compared with, in a column of ratios.
+pub struct Yardstick {
+    pub head: &'static str,
+    /// What stands after a ratio.
+    pub sign: &'static str,
+    /// The contender that this one is compared with, if there is one for it.
+    pub of: fn(&Contender) -> Option<Contender>,
+}
+
+pub const BASELINE: Yardstick =
+    Yardstick { head: "× baseline", sign: "×", of: Contender::baseline };
+pub const ROLL: Yardstick = Yardstick { head: "of roll", sign: "", of: Contender::limit };
+pub const ROLL_THREADS: Yardstick =
+    Yardstick { head: "of roll-threads", sign: "", of: Contender::limit_with_threads };
+
 /// A measured quantity: name with unit, and which direction is good.
 pub type Column = (&'static str, Better);
 
@@ -55,29 +70,17 @@ pub struct Report {
 
 impl Report {
     /// Measures every contender of every spec `runs` times, taking turns so that whatever else
-    /// happens on the machine meets all of them, and prints the medians.
+    /// happens on the machine meets all of them, and prints the medians beside the yardsticks.
     pub fn compare<T>(
         &mut self,
-        title: &str,
-        columns: &[Column],
-        specs: &[Spec<T>],
-        runs: usize,
-        measure: impl FnMut(&T, &Contender) -> Outcome<Sample>,
-    ) {
-        self.compare_with("roll", title, columns, specs, runs, measure);
-    }
-
-    /// The same where [`Contender::limit`] is another one than roll.
-    pub fn compare_with<T>(
-        &mut self,
-        limit: &str,
+        yardsticks: &[Yardstick],
         title: &str,
         columns: &[Column],
         specs: &[Spec<T>],
         runs: usize,
         mut measure: impl FnMut(&T, &Contender) -> Outcome<Sample>,
     ) {
-        let mut table = head(limit, title, columns, runs);
+        let mut table = head(yardsticks, title, columns, runs);
         let topic = title.split(':').next().unwrap_or(title);
         let mut disturbed = 0;
         let mut total = 0;
@@ -102,10 +105,9 @@ impl Report {
             for (i, contender) in spec.contenders.iter().enumerate() {
                 let name = if i == 0 { &spec.name } else { "" };
                 write!(table, "| {name} | {} |", contender.label()).expect("strings take all");
-                let is_baseline = *contender == Contender::Baseline;
-                let baseline = (!is_baseline).then_some(Contender::Baseline);
-                let others = [find(baseline), find(contender.limit())];
-                table += &row(columns, &samples[i], others, runs);
+                let others: Vec<_> =
+                    yardsticks.iter().map(|it| (find((it.of)(contender)), it.sign)).collect();
+                table += &row(columns, &samples[i], &others, runs);
             }
         }
         println!("{table}");
@@ -150,7 +152,7 @@ fn describe(faults: &Faults) -> String {
     )
 }
 
-fn head(limit: &str, title: &str, columns: &[Column], runs: usize) -> String {
+fn head(yardsticks: &[Yardstick], title: &str, columns: &[Column], runs: usize) -> String {
     let mut table = format!("\n## {title}\n\n| | server |");
     let mut line = String::from("|---|---|");
     for (i, (name, better)) in columns.iter().enumerate() {
@@ -161,8 +163,10 @@ fn head(limit: &str, title: &str, columns: &[Column], runs: usize) -> String {
             line += "---:|";
         }
         if *better != Better::Neither {
-            write!(table, " × baseline | of {limit} |").expect("strings take all");
-            line += "---:|---:|";
+            for yardstick in yardsticks {
+                write!(table, " {} |", yardstick.head).expect("strings take all");
+                line += "---:|";
+            }
         }
     }
     format!("{table}\n{line}\n")
@@ -172,7 +176,7 @@ fn head(limit: &str, title: &str, columns: &[Column], runs: usize) -> String {
 fn row(
     columns: &[Column],
     samples: &Samples,
-    others: [Option<&Samples>; 2],
+    others: &[(Option<&Samples>, &str)],
     runs: usize,
 ) -> String {
     let mut row = String::new();
@@ -187,7 +191,7 @@ fn row(
             write!(row, " {ends} |").expect("strings take all");
         }
         if *better != Better::Neither {
-            for (other, sign) in others.iter().zip(["×", ""]) {
+            for (other, sign) in others {
                 let ratio = other.map_or(f64::NAN, |other| ratio(samples, other, i, *better));
                 let ratio = if ratio.is_finite() { number(ratio) + sign } else { "–".into() };
                 write!(row, " {ratio} |").expect("strings take all");

@@ -1,16 +1,20 @@
-//! The peer to be measured against: the contract of the chat in one event loop, for speed alone.
+//! The peer to be measured against: the contract of the chat, for speed alone.
 //!
-//! One thread does everything: it accepts, reads, appends to the file, and serves the clients in
-//! rounds as the server does (`src/fanout.rs`), each client with one send that brings all that it
-//! lacks. What is said during a round joins it, and speakers are served first, so that their next
-//! messages come while the round is still running. The history and the index of it are in memory.
-//! Nothing is validated, no time is kept, nobody is timed out: that is what a server has to add.
+//! It appends to the file and serves the clients in rounds as the server does (`src/fanout.rs`),
+//! each client with one send that brings all that it lacks. What is said during a round joins it, and
+//! speakers are served first, so that their next messages come while the round is still running. The
+//! frames are the server's. The history and the index of it are in memory. Nothing is validated, no
+//! time is kept, nobody is timed out: that is what a server has to add.
 //!
-//! As `roll` it leaves the disk to the system; as `roll+sync` it shows nothing before one fdatasync of
-//! the whole batch. A client whose socket is full leaves the round with its position, and comes
-//! back when the socket has taken everything.
+//! As `roll` one thread does everything, with epoll (`event_loop.rs`); as `roll-threads` each client
+//! has a thread that reads (`threads.rs`). Both leave the disk to the system; with `+sync` they show
+//! nothing before one fdatasync of the whole batch. A client whose socket is full leaves the round
+//! with its position, and comes back when the socket has taken everything.
 
+mod event_loop;
 mod frames;
+mod incoming;
+mod threads;
 mod websocket;
 
 use std::collections::VecDeque;
@@ -19,18 +23,15 @@ use std::io::{self, IoSlice, Write};
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, Event, EventData, EventFlags};
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Socket, Type};
 
-use crate::frames::{PONG, TEXT};
-use frames::{Frames, History, Position};
+use event_loop::EventLoop;
+use frames::{Frames, History, Position, unix_ms};
 
 /// What happens to a batch before it is shown.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,8 +40,15 @@ pub enum Sync {
     Always,
 }
 
-/// What one read takes at most, and so the longest message: far longer than those of the bench.
-const READ: usize = 256 << 10;
+/// Who reads what clients send.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Readers {
+    /// The thread that does everything.
+    EventLoop,
+    /// A thread for each client.
+    Threads,
+}
+
 /// Sends after which the loop looks whether more was said. To 100 clients with one message in flight
 /// 16 bring 0.7 times the deliveries; 1 and 2 bring no more and less to 1,000.
 const POLL_EVERY: usize = 4;
@@ -50,10 +58,6 @@ const POLL_EVERY: usize = 4;
 const LAG: usize = 256 << 10;
 /// Connections that the kernel holds, so that a burst of them is not dropped.
 const BACKLOG: i32 = 4096;
-/// Events that one look brings at most.
-const EVENTS: usize = 1024;
-/// The epoll data of the listener; clients are numbered from 0.
-const LISTENER: u64 = u64::MAX;
 
 /// A full socket is said at once, and a closed one is no signal.
 const AT_ONCE: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -62,33 +66,38 @@ const HISTORY_HEAD: &[u8] = br#"{"type":"message_history","data":["#;
 const HISTORY_TAIL: &[u8] = b"]}";
 
 /// Serves until the process is ended.
-pub fn serve(port: u16, path: &str, sync: Sync) -> io::Result<()> {
-    let mut roll = Roll::open(port, path, sync)?;
-    loop {
-        roll.step()?;
+pub fn serve(port: u16, path: &str, sync: Sync, readers: Readers) -> io::Result<()> {
+    let rounds = Rounds::open(path, sync)?;
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    listener.set_reuse_address(true)?;
+    // Inherited by what is accepted.
+    listener.set_tcp_nodelay(true)?;
+    listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    listener.listen(BACKLOG)?;
+    match readers {
+        Readers::EventLoop => EventLoop::new(listener)?.run(rounds),
+        Readers::Threads => threads::run(listener, rounds),
     }
 }
 
-struct Roll {
-    epoll: OwnedFd,
-    events: Vec<Event>,
-    listener: Socket,
+/// Everything but the reading: the file, the history, the clients and whose turn it is.
+struct Rounds {
     file: File,
     sync: Sync,
-    /// By the number that epoll knows them by. Numbers are not used again: a run is short.
+    /// By their numbers, which are those of the sockets in the order in which they were accepted.
     clients: Vec<Option<Client>>,
     /// The clients to serve, in turn. Those whose turn is next lack the most.
     ring: VecDeque<Turn>,
     /// How many turns are left until everybody has everything.
     turns: usize,
+    /// How many clients are behind.
+    behind: usize,
     history: History,
     /// The latest of the history, as frames.
     frames: Frames,
-    /// What was said since the last batch: lines, where each ends, and who said any.
+    /// What was said since the last batch, and who said any of it.
     lines: Vec<u8>,
-    line_ends: Vec<usize>,
     speakers: Vec<usize>,
-    buffer: Vec<u8>,
 }
 
 /// A place in the round.
@@ -100,23 +109,14 @@ struct Turn {
 }
 
 struct Client {
-    socket: Socket,
-    /// The piece of a request or a frame that has not come in as a whole.
-    partial: Vec<u8>,
-    stage: Stage,
+    socket: Arc<Socket>,
+    /// Whether its socket is full, or it has just come.
+    is_behind: bool,
     /// What it must be sent before live messages.
     owed: Owed,
     /// Where in the live messages it stands.
     position: Position,
     has_turn: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Stage {
-    Request,
-    /// Its socket is full, or it has just come.
-    Behind,
-    Live,
 }
 
 /// Bytes for one client alone, the middle of them out of the history.
@@ -127,166 +127,55 @@ struct Owed {
     tail: &'static [u8],
 }
 
-impl Roll {
-    fn open(port: u16, path: &str, sync: Sync) -> io::Result<Roll> {
+impl Rounds {
+    fn open(path: &str, sync: Sync) -> io::Result<Rounds> {
         let history = History::read(fs::read(path).unwrap_or_default());
         let file = File::options().create(true).append(true).open(path)?;
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        listener.set_reuse_address(true)?;
-        listener.set_nonblocking(true)?;
-        // Inherited by what is accepted.
-        listener.set_tcp_nodelay(true)?;
-        listener.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
-        listener.listen(BACKLOG)?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        Ok(Roll {
-            epoll,
-            events: Vec::with_capacity(EVENTS),
-            listener,
+        Ok(Rounds {
             file,
             sync,
             clients: Vec::new(),
             ring: VecDeque::new(),
             turns: 0,
+            behind: 0,
             frames: Frames::from(history.len()),
             history,
             lines: Vec::new(),
-            line_ends: Vec::new(),
             speakers: Vec::new(),
-            buffer: vec![0; READ],
         })
     }
 
-    /// Takes in what has come, stores it, and serves clients until it is time to look again.
-    fn step(&mut self) -> io::Result<()> {
-        self.take_events()?;
+    /// Stores what was said, and serves clients until it is time to look again: `has_more` says that
+    /// more was said, as far as that is known.
+    fn step(&mut self, has_more: impl Fn() -> bool) -> io::Result<()> {
         let begun = Instant::now();
         self.commit()?;
         for index in mem::take(&mut self.speakers) {
             self.serve(index);
         }
         // Listening gets no less time than the disk did.
-        self.go_round(begun.elapsed());
+        self.go_round(begun.elapsed(), has_more);
         Ok(())
     }
 
-    fn take_events(&mut self) -> io::Result<()> {
-        let at_once = Timespec::default();
-        let wait = if self.turns > 0 { Some(&at_once) } else { None };
-        let mut events = mem::take(&mut self.events);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), wait) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        for event in events.drain(..) {
-            // Copied out: the kernel's struct is packed.
-            let (data, flags) = (event.data.u64(), event.flags);
-            if data == LISTENER {
-                self.accept()?;
-                continue;
-            }
-            let index = data as usize;
-            if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-                self.read(index);
-            }
-            if flags.contains(EventFlags::OUT) {
-                self.catch_up(index);
-            }
-        }
-        self.events = events;
-        Ok(())
-    }
-
-    fn accept(&mut self) -> io::Result<()> {
-        while let Ok((socket, _)) = self.listener.accept() {
-            let index = self.clients.len();
-            // Edges, so that a socket that is full needs no further call to be watched.
-            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-            epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), flags)?;
-            self.clients.push(Some(Client {
-                socket,
-                partial: Vec::new(),
-                stage: Stage::Request,
-                owed: Owed::default(),
-                position: Position::default(),
-                has_turn: false,
-            }));
-        }
-        Ok(())
+    /// Whether somebody's turn is still to come.
+    fn is_under_way(&self) -> bool {
+        self.turns > 0
     }
 
     // ------------------------------------------------------------------ what comes in
 
-    fn read(&mut self, index: usize) {
-        let mut buffer = mem::take(&mut self.buffer);
-        while let Some(client) = &mut self.clients[index] {
-            let kept = client.partial.len();
-            buffer[..kept].copy_from_slice(&client.partial);
-            client.partial.clear();
-            let room = &mut buffer[kept..];
-            let size = room.len();
-            match rustix::net::recv(&client.socket, room, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => self.clients[index] = None,
-                Ok((count, _)) => {
-                    self.take_in(index, &mut buffer[..kept + count]);
-                    if count == size {
-                        continue;
-                    }
-                }
-                Err(Errno::AGAIN | Errno::INTR) => {
-                    client.partial.extend_from_slice(&buffer[..kept])
-                }
-                Err(_) => self.clients[index] = None,
-            }
-            break;
-        }
-        self.buffer = buffer;
+    /// Where what a client says is to be appended, each message with its `\n`.
+    fn lines(&mut self) -> &mut Vec<u8> {
+        &mut self.lines
     }
 
-    fn take_in(&mut self, index: usize, bytes: &mut [u8]) {
-        let mut at = 0;
-        let Some(client) = &mut self.clients[index] else { return };
-        if client.stage == Stage::Request {
-            match websocket::response(bytes) {
-                Some((response, size)) => {
-                    self.join(index, response);
-                    at = size;
-                }
-                None => return client.partial.extend_from_slice(bytes),
-            }
-        }
-        let said = self.line_ends.len();
-        while let Some(frame) = websocket::unmask_frame(&mut bytes[at..]) {
-            match frame.first {
-                TEXT => {
-                    self.lines.extend_from_slice(&bytes[at..][frame.payload.clone()]);
-                    self.lines.push(b'\n');
-                    self.line_ends.push(self.lines.len());
-                }
-                PONG => {}
-                // The load generator sends nothing else; whatever else comes is the end.
-                _ => {
-                    self.clients[index] = None;
-                    return;
-                }
-            }
-            at += frame.payload.end;
-        }
-        if self.line_ends.len() > said {
-            self.speakers.push(index);
-        }
-        match &mut self.clients[index] {
-            Some(client) if bytes.len() - at < READ => {
-                client.partial.extend_from_slice(&bytes[at..]);
-            }
-            // A message that does not fit into the buffer would never end.
-            gone => *gone = None,
-        }
+    /// The client said some of the lines.
+    fn spoke(&mut self, index: usize) {
+        self.speakers.push(index);
     }
 
-    fn join(&mut self, index: usize, response: Vec<u8>) {
-        let Some(client) = &mut self.clients[index] else { return };
+    fn join(&mut self, index: usize, socket: Arc<Socket>, response: Vec<u8>) {
         let history = 0..self.history.text().len();
         let mut head = response;
         websocket::push_text_head(
@@ -294,10 +183,23 @@ impl Roll {
             &mut head,
         );
         head.extend_from_slice(HISTORY_HEAD);
-        client.stage = Stage::Behind;
-        client.owed = Owed { head, history, tail: HISTORY_TAIL };
-        client.position = Position::at(self.history.len());
+        if self.clients.len() <= index {
+            self.clients.resize_with(index + 1, || None);
+        }
+        self.clients[index] = Some(Client {
+            socket,
+            is_behind: true,
+            owed: Owed { head, history, tail: HISTORY_TAIL },
+            position: Position::at(self.history.len()),
+            has_turn: false,
+        });
+        self.behind += 1;
         self.catch_up(index);
+    }
+
+    fn leave(&mut self, index: usize) {
+        let client = self.clients.get_mut(index).and_then(Option::take);
+        self.behind -= usize::from(client.is_some_and(|client| client.is_behind));
     }
 
     /// Appends what was said to the file, and shows it.
@@ -309,12 +211,13 @@ impl Roll {
         if self.sync == Sync::Always {
             self.file.sync_data()?;
         }
+        let ts = unix_ms();
         let mut start = 0;
-        for end in self.line_ends.drain(..) {
-            let message = &self.lines[start..end - 1];
+        for end in memchr::memchr_iter(b'\n', &self.lines) {
+            let message = &self.lines[start..end];
             self.history.push(message);
-            self.frames.push(message);
-            start = end;
+            self.frames.push(message, ts);
+            start = end + 1;
         }
         self.lines.clear();
         self.turns = self.ring.len();
@@ -325,7 +228,7 @@ impl Roll {
 
     /// Serves clients in turn, at least for so long, until all have everything or it is time to look
     /// who said more.
-    fn go_round(&mut self, at_least: Duration) {
+    fn go_round(&mut self, at_least: Duration, has_more: impl Fn() -> bool) {
         let until = Instant::now() + at_least;
         let mut sends = 0;
         while self.turns > 0 {
@@ -333,13 +236,13 @@ impl Roll {
             let Some(Turn { client: index, .. }) = self.ring.pop_front() else { return };
             sends += self.serve(index);
             if let Some(client) = &mut self.clients[index] {
-                client.has_turn = client.stage == Stage::Live;
+                client.has_turn = !client.is_behind;
                 if client.has_turn {
                     let since = self.frames.next_id();
                     self.ring.push_back(Turn { client: index, since });
                 }
             }
-            if sends >= POLL_EVERY && self.lag() < LAG && Instant::now() >= until {
+            if sends >= POLL_EVERY && self.lag() < LAG && Instant::now() >= until && has_more() {
                 break;
             }
         }
@@ -362,7 +265,7 @@ impl Roll {
     fn serve(&mut self, index: usize) -> usize {
         let Some(client) = &mut self.clients[index] else { return 0 };
         let Some(bytes) = self.frames.bytes_from(client.position) else { return 0 };
-        if client.stage != Stage::Live || bytes.is_empty() {
+        if client.is_behind || bytes.is_empty() {
             return 0;
         }
         match sent(rustix::net::send(&client.socket, bytes, AT_ONCE)) {
@@ -371,35 +274,46 @@ impl Roll {
             }
             Ok(count) => {
                 client.position = self.frames.position_after(client.position, count);
-                client.stage = Stage::Behind;
+                client.is_behind = true;
+                self.behind += 1;
             }
-            Err(_) => self.clients[index] = None,
+            Err(_) => self.leave(index),
         }
         1
     }
 
+    /// Whether a client is behind.
+    fn has_behind(&self) -> bool {
+        self.behind > 0
+    }
+
+    /// Does [`Rounds::catch_up`] for all clients that are behind.
+    fn catch_up_all(&mut self) {
+        if self.has_behind() {
+            (0..self.clients.len()).for_each(|index| self.catch_up(index));
+        }
+    }
+
     /// Sends a client that is behind as much as its socket takes; with all of it, it is live.
     fn catch_up(&mut self, index: usize) {
-        while let Some(client) = &mut self.clients[index]
-            && client.stage == Stage::Behind
+        while let Some(Some(client)) = self.clients.get_mut(index)
+            && client.is_behind
         {
             match client.owed.pay(&client.socket, self.history.text()) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(_) => {
-                    self.clients[index] = None;
-                    return;
-                }
+                Err(_) => return self.leave(index),
             }
             if self.frames.bytes_from(client.position).is_none() {
                 // The frames were forgotten meanwhile, so they are made again for this client.
                 (client.owed.head, client.position) = self.history.frames_from(client.position);
                 continue;
             }
-            client.stage = Stage::Live;
+            client.is_behind = false;
+            self.behind -= 1;
             self.serve(index);
             if let Some(client) = &mut self.clients[index]
-                && client.stage == Stage::Live
+                && !client.is_behind
                 && !mem::replace(&mut client.has_turn, true)
             {
                 self.ring.push_back(Turn { client: index, since: self.frames.next_id() });

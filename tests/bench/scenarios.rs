@@ -48,8 +48,10 @@ impl Bench {
     fn writers(&self) -> Vec<Contender> {
         let mut all = vec![
             Contender::Roll,
+            Contender::RollThreads,
             Contender::FsyncNever,
             Contender::RollSync,
+            Contender::RollThreadsSync,
             Contender::FsyncAlways,
             Contender::Baseline,
         ];
@@ -59,7 +61,7 @@ impl Bench {
 
     /// For scenarios in which none or next to none are, so that syncing makes no difference.
     fn readers(&self) -> Vec<Contender> {
-        without(self.writers(), &[Contender::RollSync, Contender::FsyncAlways])
+        without(self.writers(), SYNCING)
     }
 
     /// Those among them that this number of clients does not break; nobody when this process may
@@ -76,6 +78,13 @@ impl Bench {
         contenders
     }
 }
+
+/// Those that show nothing before it is on the disk.
+const SYNCING: &[Contender] =
+    &[Contender::RollSync, Contender::RollThreadsSync, Contender::FsyncAlways];
+
+/// The peers that show what a thread for each client costs.
+const THREADS: &[Contender] = &[Contender::RollThreads, Contender::RollThreadsSync];
 
 fn without(mut contenders: Vec<Contender>, left_out: &[Contender]) -> Vec<Contender> {
     contenders.retain(|contender| !left_out.contains(contender));

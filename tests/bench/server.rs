@@ -25,6 +25,8 @@ use crate::wire;
 pub const BASELINE: &str = "baseline";
 pub const ROLL: &str = "roll";
 pub const ROLL_SYNC: &str = "roll+sync";
+pub const ROLL_THREADS: &str = "roll-threads";
+pub const ROLL_THREADS_SYNC: &str = "roll-threads+sync";
 pub const TETHERED: &str = "tethered";
 
 /// What a cluster has its numbers from.
@@ -44,6 +46,9 @@ pub enum Contender {
     Roll,
     /// The same with one fdatasync a batch.
     RollSync,
+    /// The two with a thread for each client that reads, as the server has.
+    RollThreads,
+    RollThreadsSync,
     Baseline,
     /// So many nodes of a cluster, with an engine of their own: all sync.
     Nodes(usize),
@@ -58,6 +63,8 @@ impl Contender {
             Contender::FsyncAlways => "txtcord --fsync always",
             Contender::Roll => ROLL,
             Contender::RollSync => ROLL_SYNC,
+            Contender::RollThreads => ROLL_THREADS,
+            Contender::RollThreadsSync => ROLL_THREADS_SYNC,
             Contender::Baseline => BASELINE,
             Contender::Nodes(1) => "a node of a cluster",
             Contender::Nodes(_) => "three nodes of a cluster",
@@ -68,11 +75,27 @@ impl Contender {
     /// The peer that shows how fast it could be on this machine, keeping the same promise.
     pub fn limit(&self) -> Option<Contender> {
         match self {
-            Contender::FsyncNever | Contender::Other(_) => Some(Contender::Roll),
-            Contender::FsyncAlways => Some(Contender::RollSync),
+            Contender::FsyncNever | Contender::RollThreads | Contender::Other(_) => {
+                Some(Contender::Roll)
+            }
+            Contender::FsyncAlways | Contender::RollThreadsSync => Some(Contender::RollSync),
             Contender::Nodes(_) => Some(Contender::FsyncAlways),
             Contender::Roll | Contender::RollSync | Contender::Baseline => None,
         }
+    }
+
+    /// The peer that shows how fast it could be with a thread for each client.
+    pub fn limit_with_threads(&self) -> Option<Contender> {
+        match self {
+            Contender::FsyncNever | Contender::Other(_) => Some(Contender::RollThreads),
+            Contender::FsyncAlways => Some(Contender::RollThreadsSync),
+            _ => None,
+        }
+    }
+
+    /// The simple server.
+    pub fn baseline(&self) -> Option<Contender> {
+        (*self != Contender::Baseline).then_some(Contender::Baseline)
     }
 
     fn command(&self, port: u16, file: &Path) -> io::Result<Command> {
@@ -81,7 +104,11 @@ impl Contender {
         let fsync = match self {
             Contender::FsyncNever => "never",
             Contender::FsyncAlways => "always",
-            Contender::Roll | Contender::RollSync | Contender::Baseline => {
+            Contender::Roll
+            | Contender::RollSync
+            | Contender::RollThreads
+            | Contender::RollThreadsSync
+            | Contender::Baseline => {
                 command.arg(env::current_exe()?).args([self.label(), &port.to_string()]).arg(file);
                 return Ok(command);
             }

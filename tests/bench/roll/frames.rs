@@ -1,11 +1,14 @@
 //! What was said: all of it as the history is sent, and the latest as frames, encoded once for all.
 
 use std::collections::VecDeque;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::websocket::push_text_head;
 
-/// What begins and ends a live message on the wire.
+/// What stands around a live message, its id and its time on the wire.
 const MESSAGE_HEAD: &[u8] = br#"{"type":"new_message","data":"#;
+const BEFORE_ID: &[u8] = br#","id":"#;
+const BEFORE_TS: &[u8] = br#","ts":"#;
 const MESSAGE_TAIL: &[u8] = b"}";
 
 /// Frames are forgotten in steps, since what remains must be moved each time.
@@ -69,13 +72,15 @@ impl History {
         self.ends.push(self.text.len());
     }
 
-    /// A block of frames from `position` on, and what follows it.
+    /// A block of frames from `position` on, and what follows it. No time is kept, so they have that
+    /// of now.
     pub fn frames_from(&self, position: Position) -> (Vec<u8>, Position) {
         let mut block = Vec::with_capacity(BLOCK);
         let mut id = position.id;
+        let ts = unix_ms();
         while id < self.ends.len() && block.len() < BLOCK {
             let start = if id == 0 { 0 } else { self.ends[id - 1] + 1 };
-            push_frame(&self.text[start..self.ends[id]], &mut block);
+            push_frame(&self.text[start..self.ends[id]], id, ts, &mut block);
             id += 1;
         }
         block.drain(..position.offset);
@@ -99,8 +104,8 @@ impl Frames {
         Frames { bytes: Vec::new(), first_id, ends: VecDeque::new(), forgotten: 0 }
     }
 
-    pub fn push(&mut self, message: &[u8]) {
-        push_frame(message, &mut self.bytes);
+    pub fn push(&mut self, message: &[u8], ts: u64) {
+        push_frame(message, self.next_id(), ts, &mut self.bytes);
         self.ends.push_back(self.forgotten + self.bytes.len());
     }
 
@@ -144,9 +149,16 @@ impl Frames {
     }
 }
 
-fn push_frame(message: &[u8], out: &mut Vec<u8>) {
-    push_text_head(MESSAGE_HEAD.len() + message.len() + MESSAGE_TAIL.len(), out);
-    out.extend_from_slice(MESSAGE_HEAD);
-    out.extend_from_slice(message);
-    out.extend_from_slice(MESSAGE_TAIL);
+/// The frame that the server sends: ids there count from 1.
+fn push_frame(message: &[u8], id: usize, ts: u64, out: &mut Vec<u8>) {
+    let (mut id_digits, mut ts_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let (id, ts) = (id_digits.format(id + 1).as_bytes(), ts_digits.format(ts).as_bytes());
+    let parts = [MESSAGE_HEAD, message, BEFORE_ID, id, BEFORE_TS, ts, MESSAGE_TAIL];
+    push_text_head(parts.iter().map(|part| part.len()).sum(), out);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// The time of now, in Unix milliseconds.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Bench, JOIN_LIMIT, OPENING, grouped};
 use crate::load::{Load, Outcome};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec, median};
+use crate::report::{BASELINE, Better, Column, ROLL, ROLL_THREADS, Sample, Spec, median};
 use crate::server::{Contender, MessageFile, Server};
 
 const COLUMNS: &[Column] = &[
@@ -43,7 +43,14 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
             contenders: bench.able(bench.readers(), MANY),
         });
     }
-    bench.report.compare("Accepting", COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(
+        &[BASELINE, ROLL, ROLL_THREADS],
+        "Accepting",
+        COLUMNS,
+        &specs,
+        bench.runs,
+        measure,
+    );
     Ok(())
 }
 

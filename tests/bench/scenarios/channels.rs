@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{Bench, DRAIN_LIMIT, JOIN_LIMIT, MESSAGE, OPENING, SENDERS, grouped};
 use crate::load::{Faults, Load, Outcome};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec};
+use crate::report::{BASELINE, Better, Column, ROLL, Sample, Spec};
 use crate::server::{Contender, MessageFile, Server};
 
 const COLUMNS: &[Column] = &[
@@ -57,7 +57,7 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         })
         .collect();
     let title = "Channels: 96 clients in all, 8 of each channel speak, messages of 100 bytes";
-    bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(&[BASELINE, ROLL], title, COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Bench, DRAIN_LIMIT, JOIN_LIMIT, MESSAGE, SENDERS};
 use crate::load::{Load, Outcome, Record};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec, quantile_us};
+use crate::report::{BASELINE, Better, Column, Sample, Spec, Yardstick, quantile_us};
 use crate::server::{Contender, Engine, MessageFile, Server};
 
 const COLUMNS: &[Column] = &[
@@ -26,6 +26,8 @@ struct Setting {
     warm_up: Duration,
     duration: Duration,
 }
+
+const ALONE: Yardstick = Yardstick { head: "of one alone", sign: "", of: Contender::limit };
 
 pub fn run(bench: &mut Bench) -> Outcome<()> {
     if !Engine::is_here() {
@@ -50,7 +52,7 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         })
         .collect();
     let title = "Cluster: messages of 100 bytes, on disk everywhere before they are shown";
-    bench.report.compare_with("one alone", title, COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(&[BASELINE, ALONE], title, COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use super::{Bench, DRAIN_LIMIT, MESSAGE, grouped, with_clients, without};
+use super::{Bench, DRAIN_LIMIT, MESSAGE, SYNCING, grouped, with_clients, without};
 use crate::load::{Outcome, Record};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec, quantile_us};
+use crate::report::{BASELINE, Better, Column, ROLL, ROLL_THREADS, Sample, Spec, quantile_us};
 use crate::server::Contender;
 
 const COLUMNS: &[Column] = &[
@@ -67,15 +67,21 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         })
         .collect();
     let title = "Fan-out: 8 senders at most, messages of 100 bytes";
-    bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(
+        &[BASELINE, ROLL, ROLL_THREADS],
+        title,
+        COLUMNS,
+        &specs,
+        bench.runs,
+        measure,
+    );
     Ok(())
 }
 
 /// The baseline takes part where it says something new, and syncing where many wait for it.
 fn contenders(bench: &Bench, clients: usize, size: usize) -> Vec<Contender> {
-    let syncing = [Contender::RollSync, Contender::FsyncAlways];
     match (clients, size) {
-        (1, _) => without(bench.writers(), &syncing),
+        (1, _) => without(bench.writers(), SYNCING),
         (_, LONG) => without(bench.writers(), &[Contender::Baseline]),
         _ => bench.writers(),
     }

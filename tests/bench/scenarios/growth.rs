@@ -3,7 +3,7 @@
 
 use super::{Bench, grouped, join, without};
 use crate::load::Outcome;
-use crate::report::Spec;
+use crate::report::{BASELINE, ROLL, Spec};
 use crate::server::Contender;
 
 /// Beyond this history the baseline, which keeps it in memory and joins it to one string for every
@@ -15,7 +15,7 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         bench.pick(&[1000, 10_000, 100_000], &[1000, 10_000, 100_000, 1_000_000, 10_000_000]);
     let mut specs = Vec::new();
     for &messages in sizes {
-        let mut contenders = without(bench.readers(), &[Contender::Roll]);
+        let mut contenders = without(bench.readers(), &[Contender::Roll, Contender::RollThreads]);
         if messages > BASELINE_MESSAGES {
             contenders.retain(|contender| *contender != Contender::Baseline);
         }
@@ -26,6 +26,13 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         });
     }
     let title = "Growth by history: ten join at once";
-    bench.report.compare(title, join::COLUMNS, &specs, bench.runs, join::measure);
+    bench.report.compare(
+        &[BASELINE, ROLL],
+        title,
+        join::COLUMNS,
+        &specs,
+        bench.runs,
+        join::measure,
+    );
     Ok(())
 }

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bench, DRAIN_LIMIT, JOIN_LIMIT, MESSAGE, OPENING, grouped};
+use super::{Bench, DRAIN_LIMIT, JOIN_LIMIT, MESSAGE, OPENING, THREADS, grouped, without};
 use crate::load::{Load, Outcome};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec};
+use crate::report::{BASELINE, Better, Column, ROLL, Sample, Spec};
 use crate::server::{Contender, MessageFile, Server};
 
 const COLUMNS: &[Column] = &[
@@ -31,10 +31,10 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
     let specs = sizes.iter().map(|&clients| Spec {
         name: format!("{} clients", grouped(clients)),
         setting: Setting { clients, idle },
-        contenders: bench.able(bench.readers(), clients),
+        contenders: bench.able(without(bench.readers(), THREADS), clients),
     });
     let specs: Vec<_> = specs.collect();
-    bench.report.compare("Idle clients", COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(&[BASELINE, ROLL], "Idle clients", COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 

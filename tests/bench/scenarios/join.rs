@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Bench, grouped};
 use crate::load::{Faults, Load, Outcome};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec, median};
+use crate::report::{BASELINE, Better, Column, ROLL, ROLL_THREADS, Sample, Spec, median};
 use crate::server::{Contender, MessageFile, Server};
 
 pub const COLUMNS: &[Column] = &[
@@ -52,7 +52,14 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
             contenders: bench.readers(),
         });
     }
-    bench.report.compare("Joining", COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(
+        &[BASELINE, ROLL, ROLL_THREADS],
+        "Joining",
+        COLUMNS,
+        &specs,
+        bench.runs,
+        measure,
+    );
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Bench, DRAIN_LIMIT, MESSAGE, grouped, with_clients, without};
 use crate::load::{Outcome, Record};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec, quantile_us};
+use crate::report::{BASELINE, Better, Column, ROLL, ROLL_THREADS, Sample, Spec, quantile_us};
 use crate::server::Contender;
 
 const COLUMNS: &[Column] = &[
@@ -44,7 +44,14 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
     });
     let specs: Vec<_> = specs.collect();
     let title = "Latency at a fixed rate";
-    bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(
+        &[BASELINE, ROLL, ROLL_THREADS],
+        title,
+        COLUMNS,
+        &specs,
+        bench.runs,
+        measure,
+    );
     Ok(())
 }
 

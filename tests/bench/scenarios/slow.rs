@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bench, MESSAGE, SENDERS, with_clients, without};
+use super::{Bench, MESSAGE, SENDERS, THREADS, with_clients, without};
 use crate::load::{Load, Outcome, Record};
 use crate::proc::{Meter, Process};
-use crate::report::{Better, Column, Sample, Spec, median, quantile_us};
+use crate::report::{BASELINE, Better, Column, ROLL, Sample, Spec, median, quantile_us};
 use crate::server::Contender;
 
 const COLUMNS: &[Column] = &[
@@ -48,10 +48,10 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         during: Duration::from_millis(bench.pick(1000, 4000)),
     };
     let name = format!("{SENDERS} senders");
-    let contenders = without(bench.writers(), &[Contender::RollSync]);
+    let contenders = without(without(bench.writers(), THREADS), &[Contender::RollSync]);
     let specs = [Spec { name, setting, contenders }];
     let title = "Slow clients: one stops reading, one reads 20 KB/s, 20 fast ones at full load";
-    bench.report.compare(title, COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(&[BASELINE, ROLL], title, COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 

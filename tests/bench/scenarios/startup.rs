@@ -4,10 +4,10 @@ use std::hint;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Bench, grouped};
+use super::{Bench, THREADS, grouped, without};
 use crate::load::{Load, Outcome};
 use crate::proc::Meter;
-use crate::report::{Better, Column, Sample, Spec};
+use crate::report::{BASELINE, Better, Column, ROLL, Sample, Spec};
 use crate::server::{Contender, MessageFile, Server};
 
 const COLUMNS: &[Column] = &[
@@ -41,10 +41,10 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
         specs.push(Spec {
             name: format!("{} messages{note}", grouped(messages)),
             setting: Setting { file: MessageFile::with(messages)?, cores },
-            contenders: bench.readers(),
+            contenders: without(bench.readers(), THREADS),
         });
     }
-    bench.report.compare("Start-up", COLUMNS, &specs, bench.runs, measure);
+    bench.report.compare(&[BASELINE, ROLL], "Start-up", COLUMNS, &specs, bench.runs, measure);
     Ok(())
 }
 
