@@ -380,7 +380,7 @@ fn chat(
             let (lines, operations) = draft.take(speech.permit);
             let sender = speech.sender.clone();
             let hub = &membership.services.hub;
-            if hub.post_operations(membership.client, sender, lines, operations).is_err() {
+            if hub.post(membership.client, sender, lines, operations).is_err() {
                 return;
             }
         }

@@ -220,7 +220,7 @@ impl Chat {
                 let client = self.parties.first().map(|party| party.client);
                 if let Some(client) = client {
                     let sender = self.said.is_multiple_of(2).then(|| "Ann \"é\"~k3v9".into());
-                    self.handle.post(client, sender, lines).expect("there is a hub");
+                    self.handle.post(client, sender, lines, None).expect("there is a hub");
                 }
             }
             Event::Foreign { bytes } => self.dir.append(bytes),

@@ -105,7 +105,7 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     assert_eq!(house.channels.make(&dev).expect("it is there"), Made::Before);
     let open = house.channels.find(&dev).expect("it is there");
     let mut peer = join(&open);
-    open.hub.store(None, None, b"1\n".to_vec()).expect("a hub").expect("room");
+    open.hub.store(None, None, b"1\n".to_vec(), None).expect("a hub").expect("room");
     assert_eq!(open.summary.figures().last_id, 1);
     assert_eq!(house.names(), ["dev"]);
 
@@ -138,7 +138,8 @@ fn what_is_put_away_while_all_talk_is_in_the_file_to_the_last_answer() {
     let open = house.channels.find(&dev).expect("it is there");
     let stored: u64 = thread::scope(|scope| {
         let talk = || {
-            (0..).take_while(|_| matches!(open.hub.store(None, None, b"1\n".to_vec()), Ok(Ok(_))))
+            let post = || open.hub.store(None, None, b"1\n".to_vec(), None);
+            (0..).take_while(move |_| matches!(post(), Ok(Ok(_))))
         };
         let talkers: Vec<_> = (0..4).map(|_| scope.spawn(move || talk().count() as u64)).collect();
         until("they talk", || open.summary.figures().last_id > 200);
@@ -210,7 +211,7 @@ fn many_who_make_and_put_away_the_same_channel_never_see_two_of_it() {
                     if house.channels.make(&dev).is_ok()
                         && let Ok(open) = house.channels.find(&dev)
                     {
-                        let _ = open.hub.store(None, None, b"1\n".to_vec());
+                        let _ = open.hub.store(None, None, b"1\n".to_vec(), None);
                     }
                     let _ = house.channels.put_away(&dev);
                 }
@@ -233,7 +234,7 @@ fn a_channel_whose_file_is_replaced_ends_alone_and_is_opened_anew() {
         house.channels.make(channel).expect("it is made");
     }
     let [before, other] = [&dev, &ops].map(|name| house.channels.find(name).expect("it is there"));
-    before.hub.store(None, None, b"1\n2\n".to_vec()).expect("a hub").expect("room");
+    before.hub.store(None, None, b"1\n2\n".to_vec(), None).expect("a hub").expect("room");
     let replace = |text: &str| {
         let aside = house.file("aside").with_extension("tmp");
         fs::write(&aside, text).expect("a file");

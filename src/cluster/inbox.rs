@@ -150,7 +150,7 @@ fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, H
         };
         let key = Some(format!("{name}-{offset}"));
         loop {
-            match hub.store_operations(key.clone(), None, lines.clone(), operations.clone()) {
+            match hub.store(key.clone(), None, lines.clone(), operations.clone()) {
                 Err(gone) => return Ok(Err(gone)),
                 Ok(Ok(_)) => break,
                 Ok(Err(why @ (ErrorAnswer::Refused(_) | ErrorAnswer::BadOperation))) => {

@@ -101,26 +101,13 @@ impl HubHandle {
         self.ask(|reply| Command::Join { outbox, resume, permit, reply })
     }
 
-    /// Posts whole lines for a client. They are stored and sent to all clients, or the client is
-    /// sent an error answer for each of them.
+    /// Posts whole lines for a client, and the operations among them. The lines are stored and sent to
+    /// all clients, or the client is sent an error answer for each of them. Each operation that is
+    /// refused is answered with an error of its own.
     ///
     /// # Errors
     /// When the hub is gone.
     pub fn post(
-        &self,
-        client: ClientId,
-        sender: Option<access::Sender>,
-        lines: Vec<u8>,
-    ) -> Result<(), HubGone> {
-        self.post_operations(client, sender, lines, None)
-    }
-
-    /// Posts whole lines for a client, with operations among them. Each one that is refused is
-    /// answered with an error of its own.
-    ///
-    /// # Errors
-    /// When the hub is gone.
-    pub fn post_operations(
         &self,
         client: ClientId,
         sender: Option<access::Sender>,
@@ -131,27 +118,13 @@ impl HubHandle {
         self.post_or_queue(Post::new(by, sender, lines, operations))
     }
 
-    /// Posts whole lines for a request, and waits until they are stored or refused; see
-    /// [`Speaker::Request`].
+    /// Posts whole lines for a request, and the operations among them, and waits until they are stored
+    /// or refused; see [`Speaker::Request`]. If one of the operations is refused, all lines are.
     ///
     /// # Errors
     /// When the hub is gone; the lines may be stored or not then. The inner error says why the post
     /// was refused; nothing of it is stored then.
     pub fn store(
-        &self,
-        key: Option<String>,
-        sender: Option<access::Sender>,
-        lines: Vec<u8>,
-    ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
-        self.store_operations(key, sender, lines, None)
-    }
-
-    /// Posts whole lines for a request, with operations among them. If one of these is refused, all
-    /// lines are.
-    ///
-    /// # Errors
-    /// As with [`HubHandle::store`].
-    pub fn store_operations(
         &self,
         key: Option<String>,
         sender: Option<access::Sender>,

@@ -99,7 +99,7 @@ impl House {
     }
 
     pub(super) fn say(&mut self, guest: &Guest, lines: &str) {
-        self.handle.post(guest.id, None, lines.into()).expect("a hub");
+        self.handle.post(guest.id, None, lines.into(), None).expect("a hub");
         self.step();
     }
 
@@ -110,7 +110,7 @@ impl House {
 
     /// Says something, and lets so many clients have their turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
-        self.handle.post(guest.id, None, lines.into()).expect("a hub");
+        self.handle.post(guest.id, None, lines.into(), None).expect("a hub");
         self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");
         self.serve(turns);
     }
@@ -195,7 +195,7 @@ fn posts_that_wait_are_one_batch_in_the_order_of_the_queue() {
     let mut house = House::new("");
     let (mut ann, bob) = (house.live(), house.live());
     for (guest, line) in [(&ann, "1\n"), (&bob, "2\n"), (&ann, "3\n")] {
-        house.handle.post(guest.id, None, line.into()).unwrap();
+        house.handle.post(guest.id, None, line.into(), None).unwrap();
     }
     house.step();
     assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2"), (3, "3")]));
@@ -319,7 +319,7 @@ fn a_client_that_joins_has_every_message_in_the_history_or_live_and_none_twice()
     let mut house = House::new("");
     let ann = house.live();
     // Bob joins in one batch with message 1.
-    house.handle.post(ann.id, None, b"1\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"1\n".to_vec(), None).unwrap();
     let (mut bob, snapshot) = house.join_in_one_batch();
     assert_eq!(snapshot.stretch.last_id, 1);
     // More is said while the history is on its way to him.
@@ -489,8 +489,8 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     file.set_len(filled - 2).unwrap();
     house.hub.history.push_hole(filled - 2);
     house.dir.append("7\n");
-    house.handle.post(ann.id, None, b"\"one\"\n\"two\"\n".to_vec()).unwrap();
-    house.handle.post(bob.id, None, b"\"three\"\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"\"one\"\n\"two\"\n".to_vec(), None).unwrap();
+    house.handle.post(bob.id, None, b"\"three\"\n".to_vec(), None).unwrap();
     house.step();
     let refusals = |guest: &mut Guest| {
         let mut frames = guest.frames();
@@ -516,7 +516,7 @@ fn no_message_is_shown_after_the_file_was_removed_or_cut() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
-    house.handle.post(ann.id, None, b"2\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"2\n".to_vec(), None).unwrap();
     let failed = house.hub.step(house.commands.try_iter().map(|command| *command));
     assert!(matches!(failed, Err(Fatal::Changed(_))));
     assert_eq!(ann.hears(), []);
@@ -532,7 +532,7 @@ fn all_clients_are_told_when_the_file_fails_and_the_hub_ends() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
     std::fs::remove_file(house.dir.file()).unwrap();
-    house.handle.post(ann.id, None, b"2\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"2\n".to_vec(), None).unwrap();
     assert!(house.hub.run(&house.commands, Role::Default).is_err());
     let frames = ann.frames();
     assert_eq!(frames.len(), 1);
@@ -547,7 +547,7 @@ fn a_message_that_one_client_was_shown_is_sent_to_all_before_the_server_ends() {
     // A message that was not synced when the file failed is shown to no client.
     house.hub.fanout.push(b"2", 0, 2, 0, None);
     std::fs::remove_file(house.dir.file()).unwrap();
-    house.handle.post(ann.id, None, b"2\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"2\n".to_vec(), None).unwrap();
     assert!(matches!(house.hub.run(&house.commands, Role::Default), Err(Fatal::Changed(_))));
     for guest in [&mut ann, &mut bob] {
         let frames = guest.frames();
@@ -575,9 +575,9 @@ fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     let mut house = House::new("");
     let (mut ann, mut bob) = (house.live(), house.live());
     // A post that came before the stop is taken, and one that came after it is not.
-    house.handle.post(ann.id, None, b"1\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"1\n".to_vec(), None).unwrap();
     assert!(house.handle.stop(Instant::now()));
-    house.handle.post(ann.id, None, b"\"late\"\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"\"late\"\n".to_vec(), None).unwrap();
     house.step();
     let come_back = 1012_u16.to_be_bytes();
     for guest in [&mut ann, &mut bob] {
@@ -607,7 +607,7 @@ fn the_hub_ends_when_the_last_handle_is_gone_and_notes_how_far_the_numbering_cam
     let mut house = House::new("");
     let ann = house.live();
     let House { dir, hub, handle, commands, .. } = house;
-    handle.post(ann.id, None, b"1\n2\n".to_vec()).unwrap();
+    handle.post(ann.id, None, b"1\n2\n".to_vec(), None).unwrap();
     drop(handle);
     hub.run(&commands, Role::Default).expect("a clean end");
     let record = dir.beside("lock").concat();
@@ -636,7 +636,7 @@ fn a_request_gets_the_ids_of_its_lines_in_the_file() {
     let ann = house.live();
     house.dir.append("foreign\n");
     let (reply, answer) = bounded(1);
-    house.handle.post(ann.id, None, b"3\n4\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"3\n4\n".to_vec(), None).unwrap();
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
     let post = Command::Post(Post::new(by, None, lines, None));

@@ -96,7 +96,7 @@ impl Exchange<'_> {
         let sender = self.caller().sender();
         let standing = self.caller().standing(&channel.name);
         let operations = PostedOperations::of(standing, operations);
-        let stored = channel.hub.store_operations(key, sender, lines, operations);
+        let stored = channel.hub.store(key, sender, lines, operations);
         match stored.map_err(|HubGone| channel.gone())? {
             Ok(stored) => Ok(Some(stored)),
             Err(why) => {

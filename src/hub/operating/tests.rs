@@ -157,7 +157,7 @@ fn a_client_whose_turn_is_still_to_come_does_not_get_what_was_deleted_meanwhile(
     let mut house = House::new("");
     let mut ann = house.live();
     let mut bob = house.live();
-    house.handle.post(ann.id, None, b"[\"secret\"]\n".to_vec()).unwrap();
+    house.handle.post(ann.id, None, b"[\"secret\"]\n".to_vec(), None).unwrap();
     let said = house.commands.try_iter().map(|command| *command);
     house.hub.step(said).unwrap();
     // The round pauses after Ann's turn and before Bob's.
