@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fmt, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -36,7 +36,7 @@ mod open;
 mod roster;
 mod watch;
 
-pub use open::names_in;
+pub use open::{names_in, open_file};
 
 /// How often a channel that ended is opened anew, at the most.
 const REOPEN: Duration = Duration::from_secs(10);
@@ -312,7 +312,7 @@ impl Channels {
     /// When there is none, or its file cannot get another name; then all is as it was.
     pub fn put_away(&self, name: &Name) -> Result<(), NoChannel> {
         let found = self.find(name)?;
-        let cluster = self.room.cluster_settings(name, &self.room.path(name));
+        let cluster = Settings::of(&self.room.config, name, &self.room.path(name));
         if let Some(settings) = &cluster {
             put_away_on_all(settings, &found)?;
         }
@@ -485,12 +485,6 @@ impl Room {
 
     fn path(&self, name: &Name) -> PathBuf {
         self.folder.join(format!("{name}.txt"))
-    }
-
-    /// What a node of a cluster knows of a channel with this file; `None` for a server that is alone.
-    fn cluster_settings(&self, name: &Name, file: &Path) -> Option<Settings> {
-        let url = self.config.cluster.as_ref()?;
-        Some(Settings::new(url, name, self.config.cluster_settle, file.to_owned()))
     }
 }
 

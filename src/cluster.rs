@@ -17,13 +17,19 @@
 //! The design follows what a prototype was forced to: an entry is a batch of whole lines, each entry
 //! carries a running hash, numbers come from a script, and nodes give back what an engine lost.
 
-use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::{
     command::{HubHandle, Post},
-    config::EngineUrl,
+    config::{Config, EngineUrl},
     history::History,
     journal::{Fatal, Journal},
     name::Name,
@@ -66,9 +72,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Of the file of a channel.
-    pub fn new(url: &EngineUrl, name: &Name, settle: Duration, file: PathBuf) -> Settings {
-        Settings { url: url.clone(), keys: Keys::of(name), settle, file }
+    /// Of a channel with this file; `None` for a server that is alone.
+    pub fn of(config: &Config, name: &Name, file: &Path) -> Option<Settings> {
+        let (url, settle) = (config.cluster.clone()?, config.cluster_settle);
+        Some(Settings { url, keys: Keys::of(name), settle, file: file.to_owned() })
     }
 
     /// Connects to the engine.

@@ -20,10 +20,9 @@ use crate::{
     access::{Access, RulesError},
     catch_up::CatchUp,
     channels::{self, Channels},
-    cluster::{self, CopyError, Node, Threads},
+    cluster::{CopyError, Threads},
     config::{Config, Fsync},
     connection::House,
-    history::History,
     journal::{Fatal, Journal, OpenError},
     metrics::Metrics,
     name::Name,
@@ -93,6 +92,19 @@ pub enum StartError {
     Other(String, io::Error),
 }
 
+impl From<CopyError> for StartError {
+    fn from(error: CopyError) -> StartError {
+        match error {
+            CopyError::Open(error) => StartError::File(error),
+            CopyError::Order(fatal) => StartError::Cluster(fatal),
+            CopyError::PutAway(_) => StartError::Cluster(Fatal::Strange(
+                "the engine says that the default channel was put away, which no server does"
+                    .into(),
+            )),
+        }
+    }
+}
+
 impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -160,7 +172,9 @@ impl Server {
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         let (room, max_channels) = room(config);
-        let (journal, history, node) = open(config)?;
+        let open = || Journal::open(&config.file, config.fsync, config.max_message);
+        let opened = channels::open_file(config, &Name::default(), &config.file, open)?;
+        let (journal, history, _) = &opened;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();
         let unsent = Arc::new(Unsent::of_this_machine());
@@ -185,8 +199,7 @@ impl Server {
             at = reachable(address),
         );
 
-        let hub_ended =
-            channels.start_default(journal, history, node).map_err(other("starting the hub"))?;
+        let hub_ended = channels.start_default(opened).map_err(other("starting the hub"))?;
         let (watching, watched) = bounded(0);
         channels
             .watch(default_file, watched)
@@ -321,37 +334,6 @@ fn in_words(fsync: Fsync) -> &'static str {
         Fsync::EverySecond => "1s: on disk within a second; a power cut may lose that second",
         Fsync::Never => "never: kill -9 loses nothing, a power cut may lose the latest",
     }
-}
-
-/// Opens the default channel's file, with its stamps and operations.
-fn open(config: &Config) -> Result<(Journal, History, Option<Node>), StartError> {
-    let open = || Journal::open(&config.file, config.fsync, config.max_message);
-    let (journal, history, node) = match &config.cluster {
-        None => {
-            let (journal, history) = open().map_err(StartError::File)?;
-            (journal, history, None)
-        }
-        Some(url) => {
-            let (settle, file) = (config.cluster_settle, config.file.clone());
-            let settings = cluster::Settings::new(url, &Name::default(), settle, file);
-            let opened = cluster::open_as_copy(settings, !config.no_stamps, open);
-            let (journal, history, node) = opened.map_err(|error| match error {
-                CopyError::Open(error) => StartError::File(error),
-                CopyError::Order(fatal) => StartError::Cluster(fatal),
-                CopyError::PutAway(_) => StartError::Cluster(Fatal::Strange(
-                    "the engine says that the default channel was put away, which no server does"
-                        .into(),
-                )),
-            })?;
-            (journal, history, Some(node))
-        }
-    };
-    let journal = match config.no_stamps {
-        true => journal,
-        false => journal.with_stamps(&history).map_err(StartError::File)?,
-    };
-    let (journal, history) = journal.with_operations(history).map_err(StartError::File)?;
-    Ok((journal, history, node))
 }
 
 /// How many connections are open at a time, at the most.

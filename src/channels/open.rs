@@ -15,8 +15,9 @@ use log::{error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State, is_full};
 use crate::{
-    cluster::{self, CopyError, Link, Node},
+    cluster::{self, CopyError, Link, Node, Settings},
     command::{self, QUEUE},
+    config::Config,
     history::History,
     hub::{Hub, Role},
     journal::{self, Fatal, Journal, OpenError},
@@ -38,22 +39,20 @@ const THREAD_NAME: usize = 15;
 /// How a hub's thread is ended by its hub.
 type Ended = Result<(), Fatal>;
 
+/// A file that a hub can serve, and what makes it one of a cluster.
+type Opened = (Journal, History, Option<Node>);
+
 impl Channels {
     /// Starts the hub of the default channel, whose file is open. Its end is sent to the receiver, which
     /// is disconnected when the hub panicked.
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub fn start_default(
-        &self,
-        journal: Journal,
-        history: History,
-        node: Option<Node>,
-    ) -> io::Result<Receiver<Result<(), Fatal>>> {
+    pub fn start_default(&self, opened: Opened) -> io::Result<Receiver<Result<(), Fatal>>> {
         let name = Name::default();
         let (ended, hub_ended) = bounded(1);
         self.room.lock().channels.insert(name.clone(), Entry::opening());
-        self.room.start(&name, (journal, history, node), Role::Default, move |done| {
+        self.room.start(&name, opened, Role::Default, move |done| {
             // Nobody waits for it when the process is about to end anyway.
             let _ = ended.send(done);
         })?;
@@ -106,38 +105,8 @@ impl Room {
             }
             Ok((journal, history))
         };
-        let opened = match self.cluster_settings(name, &path) {
-            None => open().map(|(journal, history)| (journal, history, None)),
-            Some(settings) => match cluster::open_as_copy(settings, !config.no_stamps, open) {
-                Ok((journal, history, node)) => Ok((journal, history, Some(node))),
-                Err(CopyError::Open(error)) => Err(error),
-                Err(CopyError::Order(fatal)) => {
-                    error!("channel {name} cannot be served: {fatal}");
-                    attempt.why = fatal.to_string();
-                    return;
-                }
-                Err(CopyError::PutAway(opened)) => {
-                    attempt.why = match put_away(*opened) {
-                        Ok(()) => String::new(),
-                        Err(why) => format!("its file cannot be put away ({})", why.kind()),
-                    };
-                    if attempt.why.is_empty() {
-                        self.forget(name);
-                    }
-                    return;
-                }
-            },
-        };
-        let opened = opened.and_then(|(journal, history, node)| {
-            let journal = match config.no_stamps {
-                true => journal,
-                false => journal.with_stamps(&history)?,
-            };
-            let (journal, history) = journal.with_operations(history)?;
-            Ok((journal, history, node))
-        });
-        match opened {
-            Ok((journal, history, node)) => {
+        match open_file(config, name, &path, open) {
+            Ok(opened) => {
                 let (room, of) = (Arc::downgrade(self), name.clone());
                 let ended = move |done| {
                     // When all handles of the channels are gone, nobody asks for this one.
@@ -145,7 +114,7 @@ impl Room {
                         room.ended(&of, done);
                     }
                 };
-                match self.start(name, (journal, history, node), Role::Channel, ended) {
+                match self.start(name, opened, Role::Channel, ended) {
                     Ok(()) => attempt.why.clear(),
                     Err(error) => {
                         error!("channel {name}: cannot start a thread for it: {error}");
@@ -153,11 +122,13 @@ impl Room {
                     }
                 }
             }
-            Err(OpenError::Unusable(_, why)) if why.kind() == io::ErrorKind::NotFound => {
+            Err(CopyError::Open(OpenError::Unusable(_, why)))
+                if why.kind() == io::ErrorKind::NotFound =>
+            {
                 attempt.why.clear();
                 self.forget(name);
             }
-            Err(error) => {
+            Err(CopyError::Open(error)) => {
                 let why = reason(&error);
                 // Every request tries it again, and the log says it once.
                 if self.lock().channels.get(name).is_none_or(|entry| entry.why != why) {
@@ -165,6 +136,19 @@ impl Room {
                 }
                 attempt.why = why;
             }
+            Err(CopyError::Order(fatal)) => {
+                error!("channel {name} cannot be served: {fatal}");
+                attempt.why = fatal.to_string();
+            }
+            Err(CopyError::PutAway(opened)) => match put_away(*opened) {
+                Ok(()) => {
+                    attempt.why.clear();
+                    self.forget(name);
+                }
+                Err(why) => {
+                    attempt.why = format!("its file cannot be put away ({})", why.kind());
+                }
+            },
         }
     }
 
@@ -212,7 +196,7 @@ impl Room {
     fn start(
         self: &Arc<Room>,
         name: &Name,
-        (journal, history, node): (Journal, History, Option<Node>),
+        (journal, history, node): Opened,
         role: Role,
         ended: impl FnOnce(Ended) + Send + 'static,
     ) -> io::Result<()> {
@@ -315,6 +299,42 @@ impl Drop for Linked {
     fn drop(&mut self) {
         self.0.end();
     }
+}
+
+/// Opens the text file of a channel by `open`, with its stamps and operations. On a node of a cluster
+/// it is made a copy of the order first.
+///
+/// # Errors
+/// When it cannot be opened, or cannot join the order, or its channel was put away on another node.
+pub fn open_file(
+    config: &Config,
+    name: &Name,
+    path: &Path,
+    open: impl Fn() -> Result<(Journal, History), OpenError>,
+) -> Result<Opened, CopyError> {
+    match Settings::of(config, name, path) {
+        None => open()
+            .map_err(CopyError::Open)
+            .and_then(|(journal, history)| complete(config, journal, history, None)),
+        Some(settings) => cluster::open_as_copy(settings, !config.no_stamps, open)
+            .and_then(|(journal, history, node)| complete(config, journal, history, Some(node))),
+    }
+}
+
+/// Opens what belongs to a text file that is open. It is not a part of [`open_file`], since a client's
+/// thread may open a channel, and its stack is small: what is to come takes none of it yet while the
+/// engine is asked.
+fn complete(
+    config: &Config,
+    mut journal: Journal,
+    history: History,
+    node: Option<Node>,
+) -> Result<Opened, CopyError> {
+    if !config.no_stamps {
+        journal = journal.with_stamps(&history).map_err(CopyError::Open)?;
+    }
+    let (journal, history) = journal.with_operations(history).map_err(CopyError::Open)?;
+    Ok((journal, history, node))
 }
 
 /// Puts the file of a channel away that was put away on another node; an empty one holds nothing, and is

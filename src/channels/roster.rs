@@ -30,7 +30,8 @@ impl Channels {
     /// # Errors
     /// When it cannot be started.
     pub fn follow_roster(&self) -> io::Result<()> {
-        let settings = self.room.cluster_settings(&Name::default(), &self.room.config.file);
+        let config = &self.room.config;
+        let settings = Settings::of(config, &Name::default(), &config.file);
         let Some(settings) = settings else { return Ok(()) };
         let room = Arc::downgrade(&self.room);
         let thread = thread::Builder::new().name("roster".into()).stack_size(STACK);

@@ -3,15 +3,13 @@
 //! It has the names and the signatures of `cluster.rs`, so that nobody else needs to know. There is no
 //! [`EngineUrl`], hence no settings and no node, and nothing here is ever called.
 
-use std::{
-    collections::HashMap, convert::Infallible, fmt, io, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{collections::HashMap, convert::Infallible, fmt, io, path::Path, sync::Arc};
 
 use crossbeam_channel::Receiver;
 
 use crate::{
     command::{HubHandle, Post},
-    config::EngineUrl,
+    config::{Config, EngineUrl},
     history::History,
     journal::{Fatal, Journal, OpenError},
     name::Name,
@@ -26,9 +24,9 @@ pub const STACK: usize = 0;
 pub struct Settings(Infallible);
 
 impl Settings {
-    /// Of the file of a channel.
-    pub fn new(url: &EngineUrl, _: &Name, _: Duration, _: PathBuf) -> Settings {
-        match *url {}
+    /// None.
+    pub fn of(config: &Config, _: &Name, _: &Path) -> Option<Settings> {
+        config.cluster.as_ref().map(|url| match *url {})
     }
 
     /// Connects to the engine.
