@@ -7,7 +7,6 @@
 //! in turn (`fanout.rs`), and takes the next batch in between. It waits for nothing but the disk.
 
 use std::{
-    collections::HashSet,
     io,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
@@ -16,22 +15,21 @@ use std::{
 };
 
 use crossbeam_channel::RecvTimeoutError;
-use log::warn;
 
 use crate::{
     catch_up::{Behind, CatchUp},
-    command::{Command, Commands, Post, QUEUE, Speaker, WeakHubHandle},
+    command::{Command, Commands, Post, Speaker, WeakHubHandle},
     fanout::{Fanout, FellBehind},
     history::History,
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
     stamps::{NewStamps, Recent},
     summary::{Figures, Summary},
-    tally::Tally,
     wire::ErrorAnswer,
 };
 
 mod answers;
+mod batch;
 mod commit;
 mod ending;
 mod followers;
@@ -40,23 +38,15 @@ mod operating;
 mod placing;
 mod replica;
 mod stamping;
+mod warnings;
 
+use batch::Batch;
 pub use ending::Role;
 use followers::Followers;
 use keys::Keys;
 use replica::Replica;
 use stamping::time_of_last;
-
-/// A batch takes no more posts when it has this many bytes of lines. A longer write would delay the
-/// first messages in it, and a start must write a whole batch again (`journal::REWRITE_BYTES`).
-const BATCH_BYTES: usize = 1 << 20;
-
-/// The most commands in one batch: more than can wait in the queue, and so few that a crowd of
-/// senders does not keep the hub from its clients.
-const BATCH_COMMANDS: usize = 4096;
-
-// One batch takes all commands that wait.
-const _: () = assert!(QUEUE <= BATCH_COMMANDS);
+use warnings::Warnings;
 
 /// How often the hub looks at the file when it has no command: foreign lines are taken in within a
 /// second.
@@ -94,15 +84,9 @@ pub struct Hub {
     said_at: Option<u64>,
     /// How far the lock file says that the numbering has come; `None` when it must be told anew.
     noted: Option<u64>,
-    holes: Tally,
     /// Messages that were deleted and must be erased before anybody is shown that.
     deleted: Vec<u64>,
-    /// Operations that other programs appended and that mean nothing.
-    refused: Tally,
-    /// Whether the log says that the lock file cannot be written.
-    has_warned_of_note: bool,
-    /// Whether the log says that the stamps file cannot be put back into its place.
-    has_warned_of_stamps: bool,
+    warnings: Warnings,
     /// What belongs to a cluster; `None` for a server that is alone.
     replica: Option<Replica>,
 }
@@ -142,11 +126,8 @@ impl Hub {
             is_away: false,
             last_ts,
             said_at,
-            holes: Tally::default(),
             deleted: Vec::new(),
-            refused: Tally::default(),
-            has_warned_of_note: false,
-            has_warned_of_stamps: false,
+            warnings: Warnings::default(),
             replica: None,
         };
         hub.publish();
@@ -224,8 +205,7 @@ impl Hub {
         let is_idle = self.fanout.clients() == 0
             && !self.journal.is_sync_due_later()
             && !self.journal.has_unerased()
-            && !self.holes.is_pending()
-            && !self.refused.is_pending()
+            && !self.warnings.are_pending()
             && self.noted == Some(self.history.end());
         if !is_idle {
             return commands.recv_deadline(next_tick);
@@ -238,65 +218,15 @@ impl Hub {
     /// commands. Afterwards the speakers have been sent their messages, and [`Hub::deliver`] sends
     /// them to the other clients.
     ///
-    /// The commands of one client keep their order where it matters: it joins before it posts, and
-    /// leaves afterwards.
-    ///
     /// # Errors
     /// When the file fails. No client has been shown anything of the batch then.
     pub fn step(&mut self, commands: impl Iterator<Item = Command>) -> Result<(), Fatal> {
-        let mut posts = Vec::new();
-        let mut other_commands = Vec::new();
-        let mut keys = HashSet::new();
-        let mut bytes = 0;
-        for command in commands.take(BATCH_COMMANDS) {
-            match command {
-                // A post with the key of an earlier one waits until that one has its ids.
-                Command::Post(post) if post.key().is_none_or(|key| keys.insert(key.to_owned())) => {
-                    bytes += post.lines.len();
-                    posts.push(post);
-                    if bytes >= BATCH_BYTES {
-                        break;
-                    }
-                }
-                // Nothing that is posted after the stop is taken.
-                Command::Stop => {
-                    other_commands.push(command);
-                    break;
-                }
-                other => other_commands.push(other),
-            }
-        }
+        let Batch { posts, others } = Batch::take(commands);
         if !posts.is_empty() {
             self.commit(posts)?;
         }
-        for command in other_commands {
-            match command {
-                Command::Join { outbox, resume, permit, reply } => {
-                    self.join(outbox, permit, &resume, &reply);
-                }
-                Command::NextStep { client, next_id, reply } => {
-                    self.next_step(client, next_id, &reply);
-                }
-                Command::Listen(client) => self.fanout.listen(client),
-                Command::Typing(client) => self.fanout.typing(client),
-                Command::Leave(client) => self.fanout.leave(client),
-                Command::CheckRights => self.check_rights(),
-                Command::Survey => self.commit(Vec::new())?,
-                Command::States { of, reply } => self.states(of, &reply),
-                Command::Since { ts, reply } => self.since(ts, &reply),
-                Command::History { next_id, last_id, reply } => {
-                    self.next_of_history(next_id, last_id, &reply);
-                }
-                Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
-                Command::Status(reply) => {
-                    // A caller that has stopped waiting needs no answer.
-                    let _ = reply.send(self.status());
-                }
-                Command::Post(post) => self.commit(vec![post])?,
-                Command::Cluster(command) => self.cluster(command)?,
-                Command::Stop => self.stop()?,
-                Command::PutAway(reply) => self.put_away(&reply)?,
-            }
+        for command in others {
+            self.obey(command)?;
             if self.is_away {
                 // The end of its reply queue tells a thread that asked anything else.
                 break;
@@ -307,6 +237,37 @@ impl Hub {
         Ok(())
     }
 
+    fn obey(&mut self, command: Command) -> Result<(), Fatal> {
+        match command {
+            Command::Join { outbox, resume, permit, reply } => {
+                self.join(outbox, permit, &resume, &reply);
+            }
+            Command::NextStep { client, next_id, reply } => {
+                self.next_step(client, next_id, &reply);
+            }
+            Command::Listen(client) => self.fanout.listen(client),
+            Command::Typing(client) => self.fanout.typing(client),
+            Command::Leave(client) => self.fanout.leave(client),
+            Command::CheckRights => self.check_rights(),
+            Command::Survey => self.commit(Vec::new())?,
+            Command::States { of, reply } => self.states(of, &reply),
+            Command::Since { ts, reply } => self.since(ts, &reply),
+            Command::History { next_id, last_id, reply } => {
+                self.next_of_history(next_id, last_id, &reply);
+            }
+            Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
+            Command::Status(reply) => {
+                // A caller that has stopped waiting needs no answer.
+                let _ = reply.send(self.status());
+            }
+            Command::Post(post) => self.commit(vec![post])?,
+            Command::Cluster(command) => self.cluster(command)?,
+            Command::Stop => self.stop()?,
+            Command::PutAway(reply) => self.put_away(&reply)?,
+        }
+        Ok(())
+    }
+
     /// Takes in foreign lines, and syncs the file when that is due. It must be called twice a
     /// second.
     ///
@@ -314,13 +275,7 @@ impl Hub {
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
         self.commit(Vec::new())?;
-        let path = self.journal.path().display();
-        if let Some(count) = self.holes.due() {
-            warn!("{path}: {count} more lines that others appended hold no message; skipped");
-        }
-        if let Some(count) = self.refused.due() {
-            warn!("{path}: {count} more operations that others appended mean nothing");
-        }
+        self.warnings.log_counts(self.journal.path());
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.erase_what_is_left()?;
@@ -339,17 +294,10 @@ impl Hub {
         if self.noted == Some(self.history.end()) {
             return;
         }
-        match self.journal.note_numbering(&self.history) {
-            Err(error) if !self.has_warned_of_note => {
-                let path = self.journal.path().display();
-                warn!("{path}: how far it has come could not be noted beside it: {error}");
-                self.has_warned_of_note = true;
-            }
-            Err(_) => {}
-            Ok(()) => {
-                self.has_warned_of_note = false;
-                self.noted = Some(self.history.end());
-            }
+        let result = self.journal.note_numbering(&self.history);
+        self.warnings.noted(self.journal.path(), &result);
+        if result.is_ok() {
+            self.noted = Some(self.history.end());
         }
     }
 

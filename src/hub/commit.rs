@@ -8,10 +8,9 @@
 
 use std::iter;
 
-use log::warn;
-
 use super::{
-    BATCH_BYTES, Hub, Post, Speaker, TICK,
+    Hub, Post, Speaker, TICK,
+    batch::BATCH_BYTES,
     operating::posted_operations,
     placing::{Glued, Placed, place},
 };
@@ -171,9 +170,8 @@ impl Hub {
             let id = self.apply(len, message, ts, None);
             if let Some((message, _)) = message {
                 self.apply_foreign_operation(id, message);
-            } else if self.holes.add() {
-                let path = self.journal.path().display();
-                warn!("{path}: line {id}, appended by another program, holds no message; skipped");
+            } else {
+                self.warnings.foreign_hole(self.journal.path(), id);
             }
             if self.fanout.bytes() >= BATCH_BYTES {
                 self.stamp_foreign(ts)?;

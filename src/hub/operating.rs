@@ -6,8 +6,6 @@
 
 use std::iter;
 
-use log::warn;
-
 use super::{Hub, Post, Speaker};
 use crate::{
     command::PostedOperations,
@@ -130,10 +128,7 @@ impl Hub {
             return self.apply_operation(&operation, id, from);
         }
         self.history.operations_mut().push_line(id);
-        if self.refused.add() {
-            let path = self.journal.path().display();
-            warn!("{path}: line {id} is an operation that means nothing");
-        }
+        self.warnings.refused(self.journal.path(), id);
     }
 
     /// Erases the messages that were deleted, and their edits, in the file, and takes them out of the

@@ -6,8 +6,6 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use log::warn;
-
 use super::{Hub, Speaker, ending::FORKED};
 use crate::{
     cluster::Link,
@@ -172,11 +170,7 @@ impl Hub {
             let id = self.apply(len, message.map(|message| (message, lead)), ts, from);
             match message {
                 Some(message) => self.apply_ordered_operation(id, message, from),
-                None if self.holes.add() => {
-                    let path = self.journal.path().display();
-                    warn!("{path}: line {id} of the order holds no message; skipped");
-                }
-                None => {}
+                None => self.warnings.hole_of_order(self.journal.path(), id),
             }
             self.last_ts = self.last_ts.max(ts);
         }

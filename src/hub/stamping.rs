@@ -5,8 +5,6 @@
 //! after they were applied, and are left out when they find no room. In both cases no message is
 //! shown before its stamp was written.
 
-use log::warn;
-
 use super::{Hub, Post};
 use crate::{
     history::{History, Window},
@@ -92,16 +90,8 @@ impl Hub {
 
     /// Sees to it that the stamps file is in its place and on the disk.
     pub(super) fn look_after_stamps(&mut self) -> Result<(), Fatal> {
-        match self.journal.survey_stamps() {
-            Err(error) if !self.has_warned_of_stamps => {
-                warn!(
-                    "{}.stamps is not in its place, and cannot be written again: {error}",
-                    self.journal.path().display()
-                );
-                self.has_warned_of_stamps = true;
-            }
-            result => self.has_warned_of_stamps &= result.is_err(),
-        }
+        let result = self.journal.survey_stamps();
+        self.warnings.surveyed_stamps(self.journal.path(), &result);
         self.journal.sync_stamps_when_due(&self.history)
     }
 }

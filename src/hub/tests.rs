@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, iter};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
 
-use super::*;
+use super::{
+    batch::{BATCH_BYTES, BATCH_COMMANDS},
+    *,
+};
 use crate::{
     access::Permit,
     command::{ClientId, HubHandle, Joined, NextStep, Stored, queue},
