@@ -18,22 +18,23 @@ use std::{
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::{
-    access::Permit,
-    command::ClientId,
-    outbox::{CLOSE_WAIT, ControlOutcome, Offered, Outbox},
-    unsent::UNSENT,
-    wire::{CutFrame, Frames},
-};
+use crate::{access::Permit, command::ClientId, outbox::Outbox, unsent::UNSENT, wire::Frames};
 
+mod client;
+mod dismissals;
 mod events;
 
-use events::{Events, Listening, Round};
+pub use client::FellBehind;
+pub use dismissals::NOT_A_READER;
+
+use client::{Client, Served};
+use dismissals::Dismissals;
+use events::{Events, Round};
 
 /// The round does not pause after a client for which more bytes of frames than this had come since
 /// its last turn: the next client lacks about as much. It is about what the kernel may hold for
@@ -57,44 +58,6 @@ const YIELD_EVERY: usize = 16;
 /// other frames to the front of the memory then costs less than a send.
 const FORGET_BYTES: usize = 64 << 10;
 
-/// The close frame for a client that may not read the channel any more.
-pub const NOT_A_READER: (CloseCode, &str) =
-    (CloseCode::Policy, "this needs the right read in the channel, which was taken back");
-
-/// How long a client that may not read any more may take for the frame that it is being sent. A
-/// history is one frame, which may be long, so that its close frame could come much later.
-const LAST_FRAME_TIME: Duration = Duration::from_millis(500);
-
-/// One client as the hub knows it.
-struct Client {
-    outbox: Arc<Outbox>,
-    /// What it may do in the channel.
-    permit: Arc<Permit>,
-    /// The id of the first message that it has not been sent. For a client that is behind, this is
-    /// as it was when the client fell behind.
-    next_id: u64,
-    /// The id after the last message that there was at its last turn. From the client whose turn is
-    /// next, these ids never go back along the round. Messages that a client was sent out of turn,
-    /// as a speaker, do not change it.
-    next_id_at_turn: u64,
-    /// How far it has come with events, if it asked for them.
-    listening: Option<Box<Listening>>,
-}
-
-/// A client whose socket was found full, to be handed over to the catch-up threads.
-#[derive(Debug)]
-pub struct FellBehind {
-    /// The client.
-    pub client: ClientId,
-    /// Its sending side.
-    pub outbox: Arc<Outbox>,
-    /// The rest of the frame of which the socket took a part.
-    pub cut: CutFrame,
-    /// The id of the first message after the cut frame. `None` when a control frame was cut: the
-    /// client then lacks the messages that [`Fanout::make_live`] knows of.
-    pub next_id: Option<u64>,
-}
-
 /// What keeps a client that is behind from being live.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -114,10 +77,7 @@ pub struct Fanout {
     live: BTreeMap<ClientId, Client>,
     behind: BTreeMap<ClientId, Client>,
     fell_behind: Vec<FellBehind>,
-    /// The clients that were sent a close frame because they may not read any more, and when.
-    dismissed: BTreeMap<ClientId, Instant>,
-    /// The generation of the rules by which the clients were last looked at.
-    generation: u64,
+    dismissals: Dismissals,
     next_client: u64,
     frames: Frames,
     /// How many of the frames may be sent.
@@ -138,8 +98,7 @@ impl Fanout {
             live: BTreeMap::new(),
             behind: BTreeMap::new(),
             fell_behind: Vec::new(),
-            dismissed: BTreeMap::new(),
-            generation: 0,
+            dismissals: Dismissals::default(),
             next_client: 1,
             frames: Frames::default(),
             published: 0,
@@ -387,114 +346,10 @@ impl Fanout {
         }
     }
 
-    /// Dismisses the clients that may not read the channel; see [`Fanout::dismiss`].
-    pub fn dismiss_those_who_may_not_read(&mut self, now: Instant) {
-        // It is taken first: rules that change from here on are found by the next look.
-        self.generation = self.latest_generation().unwrap_or(self.generation);
-        let clients = self.live.iter().chain(&self.behind);
-        let dismissed = clients.filter(|(_, client)| !client.permit.may_read()).map(|(&id, _)| id);
-        for id in dismissed.collect::<Vec<_>>() {
-            self.dismiss(id, now);
-        }
-    }
-
-    /// Sends a client that may not read the channel a close frame, after which it is sent nothing.
-    /// [`Fanout::end_dismissed`] ends its connection if it does not end it itself.
-    pub fn dismiss(&mut self, id: ClientId, now: Instant) {
-        let (code, reason) = NOT_A_READER;
-        self.close(id, code, reason);
-        self.dismissed.entry(id).or_insert(now);
-    }
-
-    /// Ends the connections of clients that were dismissed and are still there: some cannot be sent
-    /// the close frame soon enough, others do not answer it.
-    pub fn end_dismissed(&mut self, now: Instant) {
-        let Fanout { live, behind, dismissed, .. } = self;
-        dismissed.retain(|id, since| {
-            let Some(client) = live.get(id).or_else(|| behind.get(id)) else { return false };
-            let may_take = if client.outbox.is_behind() { LAST_FRAME_TIME } else { CLOSE_WAIT };
-            let is_late = now.saturating_duration_since(*since) >= may_take;
-            if is_late {
-                client.outbox.abort();
-            }
-            !is_late
-        });
-    }
-
-    /// Whether the rules have changed since the clients were last looked at.
-    pub fn is_due_for_dismissals(&self) -> bool {
-        self.latest_generation().is_some_and(|generation| generation != self.generation)
-    }
-
-    /// The generation of the rules, which are the same for all clients; `None` without clients.
-    fn latest_generation(&self) -> Option<u64> {
-        let mut clients = self.live.values().chain(self.behind.values());
-        Some(clients.next()?.permit.access().generation())
-    }
-
     /// Sends all clients a close frame.
     pub fn close_all(&mut self, code: CloseCode, reason: &'static str) {
         for (&id, client) in self.live.iter().chain(&self.behind) {
             client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
-        }
-    }
-}
-
-/// What a client has been sent, and how it is now.
-struct Served {
-    /// How many messages it got.
-    messages: u64,
-    /// Whether it can be sent more.
-    is_live: bool,
-}
-
-impl Client {
-    /// Sends the client all frames that it lacks, and the events that it was not told.
-    fn serve(
-        &mut self,
-        id: ClientId,
-        frames: &Frames,
-        events: &Events,
-        fell_behind: &mut Vec<FellBehind>,
-    ) -> Served {
-        let listening = self.listening.as_mut();
-        let events = listening.map_or_else(Vec::new, |listening| events.take_for(id, listening));
-        if self.next_id >= frames.next_id() && events.is_empty() {
-            return Served { messages: 0, is_live: true };
-        }
-        let lacked = frames.count_from(self.next_id);
-        match self.outbox.offer_with(frames, frames.start_of(self.next_id), &events) {
-            Offered::Sent => {
-                self.next_id = frames.next_id().max(self.next_id);
-                Served { messages: lacked, is_live: true }
-            }
-            // The client's own thread found the socket full, or is about to tell the hub that the
-            // client has left.
-            Offered::Behind | Offered::Closed => Served { messages: 0, is_live: false },
-            Offered::SocketFull { cut, next_id } => {
-                // Where events were cut, there may be no frame of a message.
-                self.next_id = next_id.max(self.next_id);
-                let (outbox, next_id) = (self.outbox.clone(), Some(self.next_id));
-                let messages = lacked - frames.count_from(self.next_id);
-                fell_behind.push(FellBehind { client: id, outbox, cut, next_id });
-                Served { messages, is_live: false }
-            }
-        }
-    }
-
-    fn control(
-        &self,
-        id: ClientId,
-        fell_behind: &mut Vec<FellBehind>,
-        send: impl FnOnce(&Outbox) -> ControlOutcome,
-    ) {
-        if let ControlOutcome::SocketFull(cut) = send(&self.outbox) {
-            fell_behind.push(FellBehind {
-                client: id,
-                outbox: self.outbox.clone(),
-                cut,
-                next_id: None,
-            });
         }
     }
 }
