@@ -8,7 +8,6 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    fmt, io,
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -18,7 +17,6 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use http::StatusCode;
 use log::warn;
 
 use crate::{
@@ -26,16 +24,17 @@ use crate::{
     cluster::{Link, Settings, Threads},
     command::{HubGone, HubHandle},
     config::Config,
-    http::HttpRefusal,
     metrics::{Levels, Metrics},
     name::Name,
     summary::{Figures, News, Summary},
 };
 
+mod no_channel;
 mod open;
 mod roster;
 mod watch;
 
+pub use no_channel::{NoChannel, stopping};
 pub use open::{names_in, open_file};
 
 /// How often a channel that ended is opened anew, at the most.
@@ -136,81 +135,6 @@ pub enum Made {
     Now,
     /// It was there before.
     Before,
-}
-
-/// Why there is no channel of a name.
-#[derive(Debug)]
-pub enum NoChannel {
-    /// Nobody has made one.
-    Missing,
-    /// Its file cannot be served now; why, for a person.
-    Unavailable(String),
-    /// There are so many others that there may be no more.
-    TooMany(usize),
-    /// Its file cannot be made.
-    NoFile(io::Error),
-    /// Its file cannot be put away, and all is as it was.
-    NotAway(io::Error),
-    /// It is on all nodes of a cluster, whose engine is away; why, for a person.
-    NoEngine(String),
-    /// The server is about to end.
-    Stopping,
-}
-
-impl NoChannel {
-    /// The answer to somebody who asked for it.
-    pub fn refusal(self, name: &Name) -> HttpRefusal {
-        match self {
-            NoChannel::Missing => HttpRefusal::not_found(format!(
-                "there is no channel {name}; PUT /{name} makes it, /channels lists those there are, \
-                 and the default channel's chat is at /ws"
-            )),
-            NoChannel::Unavailable(why) => {
-                HttpRefusal::unavailable(format!("the channel {name} cannot be served now: {why}"))
-            }
-            NoChannel::TooMany(most) => HttpRefusal::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                format!(
-                    "there are {most} channels already; the server's --max-channels allows more"
-                ),
-            ),
-            NoChannel::NoFile(why) if is_full(&why) => HttpRefusal::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                format!("the disk is full, so that the channel {name} cannot be made now"),
-            ),
-            NoChannel::NoFile(why) => HttpRefusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the folder of channels cannot be written: {}", why.kind()),
-            ),
-            NoChannel::NotAway(why) => HttpRefusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the channel {name} cannot be put away: {}", why.kind()),
-            ),
-            NoChannel::NoEngine(_) => HttpRefusal::unavailable(format!(
-                "the channel {name} is on all nodes of a cluster, whose engine is away; it may have \
-                 been put away, so look again later"
-            )),
-            NoChannel::Stopping => stopping(),
-        }
-    }
-}
-
-impl fmt::Display for NoChannel {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NoChannel::Unavailable(why) | NoChannel::NoEngine(why) => why.fmt(out),
-            other => write!(out, "{other:?}"),
-        }
-    }
-}
-
-/// What is said when the server is about to end.
-pub fn stopping() -> HttpRefusal {
-    HttpRefusal::unavailable("the server is stopping; come back soon")
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 impl Listed {

@@ -13,7 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
-use super::{Channels, Entry, Made, NoChannel, Open, Room, State, is_full};
+use super::{Channels, Entry, Made, NoChannel, Open, Room, State, no_channel::is_full};
 use crate::{
     cluster::{self, CopyError, Link, Node, Settings},
     command::{self, QUEUE},
