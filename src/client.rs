@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io,
+    io, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -334,7 +334,7 @@ impl Draft {
 
     /// The lines, and the operations among them. The draft is empty afterwards.
     fn take(&mut self, permit: &Permit) -> (Vec<u8>, Option<Box<PostedOperations>>) {
-        let Draft { lines, operations, .. } = std::mem::take(self);
+        let Draft { lines, operations, .. } = mem::take(self);
         let operations = match operations.is_empty() {
             true => None,
             false => PostedOperations::of(permit.standing(), operations),
@@ -344,53 +344,66 @@ impl Draft {
 }
 
 /// Reads until the connection is over. All messages that one read of the socket brought go to the
-/// hub as one post, unless they are very many.
+/// hub as one post, unless they are very many or something among them is refused.
 fn chat(
     mut connection: Connection,
     membership: &Membership,
     name: Option<&str>,
     speech: &mut Speech<'_>,
 ) {
+    let hub = &membership.services.hub;
     let mut draft = Draft::default();
+    // Whether anything was posted since the hub was waited for.
+    let mut has_posted = false;
     loop {
         let wait = if draft.lines.is_empty() { Wait::ForPeer } else { Wait::Not };
         let mut received = connection.read(wait);
-        if let Received::Text(text) = &received {
-            match speech.check(text) {
+        let answer = match &received {
+            Received::Text(text) => match speech.check(text) {
                 Ok(Said::Typing) => {
-                    if membership.services.hub.typing(membership.client).is_err() {
+                    if hub.typing(membership.client).is_err() {
                         return;
                     }
+                    None
                 }
-                Ok(Said::Nothing) => {}
-                Ok(Said::Text(operation)) => {
-                    if let Err(answer) = draft.push(name, text, operation) {
-                        connection.send(&answer);
-                    }
-                }
-                Err(Unsaid::Refused(answer)) => connection.send(&answer),
+                Ok(Said::Nothing) => None,
+                Ok(Said::Text(operation)) => draft.push(name, text, operation).err(),
+                Err(Unsaid::Refused(answer)) => Some(answer),
                 // The hub sends it a close frame, too, and does not wait for it to speak.
-                Err(Unsaid::NotAReader) => received = Received::Over(Over::NotAReader),
+                Err(Unsaid::NotAReader) => {
+                    received = Received::Over(Over::NotAReader);
+                    None
+                }
+            },
+            Received::Binary(_) => {
+                let refusal = ErrorAnswer::BinaryUnsupported;
+                Some(refusal.frame(refusal.sentence()))
             }
-            if matches!(received, Received::Text(_)) && draft.lines.len() < POST_BYTES {
-                continue;
-            }
+            _ => None,
+        };
+        let is_more_taken = answer.is_none() && draft.lines.len() < POST_BYTES;
+        if matches!(received, Received::Text(_)) && is_more_taken {
+            continue;
         }
         if !draft.lines.is_empty() {
             let (lines, operations) = draft.take(speech.permit);
             let sender = speech.sender.clone();
-            let hub = &membership.services.hub;
             if hub.post(membership.client, sender, lines, operations).is_err() {
                 return;
             }
+            has_posted = true;
+        }
+        if let Some(answer) = answer {
+            // A client that reads as fast as it is sent something has its answers in the order of what
+            // it said. A program that sends much at a time knows then what was refused.
+            if mem::take(&mut has_posted) {
+                hub.wait_for_posts();
+            }
+            connection.send(&answer);
         }
         match received {
-            Received::Text(_) | Received::Nothing => {}
+            Received::Text(_) | Received::Binary(_) | Received::Nothing => {}
             Received::SocketFull(cut) => membership.hand_over(cut),
-            Received::Binary(_) => {
-                let refusal = ErrorAnswer::BinaryUnsupported;
-                connection.send(&refusal.frame(refusal.sentence()));
-            }
             Received::Over(over) => {
                 let stalled = connection.outbox().has_stalled();
                 let reason = if stalled { LeaveReason::Stalled } else { over.reason() };

@@ -96,6 +96,8 @@ pub enum Command {
     Typing(ClientId),
     /// A client is gone.
     Leave(ClientId),
+    /// A client's thread waits until the hub is done with all posts before this.
+    AfterPosts(Sender<()>),
     /// The rules have changed: clients that may not read the channel any more are sent a close frame,
     /// and followers are woken.
     CheckRights,

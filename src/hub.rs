@@ -248,6 +248,10 @@ impl Hub {
             Command::Listen(client) => self.fanout.listen(client),
             Command::Typing(client) => self.fanout.typing(client),
             Command::Leave(client) => self.fanout.leave(client),
+            Command::AfterPosts(reply) => {
+                // A client that has stopped waiting is about to leave.
+                let _ = reply.send(());
+            }
             Command::CheckRights => self.check_rights(),
             Command::Survey => self.commit(Vec::new())?,
             Command::States { of, reply } => self.states(of, &reply),

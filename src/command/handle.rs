@@ -118,6 +118,16 @@ impl HubHandle {
         self.post_or_queue(Post::new(by, sender, lines, operations))
     }
 
+    /// Waits until what was posted before is stored or refused, and its speakers were told so, as far
+    /// as their sockets take it at once. On a node of a cluster it does not wait: posts go to an engine
+    /// first, which may be away.
+    pub fn wait_for_posts(&self) {
+        if self.door.sequencer.is_none() {
+            // A hub that is gone tells nobody anything more.
+            let _ = self.ask(Command::AfterPosts);
+        }
+    }
+
     /// Posts whole lines for a request, and the operations among them, and waits until they are stored
     /// or refused; see [`Speaker::Request`]. If one of the operations is refused, all lines are.
     ///

@@ -234,6 +234,29 @@ fn a_binary_frame_gets_an_answer_and_nothing_else_happens() {
 }
 
 #[test]
+fn what_is_said_at_once_is_answered_in_its_order() {
+    let server = Server::start();
+    let mut raw = server.raw_join();
+    let bad = r#"{"$op":"nonsense"}"#;
+    let said = [(TEXT, "1"), (TEXT, "nope"), (TEXT, "2"), (TEXT, "3"), (BINARY, "4"), (TEXT, bad)];
+    let packet: Vec<u8> = said.iter().flat_map(|(first, text)| frame(*first, text)).collect();
+    for _ in 0..20 {
+        raw.send(&packet);
+        raw.hears("1");
+        assert_eq!(Answer::parse(&raw.text()).code, "not_json");
+        raw.hears("2");
+        raw.hears("3");
+        assert_eq!(Answer::parse(&raw.text()).code, "binary_unsupported");
+        assert_eq!(Answer::parse(&raw.text()).code, "bad_operation");
+        // In a packet of its own, too, while the one before is being stored.
+        raw.send(frame(TEXT, "5"));
+        raw.send(frame(TEXT, ""));
+        raw.hears("5");
+        assert_eq!(Answer::parse(&raw.text()).code, "not_json");
+    }
+}
+
+#[test]
 fn everything_is_there_again_after_a_restart() {
     let mut server = Server::on(SEED);
     for round in 8..12 {
