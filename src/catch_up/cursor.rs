@@ -325,3 +325,48 @@ impl Cursor {
 fn unreadable(error: &io::Error) {
     error!("reading the history failed: {error}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::{
+        command::{ClientId, queue},
+        history::{History, Resume},
+        stamps::Stamps,
+        testing::{Dir, pair},
+        wire::HistoryFrame,
+    };
+
+    #[test]
+    fn a_step_forgets_what_any_client_had_read_before_a_line_was_erased() {
+        let dir = Dir::new();
+        dir.write(format!("\"{}\"\n", "x".repeat(1000)).repeat(1000));
+        let file = Arc::new(File::open(dir.file()).expect("a file of our own"));
+        let end = dir.read().len() as u64;
+        let mut history = History::load(file, end, 1 << 20).expect("a file of our own");
+        let snapshot = history.snapshot(&Resume::default(), &"e".into());
+        let (socket, _peer) = pair(300_000);
+        let mut cursor = Cursor::new(Behind {
+            client: ClientId(1),
+            outbox: Arc::new(Outbox::new(socket)),
+            hub: queue().0,
+            file: history.file().clone(),
+            cut: CutFrame::default(),
+            history: Some(Box::new(HistoryFrame::new(snapshot).expect("a file of our own"))),
+            each: None,
+            next_id: None,
+        });
+        let mut buffers = Buffers::new(Arc::default());
+        // The text is what this client was sent, the frames what another one lacks.
+        assert_eq!(cursor.step(&mut buffers).expect("the peer is there"), Progress::Some);
+        buffers.frames.take(history.stretch(1), Stamps::default()).expect("a file of our own");
+
+        history.erase(1).expect("a file of our own");
+        assert!(!buffers.text.is_latest() && !buffers.frames.is_latest(), "both are of before");
+        cursor.step(&mut buffers).expect("the peer is there");
+        assert!(buffers.text.is_latest(), "blocks of text are kept");
+        assert!(buffers.frames.is_latest(), "frames are kept");
+    }
+}
