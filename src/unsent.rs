@@ -61,7 +61,8 @@ impl Unsent {
         Unsent::of(tcp_memory())
     }
 
-    fn of(tcp_memory: u64) -> Unsent {
+    /// Shares so many bytes.
+    pub(crate) fn of(tcp_memory: u64) -> Unsent {
         let unsent = Unsent { tcp_memory, share: AtomicU64::new(0) };
         unsent.share_among(0);
         unsent

@@ -205,3 +205,71 @@ impl Drop for Seat {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpStream, time::Instant};
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        access::Access, catch_up::CatchUp, channels::Channels, config::Config, server::listen,
+        websocket::Limits,
+    };
+
+    /// An acceptor that shares so much memory, for connections that say nothing.
+    fn acceptor(tcp_memory: u64) -> Acceptor {
+        let config = Config::parse_from(["txtcord"]);
+        let (catch_up, _) = CatchUp::by_hand();
+        let (channels, _) = Channels::new(&config, 1, Arc::default(), catch_up.clone(), None);
+        let (max_message, ping_interval) = (config.max_message, config.ping_interval);
+        let house = House {
+            channels,
+            catch_up,
+            metrics: Arc::default(),
+            limits: Limits { max_message, ping_interval },
+            alive: Weak::new(),
+            access: Arc::new(Access::new(&config).expect("there is no access file")),
+            config: Arc::new(config),
+        };
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).expect("the loopback");
+        let unsent = Arc::new(Unsent::of(tcp_memory));
+        Acceptor::new(Arc::new(listener), house, Room { clients: 100, extra: 1 }, unsent)
+    }
+
+    impl Acceptor {
+        /// Lets one more client in; returns how many unsent bytes the kernel may hold for it.
+        fn let_in(&mut self) -> (TcpStream, u64) {
+            let address = self.listener.local_addr().expect("it listens");
+            let address = address.as_socket().expect("an address of IP");
+            let client = TcpStream::connect(address).expect("it listens");
+            let (socket, _) = self.listener.accept().expect("the client");
+            let may_hold = socket.tcp_notsent_lowat().expect("a socket of TCP");
+            self.admit(socket, address.ip());
+            (client, may_hold.into())
+        }
+    }
+
+    #[test]
+    fn the_more_clients_there_are_the_less_the_kernel_may_hold_for_a_new_one() {
+        // It is enough for a few clients.
+        let mut acceptor = acceptor(32 * UNSENT);
+        let (clients, may_hold): (Vec<_>, Vec<_>) = (0..30).map(|_| acceptor.let_in()).unzip();
+        assert_eq!(may_hold[0], UNSENT);
+        assert!(may_hold.is_sorted_by(|before, after| before >= after), "{may_hold:?}");
+        assert!(may_hold[29] < UNSENT / 4, "{may_hold:?}");
+        assert!(acceptor.unsent.of_fast_client() < UNSENT / 4, "and for one that is fast");
+
+        drop(clients);
+        let deadline = Instant::now() + Duration::from_secs(180);
+        while acceptor.clients.load(Ordering::Relaxed) > 0 {
+            assert!(Instant::now() < deadline, "clients that left are gone");
+            thread::yield_now();
+        }
+        // The next one is counted when it is let in.
+        let _one = acceptor.let_in();
+        let (_other, may_hold) = acceptor.let_in();
+        assert_eq!(may_hold, UNSENT, "as when the first one came");
+    }
+}
