@@ -292,21 +292,21 @@ impl Cursor {
         let id = next_id.expect("it is at hand");
         let end_id = each.as_ref().map_or(u64::MAX, |end| end.last_id + 1);
         let (least, most) = (step.room(), buffers.step_bytes.saturating_sub(step.sent).max(1));
-        let part = buffers.frames.part(id, end_id, least, most).inspect_err(unreadable)?;
-        let sent = step.send(outbox, part.bytes())?;
-        let is_all = sent == part.bytes().len();
+        let slice = buffers.frames.slice(id, end_id, least, most).inspect_err(unreadable)?;
+        let sent = step.send(outbox, slice.bytes())?;
+        let is_all = sent == slice.bytes().len();
         let after = if is_all {
-            // The part may be empty: a stretch may end with holes, which no frame tells of.
-            part.next_id()
+            // The slice may be empty: a stretch may end with holes, which no frame tells of.
+            slice.next_id()
         } else {
-            let (rest, after, of_file) = part.cut(sent);
+            let (rest, after, of_file) = slice.cut(sent);
             (*cut, *file) = (rest, of_file);
             after
         };
         *next_id = Some(after);
         // A history is not what was said and delivered meanwhile.
         if each.is_none() {
-            buffers.metrics.delivered(part.count_before(after));
+            buffers.metrics.delivered(slice.count_before(after));
         }
         Ok(is_all)
     }

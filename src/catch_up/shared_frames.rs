@@ -39,8 +39,8 @@ struct Read {
     rest: Option<(LiveFrames, u64)>,
 }
 
-/// A part of the frames, to be sent to one client.
-pub(super) struct Part<'a> {
+/// Whole frames that follow each other, borrowed to be sent to one client.
+pub(super) struct FrameSlice<'a> {
     frames: &'a Frames,
     range: Range<usize>,
     read: &'a Read,
@@ -97,13 +97,13 @@ impl SharedFrames {
     ///
     /// # Panics
     /// When the message is not at hand.
-    pub(super) fn part(
+    pub(super) fn slice(
         &mut self,
         id: u64,
         end_id: u64,
         least: usize,
         most: usize,
-    ) -> io::Result<Part<'_>> {
+    ) -> io::Result<FrameSlice<'_>> {
         let had = self.frames.bytes().len() - self.frames.start_of(id);
         if had < least
             && let Err(error) = self.read_on(id, least - had)
@@ -116,7 +116,7 @@ impl SharedFrames {
         let read = read.as_ref().expect("it is at hand");
         let start = frames.start_of(id);
         let end = frames.end_within(start, most).min(frames.start_of(end_id));
-        Ok(Part { frames, range: start..end.max(start), read })
+        Ok(FrameSlice { frames, range: start..end.max(start), read })
     }
 
     /// Reads on for about `least` bytes of frames, and forgets old ones, but none from `id` on.
@@ -136,7 +136,7 @@ impl SharedFrames {
     }
 }
 
-impl Part<'_> {
+impl FrameSlice<'_> {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.frames.bytes()[self.range.clone()]
     }
@@ -193,16 +193,16 @@ mod tests {
     fn what_one_client_lacked_is_not_read_again_for_another() {
         let (dir, history) = history(20, 100);
         let mut shared = taken(&history);
-        let first = shared.part(3, u64::MAX, ALL, ALL).expect("a file of our own");
+        let first = shared.slice(3, u64::MAX, ALL, ALL).expect("a file of our own");
         assert_eq!((first.count_before(u64::MAX), first.next_id()), (18, 21));
         let bytes = first.bytes().to_vec();
         dir.write("");
-        let other = shared.part(3, u64::MAX, ALL, ALL).expect("nothing is read");
+        let other = shared.slice(3, u64::MAX, ALL, ALL).expect("nothing is read");
         assert!(other.bytes() == bytes);
-        let end = shared.part(3, 5, ALL, ALL).expect("nothing is read");
+        let end = shared.slice(3, 5, ALL, ALL).expect("nothing is read");
         assert_eq!((end.count_before(u64::MAX), end.next_id()), (2, 5), "those of a history");
-        let part = shared.part(7, u64::MAX, 1, 1).expect("nothing is read");
-        assert_eq!((part.count_before(u64::MAX), part.next_id()), (1, 8), "one whole frame");
+        let slice = shared.slice(7, u64::MAX, 1, 1).expect("nothing is read");
+        assert_eq!((slice.count_before(u64::MAX), slice.next_id()), (1, 8), "one whole frame");
     }
 
     #[test]
@@ -210,14 +210,14 @@ mod tests {
         let (_dir, mut history) = history(3, 100);
         let mut shared = taken(&history);
         let before = history.file().clone();
-        shared.part(1, u64::MAX, ALL, ALL).expect("a file of our own");
+        shared.slice(1, u64::MAX, ALL, ALL).expect("a file of our own");
         assert!(shared.has(&before, 2) && shared.has(&before, 3) && shared.is_latest());
         history.erase(2).expect("a file of our own");
         assert!(!shared.is_latest(), "it is to be forgotten, so that nothing more is kept for it");
         assert!(!shared.has(&before, 2) && !shared.has(history.file(), 2));
         shared.take(history.stretch(1), Stamps::default()).expect("a file of our own");
-        let part = shared.part(1, u64::MAX, ALL, ALL).expect("a file of our own");
-        assert_eq!(part.count_before(u64::MAX), 2, "it is a hole");
+        let slice = shared.slice(1, u64::MAX, ALL, ALL).expect("a file of our own");
+        assert_eq!(slice.count_before(u64::MAX), 2, "it is a hole");
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         let (dir, history) = history(3, 100);
         let mut shared = taken(&history);
         dir.write("");
-        assert!(shared.part(1, u64::MAX, ALL, ALL).is_err());
+        assert!(shared.slice(1, u64::MAX, ALL, ALL).is_err());
         assert!((1..=4).all(|id| !shared.has(history.file(), id)));
     }
 
@@ -236,9 +236,9 @@ mod tests {
         let mut shared = taken(&history);
         let mut id = 1;
         while id <= 400 {
-            let part = shared.part(id, u64::MAX, STEP, STEP).expect("a file of our own");
-            assert!(!part.bytes().is_empty(), "at {id}");
-            id = part.next_id();
+            let slice = shared.slice(id, u64::MAX, STEP, STEP).expect("a file of our own");
+            assert!(!slice.bytes().is_empty(), "at {id}");
+            id = slice.next_id();
             assert!(shared.frames.bytes().len() <= KEPT + 2 * STEP, "at {id}");
         }
         assert!(shared.has(history.file(), 400) && !shared.has(history.file(), 1));
