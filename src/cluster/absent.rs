@@ -126,18 +126,18 @@ impl Link {
         match self.0 {}
     }
 
-    /// The node's file has come so far, and the engine is to keep what comes from a line on.
-    pub fn applied(&self, _: u64, _: u64) {
+    /// Notes how far the node's file has come.
+    pub fn set_applied(&self, _: u64, _: u64) {
         match self.0 {}
     }
 
-    /// The hub refuses posts, or takes them again.
-    pub fn refuses(&self, _: Option<ErrorAnswer>) {
+    /// Notes why the hub refuses posts.
+    pub fn set_refusal(&self, _: Option<ErrorAnswer>) {
         match self.0 {}
     }
 
-    /// A batch of this node came back.
-    pub fn has_seen(&self, _: u64) {
+    /// Notes that a batch of this node came back.
+    pub fn set_returned(&self, _: u64) {
         match self.0 {}
     }
 

@@ -34,7 +34,7 @@ pub struct Link {
     last: AtomicU64,
     first_to_keep: AtomicU64,
     engine_last: AtomicU64,
-    seen: AtomicU64,
+    returned: AtomicU64,
     pending: AtomicU64,
     reconnects: AtomicU64,
     restored: AtomicU64,
@@ -43,7 +43,7 @@ pub struct Link {
     append_nanos: AtomicU64,
     joins: AtomicU64,
     is_stopping: AtomicBool,
-    /// Gets a word when a batch was seen, or when the engine is there again.
+    /// Gets a word when a batch came back, or when the engine is there again.
     nudge: (Sender<()>, Receiver<()>),
 }
 
@@ -85,7 +85,7 @@ impl Link {
             last: AtomicU64::new(0),
             first_to_keep: AtomicU64::new(0),
             engine_last: AtomicU64::new(0),
-            seen: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             restored: AtomicU64::new(0),
@@ -113,9 +113,9 @@ impl Link {
         self.state().epoch.clone()
     }
 
-    /// The node's file is as the order is, under this epoch; the engine gives out numbers after
-    /// `settles`.
-    pub fn joined(&self, epoch: Arc<str>, settles: Duration) {
+    /// Notes that the node's file is as the order is, under this epoch; the engine gives out numbers
+    /// after `settles`.
+    pub fn set_joined(&self, epoch: Arc<str>, settles: Duration) {
         let mut state = self.state();
         state.epoch = Some(epoch);
         state.away[Side::Reader as usize] = None;
@@ -130,13 +130,13 @@ impl Link {
         self.joins.load(SeqCst)
     }
 
-    /// A side has its engine.
-    pub fn is_there(&self, side: Side) {
+    /// Notes that a side has its engine.
+    pub fn set_available(&self, side: Side) {
         self.state().away[side as usize] = None;
     }
 
-    /// A side has lost its engine.
-    pub fn is_away(&self, side: Side) {
+    /// Notes that a side has lost its engine or could not reach it, and counts that.
+    pub fn set_unavailable(&self, side: Side) {
         self.state().away[side as usize].get_or_insert_with(Instant::now);
         self.reconnects.fetch_add(1, SeqCst);
     }
@@ -165,9 +165,9 @@ impl Link {
         self.last.load(SeqCst)
     }
 
-    /// The node's file has come so far, and the engine is to keep what comes from line `first_to_keep`
-    /// on.
-    pub fn applied(&self, last: u64, first_to_keep: u64) {
+    /// Notes how far the node's file has come, and that the engine is to keep what comes from line
+    /// `first_to_keep` on.
+    pub fn set_applied(&self, last: u64, first_to_keep: u64) {
         self.last.store(last, SeqCst);
         self.first_to_keep.store(first_to_keep, SeqCst);
         self.engine_last.fetch_max(last, SeqCst);
@@ -178,8 +178,8 @@ impl Link {
         self.first_to_keep.load(SeqCst)
     }
 
-    /// The hub refuses posts and says why, or takes them again.
-    pub fn refuses(&self, why: Option<ErrorAnswer>) {
+    /// Notes why the hub refuses posts, or that it takes them again.
+    pub fn set_refusal(&self, why: Option<ErrorAnswer>) {
         self.state().refusal = why;
     }
 
@@ -193,19 +193,19 @@ impl Link {
         &self.under_way
     }
 
-    /// The order has come so far.
-    pub fn ordered(&self, last: u64) {
+    /// Notes how far the order has come.
+    pub fn set_ordered(&self, last: u64) {
         self.engine_last.store(last, SeqCst);
     }
 
     /// The highest batch of this node that came back.
-    pub fn seen(&self) -> u64 {
-        self.seen.load(SeqCst)
+    pub fn returned(&self) -> u64 {
+        self.returned.load(SeqCst)
     }
 
-    /// A batch of this node came back.
-    pub fn has_seen(&self, batch: u64) {
-        self.seen.fetch_max(batch, SeqCst);
+    /// Notes that a batch of this node came back.
+    pub fn set_returned(&self, batch: u64) {
+        self.returned.fetch_max(batch, SeqCst);
         self.nudge();
     }
 
@@ -219,23 +219,23 @@ impl Link {
         &self.nudge.1
     }
 
-    /// How many posts wait for the engine.
+    /// Notes how many posts wait for the engine.
     pub fn set_pending(&self, posts: u64) {
         self.pending.store(posts, SeqCst);
     }
 
     /// Counts lines that were given back to the engine.
-    pub fn restored(&self, lines: u64) {
+    pub fn count_restored(&self, lines: u64) {
         self.restored.fetch_add(lines, SeqCst);
     }
 
     /// Counts a fork.
-    pub fn forked(&self) {
+    pub fn count_fork(&self) {
         self.forks.fetch_add(1, SeqCst);
     }
 
     /// Counts a batch that the engine answered, and how long that took.
-    pub fn appended(&self, time: Duration) {
+    pub fn count_append(&self, time: Duration) {
         self.appends.fetch_add(1, SeqCst);
         self.append_nanos.fetch_add(time.as_nanos() as u64, SeqCst);
     }

@@ -157,7 +157,7 @@ impl Mirror {
 
     /// The engine is away.
     pub(super) fn lose_engine(&mut self) {
-        self.link.is_away(Side::Reader);
+        self.link.set_unavailable(Side::Reader);
         if self.standing != Standing::Over {
             self.standing = Standing::Unknown;
         }
@@ -210,7 +210,7 @@ impl Mirror {
                 Ok(Err(why)) => self.wait_after(&format!("it cannot be put away: {why}")),
             },
             Err(End::Engine(why @ (EngineError::NoRecord | EngineError::OtherKey))) => {
-                self.link.is_away(Side::Reader);
+                self.link.set_unavailable(Side::Reader);
                 self.wait_after(&format!("the engine cannot be used: {why}"));
             }
             Err(End::Engine(error)) => return Err(error),
@@ -262,7 +262,7 @@ impl Mirror {
         let if_none = if self.ours.last == 0 { IfNone::Begins } else { IfNone::Waits };
         let (settle, epoch) = (self.settings.settle, &self.ours.epoch);
         let (order, settling) = engine.arrive(self.keys(), settle, epoch, if_none)?;
-        self.link.ordered(order.last);
+        self.link.set_ordered(order.last);
         let verdict = match compare(engine, &order, &self.numbered(order.last)) {
             Ok(verdict) => verdict,
             Err(Trouble::Engine(error)) => return Err(error.into()),
@@ -284,7 +284,7 @@ impl Mirror {
                 self.restore(engine, order.last, chain)
             }
             Verdict::Fork(lines, _) => {
-                self.link.forked();
+                self.link.count_fork();
                 if order.epoch == *self.ours.epoch {
                     engine.begin_epoch(self.keys(), &order.epoch)?;
                 }
@@ -324,7 +324,7 @@ impl Mirror {
         if self.put_off.is_none() {
             self.joining = None;
             let settling = settled.saturating_duration_since(Instant::now());
-            self.link.joined(self.ours.epoch.clone(), settling);
+            self.link.set_joined(self.ours.epoch.clone(), settling);
         }
         Ok(())
     }
@@ -354,7 +354,7 @@ impl Mirror {
 
     fn try_take(&mut self, entries: Entries) -> Result<(), End> {
         self.has_moved = true;
-        self.link.is_there(Side::Reader);
+        self.link.set_available(Side::Reader);
         let mut pieces = Vec::new();
         let mut bytes = 0;
         for entry in entries {
@@ -434,7 +434,7 @@ impl Mirror {
 
     fn try_look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), End> {
         self.finish_applying()?;
-        self.link.ordered(order.last);
+        self.link.set_ordered(order.last);
         let is_as_known = order.epoch == *self.ours.epoch
             && order.last == self.ours.last
             && self.ours.chain.as_ref().is_none_or(|chain| *chain == order.chain);
@@ -442,7 +442,7 @@ impl Mirror {
         let is_new = order.epoch == *self.ours.epoch && order.last > self.ours.last;
         let next = self.ours.last + 1;
         if is_as_known || is_new && !engine.range(self.keys(), next, 1)?.is_empty() {
-            self.link.is_there(Side::Reader);
+            self.link.set_available(Side::Reader);
             return Ok(());
         }
         Err(End::Compare)

@@ -137,8 +137,8 @@ impl Sequencer {
     }
 
     fn look_after_batches(&mut self) -> Result<(), HubGone> {
-        let seen = self.link.seen();
-        while self.batches.front().is_some_and(|batch| batch.number <= seen) {
+        let returned = self.link.returned();
+        while self.batches.front().is_some_and(|batch| batch.number <= returned) {
             self.batches.pop_front();
             self.came_back = self.batches.is_empty().then(Instant::now);
         }
@@ -165,7 +165,7 @@ impl Sequencer {
         if self.has_warned {
             // Nothing is to be sent that would show whether the engine is there again.
             match self.connect() {
-                Ok(()) => self.is_well(),
+                Ok(()) => self.regain_engine(),
                 Err(error) => self.lose_engine(&error),
             }
             return Ok(());
@@ -249,17 +249,17 @@ impl Sequencer {
         match self.try_send(at, epoch) {
             Ok(Appended::Ordered(after)) => {
                 self.append_time = begun.elapsed();
-                self.link.appended(self.append_time);
+                self.link.count_append(self.append_time);
                 self.batches[at].is_sent = true;
                 self.after = after;
-                self.is_well();
+                self.regain_engine();
             }
             Ok(Appended::Seen) => {
                 self.batches[at].is_sent = true;
-                self.is_well();
+                self.regain_engine();
             }
             Ok(Appended::Known(first_id, last_id)) => {
-                self.is_well();
+                self.regain_engine();
                 let batch = self.batches.remove(at).expect("it was there a moment ago");
                 let sent = self.link.under_way().take(batch.number);
                 let speakers = sent.map(|sent| sent.speakers).unwrap_or_default();
@@ -267,7 +267,7 @@ impl Sequencer {
             }
             Ok(Appended::Short) => thread::sleep(SHORT_TIME),
             Ok(Appended::Settling(time)) => {
-                self.is_well();
+                self.regain_engine();
                 thread::sleep(time.min(LOOK));
             }
             Ok(Appended::Changed) => {
@@ -323,8 +323,8 @@ impl Sequencer {
         Ok(())
     }
 
-    fn is_well(&mut self) {
-        self.link.is_there(Side::Sequencer);
+    fn regain_engine(&mut self) {
+        self.link.set_available(Side::Sequencer);
         self.back_off = BACK_OFF.0;
         self.has_warned = false;
     }
@@ -335,7 +335,7 @@ impl Sequencer {
 
     fn lose_engine(&mut self, error: &EngineError) {
         self.engine = None;
-        self.link.is_away(Side::Sequencer);
+        self.link.set_unavailable(Side::Sequencer);
         self.send_all_again();
         let path = self.settings.file.display();
         // The reader says that the channel was put away, and the hub ends soon.

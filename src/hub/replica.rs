@@ -31,7 +31,7 @@ pub(super) struct Replica {
 impl Hub {
     /// Has the hub apply what a cluster decides.
     pub fn with_link(mut self, link: Arc<Link>) -> Hub {
-        link.applied(self.history.last_id(), self.first_to_keep());
+        link.set_applied(self.history.last_id(), self.first_to_keep());
         self.replica = Some(Replica { link, known: Vec::new() });
         self
     }
@@ -62,7 +62,7 @@ impl Hub {
             ClusterCommand::Pieces { pieces, reply } => {
                 let back = self.apply_pieces(pieces)?;
                 if let Some(replica) = self.replica.as_ref().filter(|_| !self.stopping) {
-                    replica.link.refuses(back.as_ref().map(|_| ErrorAnswer::StorageFull));
+                    replica.link.set_refusal(back.as_ref().map(|_| ErrorAnswer::StorageFull));
                 }
                 let _ = reply.send(back);
             }
@@ -87,7 +87,7 @@ impl Hub {
     /// Has no more posts sent, as the hub stops.
     pub(super) fn refuse_posts_to_come(&self) {
         if let Some(replica) = &self.replica {
-            replica.link.refuses(Some(ErrorAnswer::ShuttingDown));
+            replica.link.set_refusal(Some(ErrorAnswer::ShuttingDown));
         }
     }
 
@@ -144,7 +144,7 @@ impl Hub {
         }
         self.show()?;
         if let Some(replica) = &self.replica {
-            replica.link.applied(self.history.last_id(), self.first_to_keep());
+            replica.link.set_applied(self.history.last_id(), self.first_to_keep());
         }
         pieces.into_iter().for_each(|arrival| self.answer(arrival));
         self.answer_known();
@@ -198,7 +198,7 @@ impl Hub {
         if let Some(Replica { link, .. }) = &self.replica
             && let Some(origin) = piece.origin.filter(|origin| origin.node == link.node())
         {
-            link.has_seen(origin.batch);
+            link.set_returned(origin.batch);
         }
     }
 

@@ -44,7 +44,7 @@ impl Mirror {
             chain = after;
             offset += piece.lines.len() as u64;
             next = piece.last_id() + 1;
-            self.link.restored(piece.count());
+            self.link.count_restored(piece.count());
         }
         self.learn_chain(Some(chain));
         let path = self.settings.file.display();
