@@ -63,7 +63,7 @@ pub enum Fatal {
     /// The file has other lines than the order of the cluster; a new start sets them aside.
     Forked(String),
     /// The file cannot join the order of the cluster; the sentence says what an operator can do.
-    Strange(String),
+    CannotJoin(String),
 }
 
 impl fmt::Display for Fatal {
@@ -74,7 +74,7 @@ impl fmt::Display for Fatal {
                 "storage failed: {why}. Nothing that clients saw is lost; what else was \
                  kept shows when it is opened again."
             ),
-            Fatal::Changed(what) | Fatal::Forked(what) | Fatal::Strange(what) => {
+            Fatal::Changed(what) | Fatal::Forked(what) | Fatal::CannotJoin(what) => {
                 write!(out, "{what}")
             }
         }

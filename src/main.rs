@@ -100,7 +100,7 @@ fn exit_code(fatal: &Fatal) -> u8 {
     match fatal {
         Fatal::Storage(_) => EXIT_STORAGE,
         Fatal::Changed(_) | Fatal::Forked(_) => EXIT_CHANGED,
-        Fatal::Strange(_) => EXIT_UNUSABLE,
+        Fatal::CannotJoin(_) => EXIT_UNUSABLE,
     }
 }
 

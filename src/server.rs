@@ -97,7 +97,7 @@ impl From<CopyError> for StartError {
         match error {
             CopyError::Open(error) => StartError::File(error),
             CopyError::Order(fatal) => StartError::Cluster(fatal),
-            CopyError::PutAway(_) => StartError::Cluster(Fatal::Strange(
+            CopyError::PutAway(_) => StartError::Cluster(Fatal::CannotJoin(
                 "the engine says that the default channel was put away, which no server does"
                     .into(),
             )),

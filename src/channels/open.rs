@@ -265,7 +265,7 @@ impl Room {
                 entry.why = match fatal {
                     Fatal::Storage(why) => format!("its file failed ({})", why.kind()),
                     Fatal::Changed(_) => "its file was replaced".to_owned(),
-                    Fatal::Forked(what) | Fatal::Strange(what) => what,
+                    Fatal::Forked(what) | Fatal::CannotJoin(what) => what,
                 };
             }),
             Ok(()) if self.lock().running.is_none() => {

@@ -44,8 +44,9 @@ pub enum Verdict {
     Fork(u64, u64),
     /// The engine keeps no more what the file lacks.
     Trimmed,
-    /// Nothing shows that both are of the same chat.
-    Strange,
+    /// The file and the order have no line in common, as far as can be seen: most likely the engine is
+    /// another chat's.
+    Unrelated,
 }
 
 /// Compares a file with the order.
@@ -71,7 +72,7 @@ pub fn compare(
     let Some(Entry { mut piece, chain }) =
         next.filter(|entry| entry.piece.first_id <= ours.last + 1)
     else {
-        return Ok(if is_ours { Verdict::Trimmed } else { Verdict::Strange });
+        return Ok(if is_ours { Verdict::Trimmed } else { Verdict::Unrelated });
     };
     let before = ours.chain_after(ours.last)?;
     piece.begin_at(ours.last + 1);
@@ -173,7 +174,7 @@ fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdi
         }
     }
     Ok(if lines == 0 && order.epoch != ours.epoch {
-        Verdict::Strange
+        Verdict::Unrelated
     } else {
         Verdict::Fork(lines, offset)
     })

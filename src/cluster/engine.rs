@@ -21,7 +21,7 @@ mod entry;
 mod error;
 mod keys;
 
-pub use entry::{Entries, Entry, Strange};
+pub use entry::{Entries, Entry, Malformed};
 pub use error::EngineError;
 pub use keys::Keys;
 
@@ -363,7 +363,7 @@ impl Engine {
         Ok(invocation.invoke(&mut self.connection)?)
     }
 
-    /// Takes entries out of the stream that are not in the order; how many there were.
+    /// Takes stray entries out of the stream, which are not in the order; how many there were.
     ///
     /// # Errors
     /// When there is no answer.
@@ -473,8 +473,9 @@ impl Answer {
     }
 
     fn next<T: FromRedisValue>(&mut self) -> Result<T, EngineError> {
-        let strange = || RedisError::from((ErrorKind::UnexpectedReturnType, "a script's answer"));
-        let value = redis::from_redis_value(self.0.next().ok_or_else(strange)?);
-        Ok(value.map_err(|_| strange())?)
+        let unexpected =
+            || RedisError::from((ErrorKind::UnexpectedReturnType, "a script's answer"));
+        let value = redis::from_redis_value(self.0.next().ok_or_else(unexpected)?);
+        Ok(value.map_err(|_| unexpected())?)
     }
 }

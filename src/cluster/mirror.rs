@@ -16,7 +16,7 @@ use super::{
     Settings, Trouble,
     chain::{Chain, Place},
     compare::{Numbered, Verdict, compare},
-    engine::{ENTRIES, Engine, EngineError, Entries, Entry, IfNone, Keys, Order, Strange},
+    engine::{ENTRIES, Engine, EngineError, Entries, Entry, IfNone, Keys, Malformed, Order},
     link::{Link, Side},
 };
 use crate::{
@@ -290,8 +290,10 @@ impl Mirror {
                 }
                 self.end(Fatal::Forked(forked(lines, self.ours.last)))
             }
-            Verdict::Trimmed => self.end(Fatal::Strange(trimmed(&self.settings, self.ours.last))),
-            Verdict::Strange => self.end(Fatal::Strange(strange(&self.settings))),
+            Verdict::Trimmed => {
+                self.end(Fatal::CannotJoin(trimmed(&self.settings, self.ours.last)))
+            }
+            Verdict::Unrelated => self.end(Fatal::CannotJoin(unrelated(&self.settings))),
         }
     }
 
@@ -360,7 +362,7 @@ impl Mirror {
         for entry in entries {
             let checked = match entry {
                 Ok(entry) => self.check(entry),
-                Err(Strange) => Err(End::Compare),
+                Err(Malformed) => Err(End::Compare),
             };
             match checked {
                 Ok(arrival) => {
@@ -450,10 +452,10 @@ impl Mirror {
 
     /// Takes out of the stream what is not in the order.
     fn cleanse(&mut self, engine: &mut Engine) -> Result<(), End> {
-        let strange = engine.cleanse(self.keys())?;
-        if strange > 0 {
+        let strays = engine.cleanse(self.keys())?;
+        if strays > 0 {
             let path = self.settings.file.display();
-            warn!("{path}: the stream had {strange} entries that no node had added; taken out");
+            warn!("{path}: the stream had {strays} entries that no node had added; taken out");
         }
         Ok(())
     }
@@ -470,7 +472,7 @@ pub(super) fn trimmed(settings: &Settings, last: u64) -> String {
 }
 
 /// What is said when the engine is most likely another chat's.
-pub(super) fn strange(settings: &Settings) -> String {
+pub(super) fn unrelated(settings: &Settings) -> String {
     format!(
         "the file and the order at {} have no line in common; is it the right engine? Nothing was \
          changed",

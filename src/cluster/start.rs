@@ -9,7 +9,7 @@ use super::{
     chain::{Chain, Place, Walk, bytes_at},
     compare::{Numbered, Verdict, compare},
     engine::{Engine, EngineError, IfNone, Keys},
-    mirror::{forked, strange, trimmed},
+    mirror::{forked, trimmed, unrelated},
 };
 use crate::{
     history::History,
@@ -136,8 +136,8 @@ fn look(
     match verdict {
         Verdict::Beginning(chain) => Ok(Prepared::AsItWas(chain)),
         Verdict::Longer(_) => Ok(Prepared::AsItWas(None)),
-        Verdict::Trimmed => end(Fatal::Strange(trimmed(settings, history.last_id()))),
-        Verdict::Strange => end(Fatal::Strange(strange(settings))),
+        Verdict::Trimmed => end(Fatal::CannotJoin(trimmed(settings, history.last_id()))),
+        Verdict::Unrelated => end(Fatal::CannotJoin(unrelated(settings))),
         Verdict::Fork(lines, _) if order.epoch == noted => {
             engine.begin_epoch(keys, noted)?;
             end(Fatal::Forked(forked(lines, history.last_id())))

@@ -37,7 +37,7 @@ impl Role {
         match (self, fatal) {
             (_, Fatal::Forked(_)) => FORKED,
             (Role::Default, _) => (CloseCode::Error, "the server cannot store messages any more"),
-            (Role::Channel, Fatal::Storage(_) | Fatal::Strange(_)) => {
+            (Role::Channel, Fatal::Storage(_) | Fatal::CannotJoin(_)) => {
                 (CloseCode::Error, "the channel cannot store messages now")
             }
             (Role::Channel, Fatal::Changed(_)) => {

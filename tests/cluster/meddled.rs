@@ -40,7 +40,7 @@ fn a_line_that_was_edited_is_set_aside_with_all_that_follow_it() {
 fn gets_into_no_file(id: &str, more: &[&str]) {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = two_nodes(&engine);
-    let entry = ["XADD", STREAM, id, "d", "{\"strange\":1}\n"];
+    let entry = ["XADD", STREAM, id, "d", "{\"stray\":1}\n"];
     engine.asks(&[&entry, more].concat());
     // Either it is put right, or the nodes say that they cannot go on.
     let mut stored = false;
@@ -56,7 +56,7 @@ fn gets_into_no_file(id: &str, more: &[&str]) {
     within(CALM, "the nodes do something about it", all_cope, || nodes.all[0].server().log());
     for node in &nodes.all {
         let lines = node.lines();
-        assert!(!lines.iter().any(|line| line.contains("strange")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("stray")), "{lines:?}");
         let expected: Vec<String> = (1..=10).map(|number| format!("\"{number}\"")).collect();
         assert_eq!(lines[..10], expected);
     }
@@ -246,17 +246,17 @@ fn a_node_with_the_wrong_engine_touches_nothing() {
     let before = state();
     // A file that was another engine's.
     let Some(other) = Engine::start(Keeps::Always) else { return };
-    let mut strangers = Nodes::begin(&other, 0, &[]);
-    strangers.one_more(&other, Setup::new().file("\"mine 1\"\n\"mine 2\"\n"));
-    strangers.all[0].is_ready();
-    strangers.all[0].stores("\"mine 3\"");
-    strangers.all[0].stop();
-    let file = strangers.all[0].file();
-    strangers.all[0].leads_to(&engine);
-    let ended = strangers.all[0].starts_and_ends();
+    let mut others = Nodes::begin(&other, 0, &[]);
+    others.one_more(&other, Setup::new().file("\"mine 1\"\n\"mine 2\"\n"));
+    others.all[0].is_ready();
+    others.all[0].stores("\"mine 3\"");
+    others.all[0].stop();
+    let file = others.all[0].file();
+    others.all[0].leads_to(&engine);
+    let ended = others.all[0].starts_and_ends();
     ended.with(66, &[]);
-    assert_eq!(strangers.all[0].file(), file);
-    assert!(strangers.all[0].set_aside().is_empty());
+    assert_eq!(others.all[0].file(), file);
+    assert!(others.all[0].set_aside().is_empty());
     assert_eq!(state(), before);
     assert_eq!(nodes.all[0].stores("\"11\""), 11);
     // And a file that was nobody's yet.

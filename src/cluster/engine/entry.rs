@@ -17,12 +17,12 @@ pub struct Entry {
     pub chain: Chain,
 }
 
-/// An entry that no node has added.
+/// An entry that is not made as nodes make theirs: somebody added it by hand.
 #[derive(Debug)]
-pub struct Strange;
+pub struct Malformed;
 
 /// Entries of a stream, oldest first.
-pub type Entries = Vec<Result<Entry, Strange>>;
+pub type Entries = Vec<Result<Entry, Malformed>>;
 
 /// Entries as they come: their ids, their fields and values.
 pub(super) type RawEntries = Vec<(String, HashMap<String, Vec<u8>>)>;
@@ -30,7 +30,7 @@ pub(super) type RawEntries = Vec<(String, HashMap<String, Vec<u8>>)>;
 /// Reads an entry.
 pub(super) fn entry(
     (id, mut fields): (String, HashMap<String, Vec<u8>>),
-) -> Result<Entry, Strange> {
+) -> Result<Entry, Malformed> {
     let mut read = move || {
         let last: u64 = id.strip_prefix("0-")?.parse().ok()?;
         let lines = fields.remove("d").filter(|lines| lines.ends_with(b"\n"))?;
@@ -44,5 +44,5 @@ pub(super) fn entry(
         let piece = Piece { first_id, lines, origin, key, stamps };
         Some(Entry { piece, chain: Chain::told(chain) })
     };
-    read().ok_or(Strange)
+    read().ok_or(Malformed)
 }
