@@ -386,8 +386,8 @@ impl Hub {
         self.hand_over_clients();
     }
 
-    /// If the key of this post was used before, answers it with the ids of that post.
-    fn answer_if_known(&self, post: &Post) -> bool {
+    /// If this post repeats one that had its key, answers it with the ids of that one.
+    fn answer_if_repeat(&self, post: &Post) -> bool {
         let Speaker::Request { key: Some(key), reply } = &post.by else { return false };
         let Some(stored) = self.keys.get(key) else { return false };
         // A caller that has stopped waiting needs no answer.

@@ -42,6 +42,7 @@
 //! | command | what the hub is asked |
 //! | batch | what is taken from a queue at once: commands by the hub, posts by a sequencer |
 //! | post, speaker | one or more messages; the client or the request that they come from |
+//! | repeat | a post with the `Idempotency-Key` of an earlier one, which is answered and not stored again |
 //! | frame | a WebSocket frame |
 //! | cut frame | the rest of a frame of which a full socket took only a part |
 //! | connection, client | a TCP connection; one that is a WebSocket and has joined the hub |

@@ -25,10 +25,10 @@ pub struct Numbered<'a> {
     pub last: u64,
     /// The offset after it.
     pub end: u64,
-    /// A place that is known, at or before the last line that the order has, too. The file is hashed
-    /// from there: a long one takes longer than an engine waits for those who have what it lost. And the
-    /// hash does not follow from lines that were erased.
-    pub known: Place,
+    /// Where hashing the file begins: a place whose hash is known, no later than the last line that the
+    /// order has, too. Hashing a long file from its beginning takes longer than an engine waits for those
+    /// who have what it lost; and where lines were erased, the hash does not follow from the file.
+    pub checkpoint: Place,
 }
 
 /// How a file stands to the order.
@@ -87,7 +87,7 @@ pub fn compare(
 
 impl Numbered<'_> {
     fn chain_after(&self, id: u64) -> io::Result<Chain> {
-        let mut walk = Walk::from(self.file, self.known.clone());
+        let mut walk = Walk::from(self.file, self.checkpoint.clone());
         walk.go_to(id, self.end)?;
         Ok(walk.at.chain)
     }

@@ -99,10 +99,10 @@ pub enum IfNone {
 pub enum Appended {
     /// It has its numbers; the hash after its last line.
     Ordered(Chain),
-    /// It had its numbers before.
-    Seen,
-    /// Its Idempotency-Key was known: the numbers of the first and the last line that has it.
-    Known(u64, u64),
+    /// It was sent again, and had its numbers before.
+    Resent,
+    /// It repeats a post that has its Idempotency-Key: the numbers of that one's first and last line.
+    Repeat(u64, u64),
     /// The engine has lost lines that this node has; a node will give them back.
     Short,
     /// The engine has just been started, and gives out no numbers for so long.
@@ -255,8 +255,8 @@ impl Engine {
         Ok(found.into_iter().map(order).collect())
     }
 
-    /// Has numbers given to a batch of this node. The node's file has all lines up to `known`, and
-    /// those before `keep` need not be kept by the engine.
+    /// Has numbers given to a batch of this node. The node's file has all lines up to `last`, and those
+    /// before `keep` need not be kept by the engine.
     ///
     /// # Errors
     /// When there is no answer; the batch may have its numbers then.
@@ -265,7 +265,7 @@ impl Engine {
         keys: &Keys,
         epoch: &str,
         batch: &Batch<'_>,
-        known: u64,
+        last: u64,
         keep: u64,
     ) -> Result<Appended, EngineError> {
         self.wait(SCRIPT_TIME)?;
@@ -280,7 +280,7 @@ impl Engine {
             .arg(&self.run)
             .arg(batch.node)
             .arg(batch.number)
-            .arg(known)
+            .arg(last)
             .arg(keep)
             .arg(batch.key.unwrap_or_default())
             .arg(batch.senders)
@@ -292,8 +292,8 @@ impl Engine {
         let mut answer = Answer::of(answer);
         Ok(match &*answer.next::<String>()? {
             "ok" => Appended::Ordered(Chain::told(answer.next()?)),
-            "known" if answer.is_empty() => Appended::Seen,
-            "known" => Appended::Known(answer.next()?, answer.next()?),
+            "known" if answer.is_empty() => Appended::Resent,
+            "known" => Appended::Repeat(answer.next()?, answer.next()?),
             "short" => Appended::Short,
             "settling" => Appended::Settling(Duration::from_millis(answer.next()?)),
             _ => Appended::Changed,

@@ -313,7 +313,7 @@ impl Mirror {
             epoch: &self.ours.epoch,
             last: self.ours.last,
             end: self.ours.end,
-            known: self.recent.place_until(lines),
+            checkpoint: self.recent.checkpoint(lines),
         }
     }
 
@@ -437,13 +437,13 @@ impl Mirror {
     fn try_look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), End> {
         self.finish_applying()?;
         self.link.set_ordered(order.last);
-        let is_as_known = order.epoch == *self.ours.epoch
+        let is_as_ours = order.epoch == *self.ours.epoch
             && order.last == self.ours.last
             && self.ours.chain.as_ref().is_none_or(|chain| *chain == order.chain);
         // What came just now is read the next time.
         let is_new = order.epoch == *self.ours.epoch && order.last > self.ours.last;
         let next = self.ours.last + 1;
-        if is_as_known || is_new && !engine.range(self.keys(), next, 1)?.is_empty() {
+        if is_as_ours || is_new && !engine.range(self.keys(), next, 1)?.is_empty() {
             self.link.set_available(Side::Reader);
             return Ok(());
         }

@@ -232,7 +232,7 @@ impl Sequencer {
         let is_plain = |post: &Post| post.operations.is_none() && post.key().is_none();
         // The hub may be busy, so it is asked about nothing that it would accept anyway.
         let posts = if posts.iter().all(is_plain) { posts } else { self.hub.decide(posts)? };
-        // Only now: a request whose key is known is told so even if nothing more is taken.
+        // Only now: a post that is repeated gets its answer even if nothing more is taken.
         if let Some(why) = self.link.refusal() {
             return self.refuse(posts, why);
         }
@@ -254,16 +254,16 @@ impl Sequencer {
                 self.after = after;
                 self.regain_engine();
             }
-            Ok(Appended::Seen) => {
+            Ok(Appended::Resent) => {
                 self.batches[at].is_sent = true;
                 self.regain_engine();
             }
-            Ok(Appended::Known(first_id, last_id)) => {
+            Ok(Appended::Repeat(first_id, last_id)) => {
                 self.regain_engine();
                 let batch = self.batches.remove(at).expect("it was there a moment ago");
                 let sent = self.link.under_way().take(batch.number);
                 let speakers = sent.map(|sent| sent.speakers).unwrap_or_default();
-                return self.hub.known(speakers, Stored { first_id, last_id });
+                return self.hub.answer_repeat(speakers, Stored { first_id, last_id });
             }
             Ok(Appended::Short) => thread::sleep(SHORT_TIME),
             Ok(Appended::Settling(time)) => {
@@ -304,8 +304,8 @@ impl Sequencer {
             before: &self.after,
             after: &after,
         };
-        let (known, keep) = (self.link.last(), self.link.first_to_keep());
-        engine.append(&self.settings.keys, epoch, &batch, known, keep)
+        let (last, keep) = (self.link.last(), self.link.first_to_keep());
+        engine.append(&self.settings.keys, epoch, &batch, last, keep)
     }
 
     fn connect(&mut self) -> Result<(), EngineError> {

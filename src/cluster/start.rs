@@ -115,7 +115,7 @@ fn look(
         epoch: &epoch,
         last: history.last_id(),
         end: history.end(),
-        known: Place::default(),
+        checkpoint: Place::default(),
     };
     let verdict = compare(&mut engine, &order, &ours)?;
     if let Some(stamped) = stamped.filter(|&stamped| stamped < history.last_id())

@@ -14,7 +14,7 @@ pub type Speakers = Vec<(Speaker, u64)>;
 #[derive(Debug)]
 pub enum ClusterCommand {
     /// The sequencer is about to have numbers given to posts with operations or keys: the hub answers
-    /// those that are refused or known.
+    /// those that it refuses and those that are repeats.
     Decide {
         /// The posts.
         posts: Vec<Post>,
@@ -28,8 +28,9 @@ pub enum ClusterCommand {
         /// Why.
         why: ErrorAnswer,
     },
-    /// Lines have these numbers, which the file may not have reached: their key was known.
-    Known {
+    /// Posts are repeats: the lines of the first ones have these numbers, which the file may not have
+    /// reached.
+    Repeat {
         /// Whose they are.
         speakers: Speakers,
         /// The numbers.
@@ -97,12 +98,12 @@ impl HubHandle {
         self.send(Command::Cluster(ClusterCommand::Refuse { speakers, why }))
     }
 
-    /// Tells the hub the numbers of lines that were known; see [`ClusterCommand::Known`].
+    /// Has posts answered that are repeats; see [`ClusterCommand::Repeat`].
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn known(&self, speakers: Speakers, stored: Stored) -> Result<(), HubGone> {
-        self.send(Command::Cluster(ClusterCommand::Known { speakers, stored }))
+    pub fn answer_repeat(&self, speakers: Speakers, stored: Stored) -> Result<(), HubGone> {
+        self.send(Command::Cluster(ClusterCommand::Repeat { speakers, stored }))
     }
 
     /// Has pieces written and shown, and does not wait for it.

@@ -42,7 +42,7 @@ impl Hub {
             self.refuse(posts, ErrorAnswer::ShuttingDown);
             return Ok(());
         }
-        posts.retain(|post| !self.answer_if_known(post));
+        posts.retain(|post| !self.answer_if_repeat(post));
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
         let posts = self.decide(posts);

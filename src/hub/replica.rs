@@ -24,15 +24,15 @@ const KEPT: u64 = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Replica {
     link: Arc<Link>,
-    /// Requests whose lines have numbers that this file has not reached.
-    known: Vec<(Stored, Speaker)>,
+    /// Requests that repeat an earlier one, whose lines have numbers that this file has not reached.
+    repeats: Vec<(Stored, Speaker)>,
 }
 
 impl Hub {
     /// Has the hub apply what a cluster decides.
     pub fn with_link(mut self, link: Arc<Link>) -> Hub {
         link.set_applied(self.history.last_id(), self.first_to_keep());
-        self.replica = Some(Replica { link, known: Vec::new() });
+        self.replica = Some(Replica { link, repeats: Vec::new() });
         self
     }
 
@@ -44,7 +44,7 @@ impl Hub {
     pub(super) fn cluster(&mut self, command: ClusterCommand) -> Result<(), Fatal> {
         match command {
             ClusterCommand::Decide { mut posts, reply } => {
-                posts.retain(|post| !self.answer_if_known(post));
+                posts.retain(|post| !self.answer_if_repeat(post));
                 // A caller that has stopped waiting is about to end.
                 let _ = reply.send(self.decide(posts));
             }
@@ -53,11 +53,11 @@ impl Hub {
                     self.refuse_one(by, count as usize, why);
                 }
             }
-            ClusterCommand::Known { speakers, stored } => {
+            ClusterCommand::Repeat { speakers, stored } => {
                 if let Some(replica) = &mut self.replica {
-                    replica.known.extend(speakers.into_iter().map(|(by, _)| (stored, by)));
+                    replica.repeats.extend(speakers.into_iter().map(|(by, _)| (stored, by)));
                 }
-                self.answer_known();
+                self.answer_repeats();
             }
             ClusterCommand::Pieces { pieces, reply } => {
                 let back = self.apply_pieces(pieces)?;
@@ -96,11 +96,12 @@ impl Hub {
         self.history.line_near(self.history.end().saturating_sub(KEPT))
     }
 
-    /// Answers requests whose lines have come.
-    fn answer_known(&mut self) {
+    /// Answers repeats whose lines have come.
+    fn answer_repeats(&mut self) {
         let Some(replica) = &mut self.replica else { return };
         let last_id = self.history.last_id();
-        for (stored, by) in replica.known.extract_if(.., |(stored, _)| stored.last_id <= last_id) {
+        for (stored, by) in replica.repeats.extract_if(.., |(stored, _)| stored.last_id <= last_id)
+        {
             if let Speaker::Request { key, reply } = by {
                 key.into_iter().for_each(|key| self.keys.insert(key, stored));
                 // A caller that has stopped waiting needs no answer.
@@ -147,7 +148,7 @@ impl Hub {
             replica.link.set_applied(self.history.last_id(), self.first_to_keep());
         }
         pieces.into_iter().for_each(|arrival| self.answer(arrival));
-        self.answer_known();
+        self.answer_repeats();
         Ok(None)
     }
 

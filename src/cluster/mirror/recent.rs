@@ -65,8 +65,8 @@ impl RecentPieces {
         self.pieces.get(self.pieces.partition_point(|piece| piece.first_id < id))
     }
 
-    /// The last place that is known, at or before the end of line `id`.
-    pub(super) fn place_until(&self, id: u64) -> Place {
+    /// The last place at or before the end of line `id` whose hash is known.
+    pub(super) fn checkpoint(&self, id: u64) -> Place {
         let after = self.pieces.partition_point(|piece| piece.end.lines <= id);
         match after.checked_sub(1) {
             Some(at) => self.pieces[at].end.clone(),
@@ -85,9 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_place_before_a_line_is_known_however_many_pieces_came() {
+    fn the_last_checkpoint_before_a_line_is_found_however_many_pieces_came() {
         let mut recent = RecentPieces::from(Some(place(7)));
-        let ask = |recent: &RecentPieces, ids: [u64; 4]| ids.map(|id| recent.place_until(id).lines);
+        let ask = |recent: &RecentPieces, ids: [u64; 4]| ids.map(|id| recent.checkpoint(id).lines);
         assert_eq!(ask(&recent, [6, 7, 8, 100]), [0, 7, 7, 7]);
         recent.begin_at(place(9));
         for number in 0..RECENT as u64 {

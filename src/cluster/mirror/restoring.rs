@@ -28,7 +28,7 @@ impl Mirror {
         mut chain: Chain,
     ) -> Result<(), End> {
         let file = self.ours.file.clone();
-        let mut walk = Walk::from(&file, self.recent.place_until(last));
+        let mut walk = Walk::from(&file, self.recent.checkpoint(last));
         walk.go_to(last, self.ours.end).map_err(|why| self.failed(why))?;
         let mut offset = walk.at.offset;
         let mut next = last + 1;
