@@ -241,7 +241,7 @@ impl Channels {
             put_away_on_all(settings, &found)?;
         }
         match found.hub.put_away() {
-            Ok(done) => done.map_err(NoChannel::NotAway)?,
+            Ok(done) => done.map_err(NoChannel::NotPutAway)?,
             // The node has put it away by itself.
             Err(HubGone) if cluster.is_some() => {}
             Err(HubGone) => return Err(NoChannel::Unavailable("it ended just now".into())),
@@ -346,7 +346,7 @@ impl Channels {
 fn put_away_on_all(settings: &Settings, found: &Open) -> Result<(), NoChannel> {
     let done = settings.put_away(&found.summary.epoch());
     done.map_err(|why| {
-        warn!("a channel could not be put away, as the engine is away: {why}");
+        warn!("a channel could not be put away, as the engine is unavailable: {why}");
         NoChannel::NoEngine(why.to_string())
     })
 }

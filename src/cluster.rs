@@ -169,7 +169,7 @@ impl Node {
 /// Why a channel of a node does not go on, or not now.
 #[derive(Debug)]
 enum Trouble {
-    /// The engine is away, or is none that can be used.
+    /// The engine is unavailable, or is none that can be used.
     Engine(EngineError),
     /// The channel must end.
     Fatal(Fatal),

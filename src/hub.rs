@@ -74,7 +74,7 @@ pub struct Hub {
     published: Figures,
     stopping: bool,
     /// Whether the file was put away. The hub ends then.
-    is_away: bool,
+    is_put_away: bool,
     /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent,
     /// and no other messages.
     shown_end: u64,
@@ -123,7 +123,7 @@ impl Hub {
             summary,
             published: Figures::default(),
             stopping: false,
-            is_away: false,
+            is_put_away: false,
             last_ts,
             said_at,
             deleted: Vec::new(),
@@ -174,7 +174,7 @@ impl Hub {
             };
             let begun = Instant::now();
             self.step(first.into_iter().chain(commands.try_iter()).map(|command| *command))?;
-            if self.is_away {
+            if self.is_put_away {
                 return Ok(());
             }
             if self.stopping && self.fanout.clients() == 0 {
@@ -227,7 +227,7 @@ impl Hub {
         }
         for command in others {
             self.obey(command)?;
-            if self.is_away {
+            if self.is_put_away {
                 // The end of its reply queue tells a thread that asked anything else.
                 break;
             }

@@ -18,8 +18,8 @@ pub enum NoChannel {
     /// Its file cannot be made.
     NoFile(io::Error),
     /// Its file cannot be put away, and all is as it was.
-    NotAway(io::Error),
-    /// It is on all nodes of a cluster, whose engine is away; why, for a person.
+    NotPutAway(io::Error),
+    /// It is on all nodes of a cluster, whose engine is unavailable; why, for a person.
     NoEngine(String),
     /// The server is about to end.
     Stopping,
@@ -50,7 +50,7 @@ impl NoChannel {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("the folder of channels cannot be written: {}", why.kind()),
             ),
-            NoChannel::NotAway(why) => HttpRefusal::new(
+            NoChannel::NotPutAway(why) => HttpRefusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("the channel {name} cannot be put away: {}", why.kind()),
             ),

@@ -37,7 +37,7 @@ const READ_TIME: Duration = Duration::from_secs(4);
 /// How long the engine waits for something new: not longer, since it is looked behind each silence.
 pub const BLOCK_TIME: Duration = Duration::from_millis(250);
 
-// The engine answers well before it counts as away.
+// The engine answers well before it counts as unavailable.
 const _: () = assert!(BLOCK_TIME.as_millis() * 2 <= READ_TIME.as_millis());
 
 /// How many entries of one channel are read at a time: 4 MiB under full load.
@@ -54,7 +54,7 @@ const CHANNELS: &str = "txtcord:channels";
 
 /// The set of what was put away: the name of a channel and one of its epochs. So a node knows a file
 /// that was put away elsewhere from one of a channel that was made later under the same name.
-const AWAY: &str = "txtcord:channels:away";
+const PUT_AWAY: &str = "txtcord:channels:away";
 
 /// A connection to the engine.
 pub struct Engine {
@@ -186,7 +186,7 @@ impl Engine {
             .arrive
             .key(&keys.stream)
             .key(&keys.meta)
-            .key(AWAY)
+            .key(PUT_AWAY)
             .arg(&self.run)
             .arg(settle.as_millis() as u64)
             .arg(first_epoch)
@@ -215,7 +215,7 @@ impl Engine {
     pub fn take_up(&mut self, name: &Name, epoch: &str) -> Result<(), EngineError> {
         self.wait(SCRIPT_TIME)?;
         let invocation = &mut self.scripts.take_up.key(CHANNELS);
-        let invocation = invocation.key(AWAY).arg(name.to_string()).arg(epoch);
+        let invocation = invocation.key(PUT_AWAY).arg(name.to_string()).arg(epoch);
         Ok(invocation.invoke(&mut self.connection)?)
     }
 
@@ -227,7 +227,7 @@ impl Engine {
     pub fn put_away(&mut self, keys: &Keys, epoch: &str) -> Result<(), EngineError> {
         self.wait(SCRIPT_TIME)?;
         let invocation = &mut self.scripts.put_away.key(&keys.stream);
-        let invocation = invocation.key(&keys.meta).key(CHANNELS).key(AWAY);
+        let invocation = invocation.key(&keys.meta).key(CHANNELS).key(PUT_AWAY);
         let invocation = invocation.arg(&keys.name).arg(epoch);
         Ok(invocation.invoke(&mut self.connection)?)
     }
@@ -327,7 +327,7 @@ impl Engine {
             .key(&keys.meta)
             .key(keys.batches_of(node))
             .key(keys.key(key))
-            .key(AWAY)
+            .key(PUT_AWAY)
             .arg(epoch)
             .arg(&self.run)
             .arg(piece.first_id)

@@ -136,7 +136,7 @@ fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Posts what a file holds, and removes it; false when the engine is away, to be tried again.
+/// Posts what a file holds, and removes it; false when the engine is unavailable, to be tried again.
 fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, HubGone>> {
     let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
     let bytes = fs::read(taken)?;

@@ -51,8 +51,8 @@ pub struct Link {
 struct State {
     /// The epoch under which posts are sent; `None` until the node has joined.
     epoch: Option<Arc<str>>,
-    /// Since when the reader, and the sequencer, have no engine.
-    away: [Option<Instant>; 2],
+    /// Since when the engine is unavailable to the reader, and to the sequencer.
+    unavailable_since: [Option<Instant>; 2],
     /// When the engine gives out numbers.
     settled: Instant,
     /// Why the hub refuses posts, if it does.
@@ -77,7 +77,12 @@ impl Link {
         let mut name = [0; NODE_BYTES];
         getrandom::fill(&mut name)?;
         let now = Instant::now();
-        let state = State { epoch: None, away: [Some(now), None], settled: now, refusal: None };
+        let state = State {
+            epoch: None,
+            unavailable_since: [Some(now), None],
+            settled: now,
+            refusal: None,
+        };
         Ok(Link {
             node: HEXLOWER.encode(&name),
             state: Mutex::new(state),
@@ -118,7 +123,7 @@ impl Link {
     pub fn set_joined(&self, epoch: Arc<str>, settles: Duration) {
         let mut state = self.state();
         state.epoch = Some(epoch);
-        state.away[Side::Reader as usize] = None;
+        state.unavailable_since[Side::Reader as usize] = None;
         state.settled = Instant::now() + settles;
         drop(state);
         self.joins.fetch_add(1, SeqCst);
@@ -132,32 +137,32 @@ impl Link {
 
     /// Notes that a side has its engine.
     pub fn set_available(&self, side: Side) {
-        self.state().away[side as usize] = None;
+        self.state().unavailable_since[side as usize] = None;
     }
 
     /// Notes that a side has lost its engine or could not reach it, and counts that.
     pub fn set_unavailable(&self, side: Side) {
-        self.state().away[side as usize].get_or_insert_with(Instant::now);
+        self.state().unavailable_since[side as usize].get_or_insert_with(Instant::now);
         self.reconnects.fetch_add(1, SeqCst);
     }
 
-    /// Whether the reader has no engine.
-    pub fn is_reader_away(&self) -> bool {
-        self.state().away[Side::Reader as usize].is_some()
+    /// Whether a side has its engine.
+    pub fn is_available(&self, side: Side) -> bool {
+        self.state().unavailable_since[side as usize].is_none()
     }
 
     /// Whether the node has joined and its engine is there and gives out numbers.
     pub fn is_up(&self) -> bool {
         let state = self.state();
         state.epoch.is_some()
-            && state.away.iter().all(Option::is_none)
+            && state.unavailable_since.iter().all(Option::is_none)
             && state.settled <= Instant::now()
     }
 
-    /// Whether the engine has been away for so long that posts are refused.
+    /// Whether the engine has been unavailable for so long that posts are refused.
     pub fn is_given_up(&self) -> bool {
         let state = self.state();
-        state.away.iter().flatten().any(|since| since.elapsed() >= PATIENCE)
+        state.unavailable_since.iter().flatten().any(|since| since.elapsed() >= PATIENCE)
     }
 
     /// The number of the last line in the node's file.
@@ -183,7 +188,7 @@ impl Link {
         self.state().refusal = why;
     }
 
-    /// Why posts are refused, if they are: the engine has been away for too long, or the hub says so.
+    /// Why posts are refused, if they are: the engine has been unavailable for too long, or the hub says so.
     pub(super) fn refusal(&self) -> Option<ErrorAnswer> {
         self.is_given_up().then_some(ErrorAnswer::Unavailable).or_else(|| self.state().refusal)
     }

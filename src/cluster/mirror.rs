@@ -92,7 +92,7 @@ enum Standing {
 
 /// Why a mirror does not go on as it did.
 enum End {
-    /// The engine is away, or is another one.
+    /// The engine is unavailable, or is another one.
     Engine(EngineError),
     /// The file must be compared with the order anew.
     Compare,
@@ -155,7 +155,7 @@ impl Mirror {
         (is_there && self.put_off.is_none()).then_some(self.ours.last)
     }
 
-    /// The engine is away.
+    /// Notes that the engine is unavailable.
     pub(super) fn lose_engine(&mut self) {
         self.link.set_unavailable(Side::Reader);
         if self.standing != Standing::Over {
@@ -167,7 +167,7 @@ impl Mirror {
     /// for room on the disk. Returns whether more of that can be done at once.
     ///
     /// # Errors
-    /// When the engine is away.
+    /// When the engine is unavailable.
     pub(super) fn catch_up(&mut self, engine: &mut Engine) -> Result<bool, EngineError> {
         let result = self.try_catch_up(engine);
         self.settle(result)?;
@@ -182,7 +182,7 @@ impl Mirror {
     /// Takes in entries that follow.
     ///
     /// # Errors
-    /// When the engine is away.
+    /// When the engine is unavailable.
     pub(super) fn take(&mut self, entries: Entries) -> Result<(), EngineError> {
         let result = self.try_take(entries);
         self.settle(result)
@@ -196,7 +196,7 @@ impl Mirror {
     /// Looks behind a silence: how far the order has come. A stream that became shorter tells nothing.
     ///
     /// # Errors
-    /// When the engine is away.
+    /// When the engine is unavailable.
     pub(super) fn look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), EngineError> {
         let result = self.try_look(order, engine);
         self.settle(result)

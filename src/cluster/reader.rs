@@ -66,7 +66,7 @@ impl Reader {
             let Err(why) = self.follow() else { continue };
             self.mirrors.iter_mut().for_each(Mirror::lose_engine);
             if !self.has_warned {
-                warn!("the engine at {} is away: {why}; trying again", self.url);
+                warn!("the engine at {} is unavailable: {why}; trying again", self.url);
                 self.has_warned = true;
             }
             thread::sleep(self.back_off);
@@ -92,7 +92,7 @@ impl Reader {
             }
             self.back_off = BACK_OFF.0;
             if self.has_warned && self.mirrors.iter().all(Mirror::has_settled) {
-                info!("the engine is there again");
+                info!("the engine is available again");
                 self.has_warned = false;
             }
             if self.read(&mut engine, has_more)? == Heard::Nothing

@@ -309,7 +309,7 @@ impl Sequencer {
     }
 
     fn connect(&mut self) -> Result<(), EngineError> {
-        if self.link.is_reader_away() {
+        if !self.link.is_available(Side::Reader) {
             // This connection may be broken, too: what is sent over it may be lost or not.
             self.engine = None;
         }

@@ -74,8 +74,8 @@ pub enum CopyError {
 
 /// Looks whether a file that was just opened is of the engine's order, and sets lines aside that are
 /// not: those that forked, and those that another program appended while no server ran. The file had
-/// the epoch `noted` and `stamped` lines with stamps when a server had it last. An engine that is away
-/// is no reason not to serve.
+/// the epoch `noted` and `stamped` lines with stamps when a server had it last. An unavailable
+/// engine is no reason not to serve.
 ///
 /// # Errors
 /// When the file cannot join the order, and this start must end.
@@ -90,7 +90,10 @@ fn prepare(
         Ok(prepared) => Ok(prepared),
         Err(Trouble::Engine(EngineError::PutAway)) => Ok(Prepared::PutAway),
         Err(Trouble::Engine(why)) => {
-            warn!("the engine at {} is away: {why}; serving what the file has", settings.url);
+            warn!(
+                "the engine at {} is unavailable: {why}; serving what the file has",
+                settings.url
+            );
             Ok(Prepared::AsItWas(None))
         }
         Err(Trouble::Fatal(fatal)) => Err(fatal),

@@ -20,7 +20,7 @@ pub(super) const FORKED: (CloseCode, &str) =
     (CloseCode::Restart, "the messages have other numbers now; come back");
 
 /// The close frame for the clients of a channel that is put away.
-const AWAY: (CloseCode, &str) = (CloseCode::Away, "the channel was put away");
+const PUT_AWAY: (CloseCode, &str) = (CloseCode::Away, "the channel was put away");
 
 /// What the end of a hub's file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,11 +102,11 @@ impl Hub {
         };
         if let Ok(path) = &away {
             info!("{} was put away as {}", self.journal.path().display(), path.display());
-            self.is_away = true;
+            self.is_put_away = true;
             self.summary.end();
             self.followers.end();
             self.deliver(|| false);
-            self.fanout.close_all(AWAY.0, AWAY.1);
+            self.fanout.close_all(PUT_AWAY.0, PUT_AWAY.1);
             self.hand_over_clients();
         }
         // A caller that has stopped waiting needs no answer.

@@ -17,7 +17,7 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// How many bytes of the latest lines the engine keeps: what a node may lack that was away for a while.
+/// How many bytes of the latest lines the engine keeps: what a node may lack that was down for a while.
 const KEPT: u64 = 64 << 20;
 
 /// What the hub of a node knows beside what each hub knows.

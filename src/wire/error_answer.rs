@@ -14,7 +14,7 @@ pub enum ErrorAnswer {
     StorageFull,
     /// The server is about to end.
     ShuttingDown,
-    /// The engine that gives out the numbers is away.
+    /// The engine that gives out the numbers is unavailable.
     Unavailable,
     /// The engine that gives out the numbers has not answered for too long.
     Unanswered,

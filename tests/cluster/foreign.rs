@@ -62,15 +62,15 @@ fn a_line_that_is_too_long_for_a_message_is_a_hole_on_the_node_that_posts_it_too
 }
 
 #[test]
-fn lines_appended_while_the_engine_is_away_or_the_node_is_stopped_come_later() {
+fn lines_appended_while_the_engine_is_unavailable_or_the_node_is_stopped_come_later() {
     let Some(mut engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = Nodes::on(&engine, 2);
     nodes.all[0].stores("1");
     nodes.agree(1);
     engine.kill();
     nodes.all[0].is_unready();
-    echo(&nodes.all[0].setup.dir.file(), "\"away\"");
-    echo(&nodes.all[0].setup.dir.join("messages.txt.in"), "\"away, too\"");
+    echo(&nodes.all[0].setup.dir.file(), "\"to the file\"");
+    echo(&nodes.all[0].setup.dir.join("messages.txt.in"), "\"to the inbox\"");
     nodes.all[1].stop();
     echo(&nodes.all[1].setup.dir.file(), "\"stopped\"");
     engine.restart();
@@ -81,7 +81,7 @@ fn lines_appended_while_the_engine_is_away_or_the_node_is_stopped_come_later() {
     };
     assert_eq!(lines.remove(0), "1");
     lines.sort();
-    assert_eq!(lines, ["\"away\"", "\"away, too\"", "\"stopped\""]);
+    assert_eq!(lines, ["\"stopped\"", "\"to the file\"", "\"to the inbox\""]);
 }
 
 /// Lines are appended on every node while everybody talks and nodes are killed; each comes once, but for

@@ -1,4 +1,5 @@
-//! A node's life beside its engine: it is away, comes back, is not there yet, asks for a password, moves.
+//! A node's life beside its engine: that is unavailable, comes back, is not there yet, asks for a password,
+//! moves.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// After this long without its engine a node takes no posts.
-const AWAY: Duration = Duration::from_secs(3);
+const GIVEN_UP: Duration = Duration::from_secs(3);
 
 /// For so long a started engine gives out no numbers, unless a flag says otherwise.
 const SETTLES: Duration = Duration::from_secs(3);
@@ -35,7 +36,7 @@ fn a_node_without_its_engine_serves_and_refuses_posts_until_it_is_back() {
         answer.status == 503 && json(&answer.body)["code"] == "unavailable"
     };
     within(CALM, "posts are refused", refused, || server.log());
-    is_quick(AWAY, || {
+    is_quick(GIVEN_UP, || {
         let begun = Instant::now();
         ann.say("\"refused on the socket\"");
         ann.is_told("unavailable");
@@ -56,7 +57,7 @@ fn a_node_without_its_engine_serves_and_refuses_posts_until_it_is_back() {
 }
 
 #[test]
-fn what_was_sent_before_the_engine_went_away_stays_pending_and_comes() {
+fn what_was_sent_before_the_engine_became_unavailable_stays_pending_and_comes() {
     // A node takes posts for three seconds without its engine.
     in_one_of_a_few_attempts(|| {
         let Some(mut engine) = Engine::start(Keeps::Always) else { return };
@@ -106,7 +107,7 @@ fn a_post_that_nobody_answers_is_given_up_after_half_a_minute() {
         let (status, body) = answer_of(address, &request, PATIENCE).expect("an answer");
         let took = begun.elapsed();
         assert_eq!(status, 503, "{body}");
-        // It was taken before the engine was known to be away, so it waits for the whole time.
+        // It was taken before it showed that the engine is unavailable, so it waits for the whole time.
         assert!(took > Duration::from_secs(25), "{took:?}: {body}");
         assert!(body.contains("Idempotency-Key"), "{body}");
         engine.thaw();
@@ -266,7 +267,7 @@ fn an_engine_that_hangs_holds_up_nobody_who_reads() {
     node.stores("1");
     engine.freeze();
     let mut ann = node.server().join();
-    let end = Instant::now() + AWAY + SETTLES;
+    let end = Instant::now() + GIVEN_UP + SETTLES;
     let mut times = Vec::new();
     while Instant::now() < end {
         ann.try_say("\"pending\"");

@@ -20,7 +20,7 @@ mod check;
 mod harness;
 
 mod together;
-mod away;
+mod put_away;
 mod life;
 
 mod faults;

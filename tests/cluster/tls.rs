@@ -42,7 +42,7 @@ fn a_node_speaks_tls_with_an_engine_and_only_if_somebody_it_trusts_vouches_for_t
     assert_eq!(engine.meta("last"), "1");
 
     let wary = setup().start();
-    let says_why = || wary.log().contains("is away") && wary.log().contains("certificate");
+    let says_why = || wary.log().contains("is unavailable") && wary.log().contains("certificate");
     within(CALM, "it says why it does not trust the engine", says_why, || wary.log());
     assert!(!is_ready(&wary), "{}", wary.log());
 }

@@ -142,7 +142,7 @@ fn operations_work_from_any_node_and_deleting_erases_in_every_file() {
 }
 
 #[test]
-fn what_was_deleted_while_a_node_was_away_is_erased_there_too() {
+fn what_was_deleted_while_a_node_was_down_is_erased_there_too() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let mut nodes = Nodes::on(&engine, 2);
     nodes.all[0].server().did("POST /messages", ANN, r#"{"secret":"first"}"#);

@@ -5,7 +5,7 @@ use std::fmt;
 use redis::RedisError;
 
 /// The first word of a script's error that says that a channel was put away.
-const AWAY_ERROR: &str = "AWAY";
+const PUT_AWAY_ERROR: &str = "AWAY";
 
 /// Why an engine cannot be used, or not now.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub enum EngineError {
 impl From<RedisError> for EngineError {
     fn from(error: RedisError) -> EngineError {
         match error.code() {
-            Some(AWAY_ERROR) => EngineError::PutAway,
+            Some(PUT_AWAY_ERROR) => EngineError::PutAway,
             Some("WRONGTYPE") => EngineError::OtherKey,
             _ => EngineError::Redis(error),
         }

@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// The texts of the channel's files that were put away, and of what was put away beside them.
-    fn away(&self, name: &str) -> Vec<String> {
+    fn files_put_away(&self, name: &str) -> Vec<String> {
         let begins = format!("{name}.txt.removed-");
         let entries = fs::read_dir(self.path_of("")).expect("the folder is there");
         let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -141,7 +141,7 @@ fn a_channel_put_away_on_one_node_is_gone_on_all_and_its_name_begins_anew() {
     nodes.look("ops");
     for node in &nodes.all {
         node.lacks("dev");
-        assert_eq!(node.away("dev"), ["1\n2\n3\n4\n"]);
+        assert_eq!(node.files_put_away("dev"), ["1\n2\n3\n4\n"]);
         assert!(!node.server().gets("/channels").contains("dev"));
     }
     nodes.all[2].does("PUT /dev", "", 201);
@@ -156,7 +156,7 @@ fn a_channel_put_away_on_one_node_is_gone_on_all_and_its_name_begins_anew() {
     nodes.all.iter().for_each(|node| node.lacks("dev"));
     nodes.all[0].does("DELETE /dev", "", 404);
     for node in &nodes.all {
-        assert_eq!(node.away("dev"), ["1\n2\n3\n4\n", "4\n"]);
+        assert_eq!(node.files_put_away("dev"), ["1\n2\n3\n4\n", "4\n"]);
     }
 }
 
@@ -217,13 +217,13 @@ fn a_node_that_was_down_puts_its_own_file_away_and_loses_nothing() {
     for node in &nodes.all {
         node.has("dev", "\"new\"\n");
         node.lacks("ops");
-        assert_eq!(node.away("ops"), ["1\n"]);
+        assert_eq!(node.files_put_away("ops"), ["1\n"]);
         assert_eq!(node.epoch_of("dev"), nodes.all[0].epoch_of("dev"));
     }
-    assert_eq!(nodes.all[2].away("dev"), ["1\n2\n"]);
-    let away = nodes.all[1].away("dev").concat();
+    assert_eq!(nodes.all[2].files_put_away("dev"), ["1\n2\n"]);
+    let put_away = nodes.all[1].files_put_away("dev").concat();
     for text in ["1\n2\n", "\"file\"\n", "\"inbox\"\n"] {
-        assert!(away.contains(text), "{text} is not in {away}");
+        assert!(put_away.contains(text), "{text} is not in {put_away}");
     }
     // After one more start, too.
     nodes.all[1].kill();
@@ -256,7 +256,7 @@ fn a_node_that_was_cut_off_brings_nothing_old_into_the_new_channel() {
     nodes.all.iter().for_each(|node| node.has("dev", "\"new\"\n"));
     for node in &nodes.all {
         assert_eq!(
-            (node.away("dev"), node.away("ops")),
+            (node.files_put_away("dev"), node.files_put_away("ops")),
             (vec!["1\n2\n3\n".into()], vec!["1\n".into()])
         );
     }
@@ -287,7 +287,7 @@ fn a_node_that_is_killed_while_it_puts_a_channel_away_has_done_so_after_its_next
     nodes.look("ops");
     for node in &nodes.all {
         node.lacks("dev");
-        assert_eq!(node.away("dev"), ["1\n2\n"]);
+        assert_eq!(node.files_put_away("dev"), ["1\n2\n"]);
     }
 }
 
@@ -306,7 +306,7 @@ fn without_its_engine_no_channel_is_put_away() {
     nodes.are_ready();
     for node in &nodes.all {
         node.has("dev", "1\n2\n");
-        assert_eq!(node.away("dev"), Vec::<String>::new());
+        assert_eq!(node.files_put_away("dev"), Vec::<String>::new());
     }
 }
 
@@ -352,14 +352,15 @@ fn what_is_posted_while_a_channel_is_put_away_is_in_a_file_or_refused() {
         nodes.all[0].does("DELETE /dev", "", 204);
         nodes.all.iter().for_each(|node| node.lacks("dev"));
     });
-    let away: Vec<String> = nodes.all.iter().map(|node| node.away("dev").concat()).collect();
+    let put_away: Vec<String> =
+        nodes.all.iter().map(|node| node.files_put_away("dev").concat()).collect();
     let stored = stored.into_inner().expect("no panic");
     for (node, text) in &stored {
-        assert!(away[*node].contains(&format!("{text}\n")), "{text} is not on node {node}");
+        assert!(put_away[*node].contains(&format!("{text}\n")), "{text} is not on node {node}");
     }
     // The files are the same, as far as they have come.
-    for text in &away {
-        assert!(away.iter().all(|other| other.starts_with(text) || text.starts_with(other)));
+    for text in &put_away {
+        assert!(put_away.iter().all(|other| other.starts_with(text) || text.starts_with(other)));
     }
 }
 
