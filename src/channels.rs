@@ -59,7 +59,7 @@ struct Room {
     catch_up: CatchUp,
     /// What serves the channels of a node; `None` for a server that is alone.
     threads: Option<Threads>,
-    /// What the node knows of its cluster, if it is in one.
+    /// What the threads of the default channel's copy share, if there is a cluster.
     link: OnceLock<Arc<Link>>,
     news: Arc<News>,
     comings: News,
@@ -242,7 +242,7 @@ impl Channels {
         }
         match found.hub.put_away() {
             Ok(done) => done.map_err(NoChannel::NotPutAway)?,
-            // The node has put it away by itself.
+            // Its reader was told, and has put it away already.
             Err(HubGone) if cluster.is_some() => {}
             Err(HubGone) => return Err(NoChannel::Unavailable("it ended just now".into())),
         }
@@ -307,7 +307,7 @@ impl Channels {
         self.room.comings.tell();
     }
 
-    /// What the node knows of its cluster; `None` for a server that is alone.
+    /// What the threads of the default channel's copy share; `None` for a server that is alone.
     pub fn link(&self) -> Option<&Link> {
         self.room.link.get().map(|link| &**link)
     }

@@ -60,7 +60,7 @@ use sequencer::Sequencer;
 /// The stack of a thread of a node, in bytes. What it does not touch takes no memory.
 pub const STACK: usize = 256 << 10;
 
-/// What the threads of a node are told.
+/// What the threads of a channel's copy are told.
 #[derive(Clone, Debug)]
 pub struct Settings {
     url: EngineUrl,
@@ -118,22 +118,22 @@ impl Threads {
     }
 }
 
-/// What makes a hub one of a cluster.
+/// A channel's file that was opened as a copy of its order, before anything serves it.
 #[derive(Debug)]
-pub struct Node {
+pub struct OpenCopy {
     settings: Settings,
     link: Arc<Link>,
     ours: Ours,
 }
 
-impl Node {
-    /// For a file that was just opened. `chain` is the hash after its last line, if that is known.
+impl OpenCopy {
+    /// Of a file that was just opened. `chain` is the hash after its last line, if that is known.
     fn new(
         settings: Settings,
         journal: &Journal,
         history: &History,
         chain: Option<Chain>,
-    ) -> io::Result<Node> {
+    ) -> io::Result<OpenCopy> {
         let ours = Ours {
             file: journal.file().clone(),
             epoch: journal.epoch().clone(),
@@ -142,20 +142,20 @@ impl Node {
             chain,
         };
         let link = Arc::new(Link::new().map_err(io::Error::other)?);
-        Ok(Node { settings, link, ours })
+        Ok(OpenCopy { settings, link, ours })
     }
 
-    /// What its threads know.
+    /// What its threads share.
     pub fn link(&self) -> Arc<Link> {
         self.link.clone()
     }
 
-    /// Has the threads serve the channel, until the link is stopped or the hub is gone.
+    /// Has the threads of the node serve the copy, until the link is stopped or the hub is gone.
     ///
     /// # Errors
     /// When its sequencer cannot be started.
     pub fn start(self, threads: &Threads, hub: HubHandle, posts: Receiver<Post>) -> io::Result<()> {
-        let Node { settings, link, ours } = self;
+        let OpenCopy { settings, link, ours } = self;
         let settings = Arc::new(settings);
         let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
         spawn("sequencer", move || sequencer.run())?;
@@ -166,7 +166,7 @@ impl Node {
     }
 }
 
-/// Why a channel of a node does not go on, or not now.
+/// Why a copy does not go on, or not now.
 #[derive(Debug)]
 enum Trouble {
     /// The engine is unavailable, or is none that can be used.

@@ -60,6 +60,7 @@
 //! | follower | a request that streams messages as they come |
 //! | cluster, node | servers that share one order; one of them |
 //! | engine, order | the Redis or Valkey of a cluster; the lines as it has numbered them |
+//! | copy | one channel's file on a node, as a replica of the order |
 //! | piece | the lines of one batch of a node, as they travel to all nodes |
 //! | mirror | what brings one channel's order into its file |
 //! | fork | lines of a node's file that are not those of the order |

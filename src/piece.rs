@@ -22,7 +22,7 @@ pub struct Piece {
 /// A batch of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The node's name, which each start makes anew.
+    /// The node's name in the channel, which each opening of its file makes anew.
     pub node: String,
     /// The number of the batch, from 1.
     pub batch: u64,

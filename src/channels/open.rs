@@ -15,7 +15,7 @@ use log::{error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State, no_channel::is_full};
 use crate::{
-    cluster::{self, CopyError, Link, Node, Settings},
+    cluster::{self, CopyError, Link, OpenCopy, Settings},
     command::{self, QUEUE},
     config::Config,
     history::History,
@@ -40,7 +40,7 @@ const THREAD_NAME: usize = 15;
 type Ended = Result<(), Fatal>;
 
 /// A file that a hub can serve, and what makes it one of a cluster.
-type Opened = (Journal, History, Option<Node>);
+type Opened = (Journal, History, Option<OpenCopy>);
 
 impl Channels {
     /// Starts the hub of the default channel, whose file is open. Its end is sent to the receiver, which
@@ -196,14 +196,14 @@ impl Room {
     fn start(
         self: &Arc<Room>,
         name: &Name,
-        (journal, history, node): Opened,
+        (journal, history, copy): Opened,
         role: Role,
         ended: impl FnOnce(Ended) + Send + 'static,
     ) -> io::Result<()> {
         let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
         let summary = Arc::new(summary);
         let (posts, waiting) = bounded(QUEUE);
-        let (handle, commands) = command::queue_beside(node.is_some().then_some(posts));
+        let (handle, commands) = command::queue_beside(copy.is_some().then_some(posts));
         let mut hub = Hub::new(
             journal,
             history,
@@ -214,12 +214,12 @@ impl Room {
             summary.clone(),
         );
         let mut linked = None;
-        if let Some((node, threads)) = node.zip(self.threads.as_ref()) {
-            let link = node.link();
+        if let Some((copy, threads)) = copy.zip(self.threads.as_ref()) {
+            let link = copy.link();
             hub = hub.with_link(link.clone());
-            // The threads of the node end with the hub, or when it cannot be started.
+            // The threads of the copy end with the hub, or when it cannot be started.
             linked = Some(Linked(link.clone()));
-            node.start(threads, handle.clone(), waiting)?;
+            copy.start(threads, handle.clone(), waiting)?;
             if role == Role::Default {
                 // There is one default channel.
                 let _ = self.link.set(link);
@@ -292,7 +292,7 @@ impl Room {
     }
 }
 
-/// Ends the threads of a node when it is dropped.
+/// Ends the threads of a copy when it is dropped.
 struct Linked(Arc<Link>);
 
 impl Drop for Linked {
@@ -317,7 +317,7 @@ pub fn open_file(
             .map_err(CopyError::Open)
             .and_then(|(journal, history)| complete(config, journal, history, None)),
         Some(settings) => cluster::open_as_copy(settings, !config.no_stamps, open)
-            .and_then(|(journal, history, node)| complete(config, journal, history, Some(node))),
+            .and_then(|(journal, history, copy)| complete(config, journal, history, Some(copy))),
     }
 }
 
@@ -328,13 +328,13 @@ fn complete(
     config: &Config,
     mut journal: Journal,
     history: History,
-    node: Option<Node>,
+    copy: Option<OpenCopy>,
 ) -> Result<Opened, CopyError> {
     if !config.no_stamps {
         journal = journal.with_stamps(&history).map_err(CopyError::Open)?;
     }
     let (journal, history) = journal.with_operations(history).map_err(CopyError::Open)?;
-    Ok((journal, history, node))
+    Ok((journal, history, copy))
 }
 
 /// Puts the file of a channel away that was put away on another node; an empty one holds nothing, and is

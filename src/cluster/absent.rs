@@ -1,7 +1,7 @@
 //! What stands for a cluster in a server that is built without the cargo feature `cluster`.
 //!
 //! It has the names and the signatures of `cluster.rs`, so that nobody else needs to know. There is no
-//! [`EngineUrl`], hence no settings and no node, and nothing here is ever called.
+//! [`EngineUrl`], hence no settings and no copy, and nothing here is ever called.
 
 use std::{collections::HashMap, convert::Infallible, fmt, io, path::Path, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
 /// The stack of a thread of a node, in bytes: there is none.
 pub const STACK: usize = 0;
 
-/// What the threads of a node are told.
+/// What the threads of a channel's copy are told.
 #[derive(Debug)]
 pub struct Settings(Infallible);
 
@@ -92,17 +92,17 @@ impl Threads {
     }
 }
 
-/// What makes a hub one of a cluster.
+/// A channel's file that was opened as a copy of its order.
 #[derive(Debug)]
-pub struct Node(Infallible);
+pub struct OpenCopy(Infallible);
 
-impl Node {
-    /// What its threads know.
+impl OpenCopy {
+    /// What its threads share.
     pub fn link(&self) -> Arc<Link> {
         match self.0 {}
     }
 
-    /// Has the threads serve the channel.
+    /// Has the threads of the node serve the copy.
     ///
     /// # Errors
     /// Never.
@@ -111,13 +111,13 @@ impl Node {
     }
 }
 
-/// What the threads of a node know together.
+/// What the threads of a copy share.
 #[derive(Debug)]
 pub struct Link(Infallible);
 
 impl Link {
-    /// The node's name.
-    pub fn node(&self) -> &str {
+    /// The node's name in this channel.
+    pub fn node_name(&self) -> &str {
         match self.0 {}
     }
 
@@ -126,7 +126,7 @@ impl Link {
         match self.0 {}
     }
 
-    /// Notes how far the node's file has come.
+    /// Notes how far the file has come.
     pub fn set_applied(&self, _: u64, _: u64) {
         match self.0 {}
     }
@@ -151,13 +151,13 @@ impl Link {
         match self.0 {}
     }
 
-    /// The metrics of the node.
+    /// The metrics of the copy.
     pub fn render(&self) -> String {
         match self.0 {}
     }
 }
 
-/// Why a node's file cannot be served.
+/// Why a copy cannot be served.
 #[derive(Debug)]
 pub enum CopyError {
     /// It cannot be opened.
@@ -168,7 +168,7 @@ pub enum CopyError {
     PutAway(Box<(Journal, History)>),
 }
 
-/// Opens a node's file.
+/// Opens a channel's file as a copy.
 ///
 /// # Errors
 /// Never.
@@ -176,6 +176,6 @@ pub fn open_as_copy(
     settings: Settings,
     _: bool,
     _: impl Fn() -> Result<(Journal, History), OpenError>,
-) -> Result<(Journal, History, Node), CopyError> {
+) -> Result<(Journal, History, OpenCopy), CopyError> {
     match settings.0 {}
 }

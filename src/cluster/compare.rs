@@ -1,4 +1,4 @@
-//! How a node's file stands to the order of its engine.
+//! How a channel's file stands to the order of its engine.
 
 use std::{fs::File, io};
 
@@ -12,7 +12,7 @@ use crate::{lines::each_line, message};
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;
 
-/// The part of a node's file that has numbers, of one channel.
+/// The part of a channel's file that has numbers.
 #[derive(Debug)]
 pub struct Numbered<'a> {
     /// Where the engine has the order.

@@ -255,8 +255,8 @@ impl Engine {
         Ok(found.into_iter().map(order).collect())
     }
 
-    /// Has numbers given to a batch of this node. The node's file has all lines up to `last`, and those
-    /// before `keep` need not be kept by the engine.
+    /// Has numbers given to a batch. This node's file has all lines up to `last`, and those before `keep`
+    /// need not be kept by the engine.
     ///
     /// # Errors
     /// When there is no answer; the batch may have its numbers then.
@@ -427,7 +427,7 @@ impl Engine {
 /// A batch of a node, to be given numbers.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// The node.
+    /// The name of the node in the channel.
     pub node: &'a str,
     /// The number of the batch.
     pub number: u64,

@@ -1,4 +1,4 @@
-//! What the threads of a node know together: how far it is, whether its engine is there and its hub takes
+//! What the threads of a copy share: how far it has come, whether its engine is available and its hub takes
 //! posts, and which batches are under way.
 //!
 //! The reader says how far the order has come, the sequencer how posting goes, the hub whether it takes
@@ -19,16 +19,16 @@ use data_encoding::HEXLOWER;
 use super::under_way::UnderWay;
 use crate::wire::ErrorAnswer;
 
-/// After this long without its engine a node takes no posts. Until then posts wait.
+/// After this long without its engine a copy takes no posts. Until then posts wait.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How many bytes of random make the name of a node.
+/// How many bytes of random make the name of a node in a channel.
 const NODE_BYTES: usize = 8;
 
-/// What the threads of a node know together.
+/// What the threads of a copy share.
 #[derive(Debug)]
 pub struct Link {
-    node: String,
+    node_name: String,
     state: Mutex<State>,
     under_way: UnderWay,
     last: AtomicU64,
@@ -49,7 +49,7 @@ pub struct Link {
 
 #[derive(Debug)]
 struct State {
-    /// The epoch under which posts are sent; `None` until the node has joined.
+    /// The epoch under which posts are sent; `None` until the copy has joined the order.
     epoch: Option<Arc<str>>,
     /// Since when the engine is unavailable to the reader, and to the sequencer.
     unavailable_since: [Option<Instant>; 2],
@@ -69,7 +69,7 @@ pub enum Side {
 }
 
 impl Link {
-    /// A node that has not joined, with a name of its own.
+    /// Of a copy that has not joined the order, with a new name for the node.
     ///
     /// # Errors
     /// When the system has no random bytes.
@@ -84,7 +84,7 @@ impl Link {
             refusal: None,
         };
         Ok(Link {
-            node: HEXLOWER.encode(&name),
+            node_name: HEXLOWER.encode(&name),
             state: Mutex::new(state),
             under_way: UnderWay::default(),
             last: AtomicU64::new(0),
@@ -108,18 +108,18 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node's name, which no other node and no other start has.
-    pub fn node(&self) -> &str {
-        &self.node
+    /// The node's name in this channel, which it has at no other opening and no other node has.
+    pub fn node_name(&self) -> &str {
+        &self.node_name
     }
 
-    /// The epoch under which posts are sent; `None` while the node has not joined.
+    /// The epoch under which posts are sent; `None` while the copy has not joined.
     pub fn epoch(&self) -> Option<Arc<str>> {
         self.state().epoch.clone()
     }
 
-    /// Notes that the node's file is as the order is, under this epoch; the engine gives out numbers
-    /// after `settles`.
+    /// Notes that the copy has joined the order, under this epoch; the engine gives out numbers after
+    /// `settles`.
     pub fn set_joined(&self, epoch: Arc<str>, settles: Duration) {
         let mut state = self.state();
         state.epoch = Some(epoch);
@@ -130,7 +130,7 @@ impl Link {
         self.nudge();
     }
 
-    /// How often the node has joined. Batches that were sent before the last time may be lost.
+    /// How often the copy has joined. Batches that were sent before the last time may be lost.
     pub fn joins(&self) -> u64 {
         self.joins.load(SeqCst)
     }
@@ -151,7 +151,7 @@ impl Link {
         self.state().unavailable_since[side as usize].is_none()
     }
 
-    /// Whether the node has joined and its engine is there and gives out numbers.
+    /// Whether the copy has joined, and its engine is available and gives out numbers.
     pub fn is_up(&self) -> bool {
         let state = self.state();
         state.epoch.is_some()
@@ -165,12 +165,12 @@ impl Link {
         state.unavailable_since.iter().flatten().any(|since| since.elapsed() >= PATIENCE)
     }
 
-    /// The number of the last line in the node's file.
+    /// The number of the last line in the file.
     pub fn last(&self) -> u64 {
         self.last.load(SeqCst)
     }
 
-    /// Notes how far the node's file has come, and that the engine is to keep what comes from line
+    /// Notes how far the file has come, and that the engine is to keep what comes from line
     /// `first_to_keep` on.
     pub fn set_applied(&self, last: u64, first_to_keep: u64) {
         self.last.store(last, SeqCst);
@@ -262,7 +262,7 @@ impl Link {
         self.is_stopping.load(SeqCst)
     }
 
-    /// The metrics of the node, in the text format of Prometheus.
+    /// The metrics of the copy, in the text format of Prometheus.
     pub fn render(&self) -> String {
         let get = |number: &AtomicU64| number.load(SeqCst).to_string();
         let lag = get(&self.engine_last).parse::<u64>().unwrap_or(0).saturating_sub(self.last());

@@ -39,7 +39,7 @@ const DISK_TIME: Duration = Duration::from_secs(1);
 /// server alone.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// What a node knows of its own file.
+/// What is known of the channel's own file.
 #[derive(Debug)]
 pub(super) struct Ours {
     pub(super) file: Arc<File>,
@@ -71,7 +71,7 @@ pub(super) struct Mirror {
     /// What the disk had no room for, and when it is tried again.
     put_off: Option<(Vec<Arrival>, Instant)>,
     recent: RecentPieces,
-    /// Up to which line the file must come before the node has joined, and when the engine gives out
+    /// Up to which line the file must come before the copy has joined, and when the engine gives out
     /// numbers; `None` when it has joined.
     joining: Option<(u64, Instant)>,
     /// Whether the order went on since this was last asked.
@@ -86,7 +86,7 @@ enum Standing {
     Later(Instant),
     /// The file is the beginning of an order that has so many lines at least.
     Beginning { of: u64 },
-    /// Nothing more is to be done: the node or the channel ends.
+    /// Nothing more is to be done: the channel ends.
     Over,
 }
 
@@ -134,7 +134,7 @@ impl Mirror {
         }
     }
 
-    /// Whether the channel or the node ends.
+    /// Whether the channel ends.
     pub(super) fn is_over(&self) -> bool {
         self.standing == Standing::Over || self.link.is_stopping()
     }
@@ -144,7 +144,7 @@ impl Mirror {
         &self.settings.keys
     }
 
-    /// Whether the node has joined the order, or will not now for a reason of this channel's own.
+    /// Whether the copy has joined the order, or will not now for a reason of this channel's own.
     pub(super) fn has_settled(&self) -> bool {
         self.standing != Standing::Unknown && self.joining.is_none()
     }
@@ -317,7 +317,7 @@ impl Mirror {
         }
     }
 
-    /// Says that the node has joined, if its file has come far enough.
+    /// Says that the copy has joined, if its file has come far enough.
     fn join_when_due(&mut self) -> Result<(), End> {
         let Some((_, settled)) = self.joining.filter(|(last, _)| self.ours.last >= *last) else {
             return Ok(());
@@ -340,17 +340,17 @@ impl Mirror {
         Ok(())
     }
 
-    /// Has the hub end; with that of the default channel, the node ends.
+    /// Has the hub end; with that of the default channel the node ends.
     fn end(&self, fatal: Fatal) -> Result<(), End> {
         // A hub that is gone has ended already.
-        let _ = self.hub.end_node(fatal);
+        let _ = self.hub.end_copy(fatal);
         Err(End::Over)
     }
 
     /// The file cannot be read, so the hub ends, too.
     fn failed(&self, why: io::Error) -> End {
         // A hub that is gone has ended already.
-        let _ = self.hub.end_node(Fatal::Storage(why));
+        let _ = self.hub.end_copy(Fatal::Storage(why));
         End::Over
     }
 
@@ -389,7 +389,7 @@ impl Mirror {
         if piece.first_id > next || piece.last_id() < next {
             return Err(End::Compare);
         }
-        let sent = piece.origin.as_ref().filter(|origin| origin.node == self.link.node());
+        let sent = piece.origin.as_ref().filter(|origin| origin.node == self.link.node_name());
         let sent = sent.and_then(|origin| self.link.under_way().take(origin.batch));
         let is_checked = sent.as_ref().is_some_and(|sent| *sent.lines == piece.lines);
         piece.begin_at(next);

@@ -1,4 +1,4 @@
-//! The sequencer: one thread that has the engine give numbers to what is posted on this node.
+//! The sequencer: one thread that has the engine give numbers to what is posted here in a channel.
 //!
 //! It takes what waits as one batch and sends it. What is posted meanwhile waits until the batch has
 //! come back, and is the next one: so a batch costs the engine and this node one sync each, however
@@ -78,9 +78,9 @@ pub(super) struct Sequencer {
     came_back: Option<Instant>,
     /// How long the engine took for the last batch.
     append_time: Duration,
-    /// The hash after the last line of this node; the next one follows it unless other nodes post.
+    /// The hash after the last line that was posted here; the next one follows it unless other nodes post.
     after: Chain,
-    /// How often the node had joined when the batches were sent.
+    /// How often the copy had joined when the batches were sent.
     joins: u64,
     back_off: Duration,
     has_warned: bool,
@@ -95,7 +95,7 @@ struct Batch {
     count: u64,
     senders: String,
     key: Option<String>,
-    /// Whether it was sent since the node joined.
+    /// Whether it was sent since the copy joined.
     is_sent: bool,
 }
 
@@ -126,7 +126,7 @@ impl Sequencer {
         }
     }
 
-    /// Runs until the node stops or its hub is gone.
+    /// Runs until the channel ends here.
     pub(super) fn run(mut self) {
         while !self.link.is_stopping() && self.look_after_batches().is_ok() {}
         let posts = self.posts.clone();
@@ -154,7 +154,7 @@ impl Sequencer {
             if let Some(epoch) = self.link.epoch() {
                 return self.send(at, &epoch);
             }
-            // The node has not joined yet; what waits longer than that is told.
+            // The copy has not joined yet; what waits longer than that is told.
             self.refuse_what_waits();
         }
         if self.must_wait() && self.link.refusal().is_none() {
@@ -295,7 +295,7 @@ impl Sequencer {
             });
         }
         let batch = engine::Batch {
-            node: self.link.node(),
+            node: self.link.node_name(),
             number: batch.number,
             key: batch.key.as_deref(),
             senders: &batch.senders,

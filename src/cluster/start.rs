@@ -1,11 +1,11 @@
-//! What is looked at before a node serves anybody: whether its file is of this order.
+//! What is looked at before a copy is served: whether its file is of this order.
 
 use std::io;
 
 use log::warn;
 
 use super::{
-    Node, Settings, Trouble,
+    OpenCopy, Settings, Trouble,
     chain::{Chain, Place, Walk, bytes_at},
     compare::{Numbered, Verdict, compare},
     engine::{Engine, EngineError, IfNone, Keys},
@@ -28,7 +28,7 @@ enum Prepared {
     PutAway,
 }
 
-/// Opens a node's file with `open`, and sets aside what is not of the engine's order; `has_stamps` says
+/// Opens a channel's file with `open`, and sets aside what is not of the engine's order; `has_stamps` says
 /// whether its stamps are kept.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn open_as_copy(
     settings: Settings,
     has_stamps: bool,
     open: impl Fn() -> Result<(Journal, History), OpenError>,
-) -> Result<(Journal, History, Node), CopyError> {
+) -> Result<(Journal, History, OpenCopy), CopyError> {
     let path = &settings.file;
     loop {
         let stamped = has_stamps.then(|| journal::stamped_lines(path)).flatten();
@@ -50,9 +50,8 @@ pub fn open_as_copy(
         let noted = noted.unwrap_or_else(|| journal.epoch().to_string());
         match prepare(&settings, &mut journal, &history, &noted, stamped) {
             Ok(Prepared::AsItWas(chain)) => {
-                let node =
-                    Node::new(settings.clone(), &journal, &history, chain).map_err(failed)?;
-                return Ok((journal, history, node));
+                let copy = OpenCopy::new(settings.clone(), &journal, &history, chain);
+                return Ok((journal, history, copy.map_err(failed)?));
             }
             Ok(Prepared::Cut) => {}
             Ok(Prepared::PutAway) => return Err(CopyError::PutAway(Box::new((journal, history)))),
@@ -61,7 +60,7 @@ pub fn open_as_copy(
     }
 }
 
-/// Why a node's file cannot be served.
+/// Why a copy cannot be served.
 #[derive(Debug)]
 pub enum CopyError {
     /// It cannot be opened.

@@ -1,4 +1,4 @@
-//! The batches of this node that are on their way to the engine and back: what they say, and whom to
+//! The batches of a copy that are on their way to the engine and back: what they say, and whom to
 //! answer.
 //!
 //! The sequencer puts a batch here before it sends it, and the mirror takes it when it comes back, or
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chain::Chain;
 use crate::command::Speakers;
 
-/// The batches of a node that were sent and have not come back; `None` when the hub has ended.
+/// The batches of a copy that were sent and have not come back; `None` when the hub has ended.
 #[derive(Debug)]
 pub struct UnderWay(Mutex<Option<Vec<Sent>>>);
 

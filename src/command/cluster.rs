@@ -50,7 +50,7 @@ pub enum ClusterCommand {
         /// Gets a word when it is on disk.
         reply: Sender<()>,
     },
-    /// The node cannot go on.
+    /// The copy cannot go on.
     End(Fatal),
 }
 
@@ -124,11 +124,11 @@ impl HubHandle {
         self.ask(|reply| Command::Cluster(ClusterCommand::Adopt { epoch, reply }))
     }
 
-    /// Ends the node.
+    /// Has the hub end, since its copy cannot go on; with that of the default channel the node ends.
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn end_node(&self, why: Fatal) -> Result<(), HubGone> {
+    pub fn end_copy(&self, why: Fatal) -> Result<(), HubGone> {
         self.send(Command::Cluster(ClusterCommand::End(why)))
     }
 }

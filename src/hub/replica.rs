@@ -1,4 +1,4 @@
-//! The hub of a node in a cluster: the order of lines is decided elsewhere, and it applies it.
+//! The hub of a copy: the order of lines is decided elsewhere, and it applies it.
 //!
 //! It decides about the operations of posts before they are sent. When their lines come back, it writes
 //! and syncs them like all lines, and answers those who posted them. What other programs append to the
@@ -20,7 +20,7 @@ use crate::{
 /// How many bytes of the latest lines the engine keeps: what a node may lack that was down for a while.
 const KEPT: u64 = 64 << 20;
 
-/// What the hub of a node knows beside what each hub knows.
+/// What the hub of a copy knows beside what each hub knows.
 #[derive(Debug)]
 pub(super) struct Replica {
     link: Arc<Link>,
@@ -197,7 +197,7 @@ impl Hub {
         self.metrics.delivered(sent);
         // Afterwards, so that the clients post before the next batch is taken.
         if let Some(Replica { link, .. }) = &self.replica
-            && let Some(origin) = piece.origin.filter(|origin| origin.node == link.node())
+            && let Some(origin) = piece.origin.filter(|origin| origin.node == link.node_name())
         {
             link.set_returned(origin.batch);
         }

@@ -32,7 +32,7 @@ impl Keys {
         &self.stream
     }
 
-    /// The highest batch of a node.
+    /// The highest batch of the node that has this name in the channel.
     pub(super) fn batches_of(&self, node: &str) -> String {
         format!("{}:by:{node}", self.stream)
     }
