@@ -30,8 +30,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::{
     command::{HubHandle, Post},
     config::{Config, EngineUrl},
-    history::History,
-    journal::{Fatal, Journal},
+    journal::Fatal,
     name::Name,
 };
 
@@ -41,6 +40,7 @@ mod engine;
 mod inbox;
 mod link;
 mod mirror;
+mod own_file;
 mod reader;
 mod sequencer;
 mod start;
@@ -50,10 +50,10 @@ pub use engine::{Engine, EngineError};
 pub use link::Link;
 pub use start::{CopyError, open_as_copy};
 
-use chain::Chain;
 use engine::Keys;
 use inbox::Inbox;
-use mirror::{Mirror, Ours};
+use mirror::Mirror;
+use own_file::OwnFile;
 use reader::Reader;
 use sequencer::Sequencer;
 
@@ -123,26 +123,14 @@ impl Threads {
 pub struct OpenCopy {
     settings: Settings,
     link: Arc<Link>,
-    ours: Ours,
+    own: OwnFile,
 }
 
 impl OpenCopy {
-    /// Of a file that was just opened. `chain` is the hash after its last line, if that is known.
-    fn new(
-        settings: Settings,
-        journal: &Journal,
-        history: &History,
-        chain: Option<Chain>,
-    ) -> io::Result<OpenCopy> {
-        let ours = Ours {
-            file: journal.file().clone(),
-            epoch: journal.epoch().clone(),
-            last: history.last_id(),
-            end: history.end(),
-            chain,
-        };
+    /// Of a file that was just opened.
+    fn new(settings: Settings, own: OwnFile) -> io::Result<OpenCopy> {
         let link = Arc::new(Link::new().map_err(io::Error::other)?);
-        Ok(OpenCopy { settings, link, ours })
+        Ok(OpenCopy { settings, link, own })
     }
 
     /// What its threads share.
@@ -155,14 +143,14 @@ impl OpenCopy {
     /// # Errors
     /// When its sequencer cannot be started.
     pub fn start(self, threads: &Threads, hub: HubHandle, posts: Receiver<Post>) -> io::Result<()> {
-        let OpenCopy { settings, link, ours } = self;
+        let OpenCopy { settings, link, own } = self;
         let settings = Arc::new(settings);
         let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
         spawn("sequencer", move || sequencer.run())?;
         let gone = || io::Error::other("the threads of the cluster have ended");
         let inbox = Inbox::new(settings.clone(), link.clone(), hub.clone());
         threads.inboxes.send(inbox).map_err(|_| gone())?;
-        threads.mirrors.send(Mirror::new(settings, link, hub, ours)).map_err(|_| gone())
+        threads.mirrors.send(Mirror::new(settings, link, hub, own)).map_err(|_| gone())
     }
 }
 

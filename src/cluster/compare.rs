@@ -1,35 +1,17 @@
 //! How a channel's file stands to the order of its engine.
 
-use std::{fs::File, io};
+use std::{io, vec};
 
 use super::{
-    Trouble,
+    Settings, Trouble,
     chain::{Chain, Place, Walk, bytes_at},
-    engine::{Engine, Entry, Keys, Order},
+    engine::{Engine, EngineError, Entry, Keys, Malformed, Order},
+    own_file::OwnFile,
 };
-use crate::{lines::each_line, message};
+use crate::{journal::Fatal, lines::each_line, message};
 
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;
-
-/// The part of a channel's file that has numbers.
-#[derive(Debug)]
-pub struct Numbered<'a> {
-    /// Where the engine has the order.
-    pub keys: &'a Keys,
-    /// The file.
-    pub file: &'a File,
-    /// The epoch of its numbering.
-    pub epoch: &'a str,
-    /// The number of the last line.
-    pub last: u64,
-    /// The offset after it.
-    pub end: u64,
-    /// Where hashing the file begins: a place whose hash is known, no later than the last line that the
-    /// order has, too. Hashing a long file from its beginning takes longer than an engine waits for those
-    /// who have what it lost; and where lines were erased, the hash does not follow from the file.
-    pub checkpoint: Place,
-}
 
 /// How a file stands to the order.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,83 +22,173 @@ pub enum Verdict {
     /// The order is the beginning of the file: the engine has lost lines, or never had them. The hash
     /// after the order's last line.
     Longer(Chain),
-    /// The file has other lines than the order, after the first so many, which end at this offset.
-    Fork(u64, u64),
+    /// Neither is the beginning of the other, as far as can be seen.
+    Mismatch(Mismatch),
+}
+
+/// Why a file cannot join the order as it is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The file has other lines than the order.
+    Fork {
+        /// How many lines they have in common.
+        lines: u64,
+        /// The offset after these in the file.
+        offset: u64,
+    },
     /// The engine keeps no more what the file lacks.
     Trimmed,
-    /// The file and the order have no line in common, as far as can be seen: most likely the engine is
-    /// another chat's.
+    /// The file and the order have no line in common: most likely the engine is another chat's.
     Unrelated,
 }
 
+impl Mismatch {
+    /// What ends a copy whose file has this epoch and so many lines; the sentence is for an operator. After
+    /// a fork a new epoch begins in the engine, if it still has the file's: lines that were shown under that
+    /// one are not in the order.
+    ///
+    /// # Errors
+    /// When the engine gives no answer.
+    pub fn end(
+        &self,
+        engine: &mut Engine,
+        settings: &Settings,
+        epoch: &str,
+        last: u64,
+    ) -> Result<Fatal, EngineError> {
+        Ok(match self {
+            Mismatch::Fork { lines, .. } => {
+                engine.begin_epoch(&settings.keys, epoch)?;
+                Fatal::Forked(format!(
+                    "the file has forked from the order: lines {} to {last} differ; the next start \
+                     sets them aside and joins again",
+                    lines + 1
+                ))
+            }
+            Mismatch::Trimmed => {
+                let file = settings.file.file_name().unwrap_or_default().display();
+                let channel = settings.keys.name();
+                Fatal::CannotJoin(format!(
+                    "the engine keeps no more what follows line {last}; get it from another node, \
+                     and start again: curl -C - -o {file} http://PEER/{channel}.txt"
+                ))
+            }
+            Mismatch::Unrelated => Fatal::CannotJoin(format!(
+                "the file and the order at {} have no line in common; is it the right engine? \
+                 Nothing was changed",
+                settings.url
+            )),
+        })
+    }
+}
+
 /// Compares a file with the order.
+///
+/// The file is hashed from `checkpoint`, a place whose hash is known, no later than the last line that both
+/// have. Hashing a long file from its beginning takes longer than an engine waits for those who have what it
+/// lost; and where lines were erased, the hash does not follow from the file.
 ///
 /// # Errors
 /// When the engine gives no answer or the file cannot be read.
 pub fn compare(
     engine: &mut Engine,
+    keys: &Keys,
     order: &Order,
-    ours: &Numbered<'_>,
+    own: &OwnFile,
+    checkpoint: Place,
 ) -> Result<Verdict, Trouble> {
-    if order.last <= ours.last {
-        let chain = ours.chain_after(order.last)?;
-        let is_same = chain == order.chain || has_only_erased(engine, ours, order.last)?;
-        return match (is_same, order.last == ours.last) {
-            (true, true) => Ok(Verdict::Beginning(Some(order.chain.clone()))),
-            (true, false) => Ok(Verdict::Longer(order.chain.clone())),
-            (false, _) => fork(engine, order, ours),
-        };
-    }
-    let is_ours = order.epoch == ours.epoch || ours.last == 0;
-    let next = engine.range(ours.keys, ours.last + 1, 1)?.into_iter().next().and_then(Result::ok);
-    let Some(Entry { mut piece, chain }) =
-        next.filter(|entry| entry.piece.first_id <= ours.last + 1)
-    else {
-        return Ok(if is_ours { Verdict::Trimmed } else { Verdict::Unrelated });
-    };
-    let before = ours.chain_after(ours.last)?;
-    piece.begin_at(ours.last + 1);
-    if before.after(&piece.lines) == chain {
-        return Ok(Verdict::Beginning(Some(before)));
-    }
-    match has_only_erased(engine, ours, ours.last)? {
-        true => Ok(Verdict::Beginning(None)),
-        false => fork(engine, order, ours),
+    let mut comparison = Comparison { engine, keys, order, own, checkpoint };
+    match order.last <= own.last {
+        true => comparison.of_longer_file(),
+        false => comparison.of_longer_order(),
     }
 }
 
-impl Numbered<'_> {
-    fn chain_after(&self, id: u64) -> io::Result<Chain> {
-        let mut walk = Walk::from(self.file, self.checkpoint.clone());
-        walk.go_to(id, self.end)?;
-        Ok(walk.at.chain)
-    }
-}
-
-/// Whether the lines that the engine keeps, up to `until`, are those of the file, apart from some
-/// that were erased. The hash of a file says nothing any more when a line in it was erased.
-fn has_only_erased(engine: &mut Engine, ours: &Numbered<'_>, until: u64) -> Result<bool, Trouble> {
-    let mut walk = Walk::of(ours.file);
-    let mut erased = 0;
-    let mut next = 1;
-    while next <= until {
-        let entries = engine.range(ours.keys, next, ENTRIES)?;
-        if entries.is_empty() {
+/// How many lines the file and the order have in common, if the first `lines` are, and the offset after
+/// these in the file.
+///
+/// # Errors
+/// When the engine gives no answer or the file cannot be read.
+pub fn common_after(
+    engine: &mut Engine,
+    keys: &Keys,
+    own: &OwnFile,
+    mut lines: u64,
+) -> Result<(u64, u64), Trouble> {
+    let mut offset = own.place_after(lines, Place::default())?.offset;
+    while let Some(Entry { mut piece, .. }) = engine.entry_with(keys, lines + 1)? {
+        piece.begin_at(lines + 1);
+        let (more, bytes) = own.common_with(&piece.lines, offset)?;
+        lines += more;
+        offset += bytes;
+        if more < piece.count() {
             break;
         }
-        for entry in entries {
+    }
+    Ok((lines, offset))
+}
+
+struct Comparison<'a> {
+    engine: &'a mut Engine,
+    keys: &'a Keys,
+    order: &'a Order,
+    own: &'a OwnFile,
+    checkpoint: Place,
+}
+
+impl Comparison<'_> {
+    /// Where the file has no fewer lines than the order.
+    fn of_longer_file(&mut self) -> Result<Verdict, Trouble> {
+        let Order { last, chain, .. } = self.order;
+        if self.chain_after(*last)? != *chain && !self.has_only_erased(*last)? {
+            return self.fork();
+        }
+        Ok(match *last == self.own.last {
+            true => Verdict::Beginning(Some(chain.clone())),
+            false => Verdict::Longer(chain.clone()),
+        })
+    }
+
+    /// Where the order has more lines than the file.
+    fn of_longer_order(&mut self) -> Result<Verdict, Trouble> {
+        let OwnFile { epoch, last, .. } = self.own;
+        let next = last + 1;
+        let Some(Entry { mut piece, chain }) = self.engine.entry_with(self.keys, next)? else {
+            let is_ours = self.order.epoch == **epoch || *last == 0;
+            let mismatch = if is_ours { Mismatch::Trimmed } else { Mismatch::Unrelated };
+            return Ok(Verdict::Mismatch(mismatch));
+        };
+        piece.begin_at(next);
+        let before = self.chain_after(*last)?;
+        if before.after(&piece.lines) == chain {
+            Ok(Verdict::Beginning(Some(before)))
+        } else if self.has_only_erased(*last)? {
+            Ok(Verdict::Beginning(None))
+        } else {
+            self.fork()
+        }
+    }
+
+    fn chain_after(&self, id: u64) -> io::Result<Chain> {
+        Ok(self.own.place_after(id, self.checkpoint.clone())?.chain)
+    }
+
+    /// Whether the file and the order differ up to line `until`, and in nothing but lines that were erased
+    /// in one of them: where one was, the hash of the file says nothing any more.
+    fn has_only_erased(&mut self, until: u64) -> Result<bool, Trouble> {
+        let own = self.own;
+        let mut walk = Walk::of(&own.file);
+        let mut erased = 0;
+        let mut entries = KeptEntries::until(until, self.engine, self.keys);
+        while let Some(entry) = entries.next()? {
             let Ok(Entry { piece, .. }) = entry else { return Ok(false) };
-            next = piece.last_id() + 1;
-            walk.go_to(piece.first_id - 1, ours.end)?;
-            for (line, id) in each_line(&piece.lines).zip(piece.first_id..) {
-                if id > until {
-                    return Ok(erased > 0);
-                }
-                let Some(own) = bytes_at(ours.file, walk.at.offset, line.len(), ours.end)? else {
+            walk.go_to(piece.first_id - 1, own.end)?;
+            for (line, _) in each_line(&piece.lines).zip(piece.first_id..=until) {
+                let Some(ours) = bytes_at(&own.file, walk.at.offset, line.len(), own.end)? else {
                     return Ok(false);
                 };
-                if own != line {
-                    if !is_erased(&own) && !is_erased(line) {
+                if ours != line {
+                    if !is_erased(&ours) && !is_erased(line) {
                         return Ok(false);
                     }
                     erased += 1;
@@ -125,8 +197,72 @@ fn has_only_erased(engine: &mut Engine, ours: &Numbered<'_>, until: u64) -> Resu
                 walk.at.offset += line.len() as u64;
             }
         }
+        Ok(erased > 0)
     }
-    Ok(erased > 0)
+
+    /// Where the file and the order part, as far as the engine keeps what it takes to see it.
+    fn fork(&mut self) -> Result<Verdict, Trouble> {
+        let own = self.own;
+        let mut walk = Walk::of(&own.file);
+        let (mut lines, mut offset) = (0, 0);
+        let until = self.order.last.min(own.last);
+        let mut entries = KeptEntries::until(until, self.engine, self.keys);
+        while let Some(Ok(Entry { piece, chain })) = entries.next()? {
+            if piece.last_id() <= own.last {
+                walk.go_to(piece.last_id(), own.end)?;
+                if walk.at.chain == chain {
+                    (lines, offset) = (walk.at.lines, walk.at.offset);
+                    continue;
+                }
+            }
+            if piece.first_id == lines + 1 {
+                let (more, bytes) = own.common_with(&piece.lines, offset)?;
+                lines += more;
+                offset += bytes;
+            }
+            // With no line in common yet, a later entry's hash may still be the file's.
+            if piece.first_id == 1 || lines > 0 {
+                break;
+            }
+        }
+        Ok(Verdict::Mismatch(match lines == 0 && self.order.epoch != *own.epoch {
+            true => Mismatch::Unrelated,
+            false => Mismatch::Fork { lines, offset },
+        }))
+    }
+}
+
+/// The entries that the engine keeps, from the first one to that with a certain line.
+struct KeptEntries<'a> {
+    until: u64,
+    engine: &'a mut Engine,
+    keys: &'a Keys,
+    /// The line after the last entry.
+    next: u64,
+    /// Entries that were read ahead.
+    read: vec::IntoIter<Result<Entry, Malformed>>,
+}
+
+impl KeptEntries<'_> {
+    fn until<'a>(until: u64, engine: &'a mut Engine, keys: &'a Keys) -> KeptEntries<'a> {
+        KeptEntries { until, engine, keys, next: 1, read: Vec::new().into_iter() }
+    }
+
+    /// The next entry; after a malformed one there is none that could be told from it.
+    fn next(&mut self) -> Result<Option<Result<Entry, Malformed>>, EngineError> {
+        if self.next > self.until {
+            return Ok(None);
+        }
+        if self.read.as_slice().is_empty() {
+            self.read = self.engine.range(self.keys, self.next, ENTRIES)?.into_iter();
+        }
+        let entry = self.read.next();
+        match &entry {
+            Some(Ok(entry)) => self.next = entry.piece.last_id() + 1,
+            Some(Err(Malformed)) | None => self.next = self.until + 1,
+        }
+        Ok(entry)
+    }
 }
 
 /// Whether a line, with its `\n`, is what stands in the place of one that was deleted.
@@ -135,47 +271,4 @@ fn is_erased(line: &[u8]) -> bool {
     let mut erased = text.to_vec();
     message::erase(&mut erased);
     erased == text
-}
-
-/// Where a file and the order part.
-fn fork(engine: &mut Engine, order: &Order, ours: &Numbered<'_>) -> Result<Verdict, Trouble> {
-    let mut walk = Walk::of(ours.file);
-    let (mut lines, mut offset) = (0, 0);
-    let mut next = 1;
-    'pieces: while next <= order.last.min(ours.last) {
-        let entries = engine.range(ours.keys, next, ENTRIES)?;
-        if entries.is_empty() {
-            break;
-        }
-        for entry in entries {
-            let Ok(Entry { piece, chain }) = entry else { break 'pieces };
-            next = piece.last_id() + 1;
-            if piece.last_id() <= ours.last {
-                walk.go_to(piece.last_id(), ours.end)?;
-                if walk.at.chain == chain {
-                    (lines, offset) = (walk.at.lines, walk.at.offset);
-                    continue;
-                }
-            }
-            if piece.first_id == lines + 1 {
-                for line in each_line(&piece.lines) {
-                    let own = bytes_at(ours.file, offset, line.len(), ours.end)?;
-                    if own.as_deref() != Some(line) {
-                        break;
-                    }
-                    lines += 1;
-                    offset += line.len() as u64;
-                }
-            }
-            // With no line in common yet, a later entry's hash may still be the file's.
-            if piece.first_id == 1 || lines > 0 {
-                break 'pieces;
-            }
-        }
-    }
-    Ok(if lines == 0 && order.epoch != ours.epoch {
-        Verdict::Unrelated
-    } else {
-        Verdict::Fork(lines, offset)
-    })
 }

@@ -419,6 +419,15 @@ impl Engine {
         Ok(entries.into_iter().map(entry).collect())
     }
 
+    /// The entry that has line `id`; `None` where the engine keeps none, or a malformed one is in its place.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn entry_with(&mut self, keys: &Keys, id: u64) -> Result<Option<Entry>, EngineError> {
+        let first = self.range(keys, id, 1)?.into_iter().next().and_then(Result::ok);
+        Ok(first.filter(|entry| entry.piece.first_id <= id))
+    }
+
     fn wait(&mut self, time: Duration) -> Result<(), EngineError> {
         Ok(self.connection.set_read_timeout(Some(time))?)
     }

@@ -4,7 +4,6 @@
 //! has lost; then hands over piece by piece to the hub, and checks that each follows the one before.
 
 use std::{
-    fs::File,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,9 +14,10 @@ use log::warn;
 use super::{
     Settings, Trouble,
     chain::{Chain, Place},
-    compare::{Numbered, Verdict, compare},
-    engine::{ENTRIES, Engine, EngineError, Entries, Entry, IfNone, Keys, Malformed, Order},
+    compare::{Mismatch, Verdict, compare},
+    engine::{ENTRIES, Engine, EngineError, Entries, Entry, Keys, Malformed, Order},
     link::{Link, Side},
+    own_file::OwnFile,
 };
 use crate::{
     command::{Applying, Arrival, HubGone, HubHandle},
@@ -39,31 +39,12 @@ const DISK_TIME: Duration = Duration::from_secs(1);
 /// server alone.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// What is known of the channel's own file.
-#[derive(Debug)]
-pub(super) struct Ours {
-    pub(super) file: Arc<File>,
-    pub(super) epoch: Arc<str>,
-    pub(super) last: u64,
-    pub(super) end: u64,
-    /// The hash after the last line; `None` when it is not known.
-    pub(super) chain: Option<Chain>,
-}
-
-impl Ours {
-    /// The end of the last line, if it is known.
-    fn place(&self) -> Option<Place> {
-        let chain = self.chain.clone()?;
-        Some(Place { lines: self.last, offset: self.end, chain })
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Mirror {
     settings: Arc<Settings>,
     link: Arc<Link>,
     hub: HubHandle,
-    ours: Ours,
+    own: OwnFile,
     /// How the file stands to the order.
     standing: Standing,
     /// What the hub is writing, while the next pieces are read.
@@ -117,14 +98,14 @@ impl Mirror {
         settings: Arc<Settings>,
         link: Arc<Link>,
         hub: HubHandle,
-        ours: Ours,
+        own: OwnFile,
     ) -> Mirror {
-        let recent = RecentPieces::from(ours.place());
+        let recent = RecentPieces::from(own.last_place());
         Mirror {
             settings,
             link,
             hub,
-            ours,
+            own,
             standing: Standing::Unknown,
             applying: None,
             put_off: None,
@@ -151,8 +132,8 @@ impl Mirror {
 
     /// After which line entries are read as they come; `None` while something else is to be done first.
     pub(super) fn follows(&self) -> Option<u64> {
-        let is_there = matches!(self.standing, Standing::Beginning { of } if of <= self.ours.last);
-        (is_there && self.put_off.is_none()).then_some(self.ours.last)
+        let is_there = matches!(self.standing, Standing::Beginning { of } if of <= self.own.last);
+        (is_there && self.put_off.is_none()).then_some(self.own.last)
     }
 
     /// Notes that the engine is unavailable.
@@ -174,7 +155,7 @@ impl Mirror {
         let is_due = match self.standing {
             Standing::Unknown => true,
             Standing::Later(_) | Standing::Over => false,
-            Standing::Beginning { of } => of > self.ours.last,
+            Standing::Beginning { of } => of > self.own.last,
         };
         Ok(is_due && self.put_off.is_none())
     }
@@ -240,8 +221,8 @@ impl Mirror {
         match self.standing {
             Standing::Later(due) if Instant::now() < due => Ok(()),
             Standing::Unknown | Standing::Later(_) => self.agree(engine),
-            Standing::Beginning { of } if of > self.ours.last => {
-                let entries = engine.range(self.keys(), self.ours.last + 1, ENTRIES)?;
+            Standing::Beginning { of } if of > self.own.last => {
+                let entries = engine.range(self.keys(), self.own.last + 1, ENTRIES)?;
                 if entries.is_empty() {
                     return Err(End::Compare);
                 }
@@ -258,15 +239,15 @@ impl Mirror {
             return Ok(());
         }
         self.cleanse(engine)?;
-        // An empty file joins an order that has not begun; another one is given to it.
-        let if_none = if self.ours.last == 0 { IfNone::Begins } else { IfNone::Waits };
-        let (settle, epoch) = (self.settings.settle, &self.ours.epoch);
-        let (order, settling) = engine.arrive(self.keys(), settle, epoch, if_none)?;
+        let (settings, own) = (&self.settings, &self.own);
+        let (order, settling) =
+            engine.arrive(&settings.keys, settings.settle, &own.epoch, own.if_none())?;
         self.link.set_ordered(order.last);
-        let verdict = match compare(engine, &order, &self.numbered(order.last)) {
+        let checkpoint = self.recent.checkpoint(order.last);
+        let verdict = match compare(engine, &settings.keys, &order, own, checkpoint) {
             Ok(verdict) => verdict,
             Err(Trouble::Engine(error)) => return Err(error.into()),
-            Err(Trouble::Fatal(fatal)) => return self.end(fatal),
+            Err(Trouble::Fatal(fatal)) => return Err(self.end(fatal)),
         };
         match verdict {
             Verdict::Beginning(chain) => {
@@ -283,75 +264,57 @@ impl Mirror {
                 // What came of it shows when it is compared again.
                 self.restore(engine, order.last, chain)
             }
-            Verdict::Fork(lines, _) => {
-                self.link.count_fork();
-                if order.epoch == *self.ours.epoch {
-                    engine.begin_epoch(self.keys(), &order.epoch)?;
+            Verdict::Mismatch(mismatch) => {
+                if let Mismatch::Fork { .. } = mismatch {
+                    self.link.count_fork();
                 }
-                self.end(Fatal::Forked(forked(lines, self.ours.last)))
+                let fatal = mismatch.end(engine, &self.settings, &self.own.epoch, self.own.last)?;
+                Err(self.end(fatal))
             }
-            Verdict::Trimmed => {
-                self.end(Fatal::CannotJoin(trimmed(&self.settings, self.ours.last)))
-            }
-            Verdict::Unrelated => self.end(Fatal::CannotJoin(unrelated(&self.settings))),
         }
     }
 
     /// Learns the hash after the last line, or that nobody knows it.
     fn learn_chain(&mut self, chain: Option<Chain>) {
-        self.ours.chain = chain;
-        if let Some(place) = self.ours.place() {
+        self.own.chain = chain;
+        if let Some(place) = self.own.last_place() {
             self.recent.begin_at(place);
-        }
-    }
-
-    /// The file, to be compared with an order that has so many lines.
-    fn numbered(&self, lines: u64) -> Numbered<'_> {
-        Numbered {
-            keys: self.keys(),
-            file: &self.ours.file,
-            epoch: &self.ours.epoch,
-            last: self.ours.last,
-            end: self.ours.end,
-            checkpoint: self.recent.checkpoint(lines),
         }
     }
 
     /// Says that the copy has joined, if its file has come far enough.
     fn join_when_due(&mut self) -> Result<(), End> {
-        let Some((_, settled)) = self.joining.filter(|(last, _)| self.ours.last >= *last) else {
+        let Some((_, settled)) = self.joining.filter(|(last, _)| self.own.last >= *last) else {
             return Ok(());
         };
         self.finish_applying()?;
         if self.put_off.is_none() {
             self.joining = None;
             let settling = settled.saturating_duration_since(Instant::now());
-            self.link.set_joined(self.ours.epoch.clone(), settling);
+            self.link.set_joined(self.own.epoch.clone(), settling);
         }
         Ok(())
     }
 
     /// Numbers the file under this epoch from now on, if it is another one.
     fn take_epoch(&mut self, epoch: &str) -> Result<(), End> {
-        if *epoch != *self.ours.epoch {
-            self.ours.epoch = epoch.into();
-            self.hub.adopt(self.ours.epoch.clone())?;
+        if *epoch != *self.own.epoch {
+            self.own.epoch = epoch.into();
+            self.hub.adopt(self.own.epoch.clone())?;
         }
         Ok(())
     }
 
     /// Has the hub end; with that of the default channel the node ends.
-    fn end(&self, fatal: Fatal) -> Result<(), End> {
+    fn end(&self, fatal: Fatal) -> End {
         // A hub that is gone has ended already.
         let _ = self.hub.end_copy(fatal);
-        Err(End::Over)
+        End::Over
     }
 
-    /// The file cannot be read, so the hub ends, too.
-    fn failed(&self, why: io::Error) -> End {
-        // A hub that is gone has ended already.
-        let _ = self.hub.end_copy(Fatal::Storage(why));
-        End::Over
+    /// Has the hub end, since the file cannot be read.
+    fn end_unreadable(&self, why: io::Error) -> End {
+        self.end(Fatal::Storage(why))
     }
 
     fn try_take(&mut self, entries: Entries) -> Result<(), End> {
@@ -385,7 +348,7 @@ impl Mirror {
 
     /// Checks that an entry follows the lines that were read, and takes its hash.
     fn check(&mut self, Entry { mut piece, chain }: Entry) -> Result<Arrival, End> {
-        let next = self.ours.last + 1;
+        let next = self.own.last + 1;
         if piece.first_id > next || piece.last_id() < next {
             return Err(End::Compare);
         }
@@ -393,7 +356,7 @@ impl Mirror {
         let sent = sent.and_then(|origin| self.link.under_way().take(origin.batch));
         let is_checked = sent.as_ref().is_some_and(|sent| *sent.lines == piece.lines);
         piece.begin_at(next);
-        let after = self.ours.chain.as_ref().map(|before| match &sent {
+        let after = self.own.chain.as_ref().map(|before| match &sent {
             Some(sent) if is_checked && sent.before == *before => sent.after.clone(),
             _ => before.after(&piece.lines),
         });
@@ -402,10 +365,10 @@ impl Mirror {
             sent.into_iter().for_each(|sent| self.link.under_way().put(sent));
             return Err(End::Compare);
         }
-        self.ours.last = piece.last_id();
-        self.ours.end += piece.lines.len() as u64;
-        self.ours.chain = Some(chain.clone());
-        let end = Place { lines: self.ours.last, offset: self.ours.end, chain };
+        self.own.last = piece.last_id();
+        self.own.end += piece.lines.len() as u64;
+        self.own.chain = Some(chain.clone());
+        let end = Place { lines: self.own.last, offset: self.own.end, chain };
         self.recent.push(&piece, end);
         let speakers = sent.map(|sent| sent.speakers).unwrap_or_default();
         Ok(Arrival { piece, speakers, is_checked })
@@ -437,12 +400,12 @@ impl Mirror {
     fn try_look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), End> {
         self.finish_applying()?;
         self.link.set_ordered(order.last);
-        let is_as_ours = order.epoch == *self.ours.epoch
-            && order.last == self.ours.last
-            && self.ours.chain.as_ref().is_none_or(|chain| *chain == order.chain);
+        let is_as_ours = order.epoch == *self.own.epoch
+            && order.last == self.own.last
+            && self.own.chain.as_ref().is_none_or(|chain| *chain == order.chain);
         // What came just now is read the next time.
-        let is_new = order.epoch == *self.ours.epoch && order.last > self.ours.last;
-        let next = self.ours.last + 1;
+        let is_new = order.epoch == *self.own.epoch && order.last > self.own.last;
+        let next = self.own.last + 1;
         if is_as_ours || is_new && !engine.range(self.keys(), next, 1)?.is_empty() {
             self.link.set_available(Side::Reader);
             return Ok(());
@@ -459,32 +422,4 @@ impl Mirror {
         }
         Ok(())
     }
-}
-
-/// What an operator does whose file is too far behind.
-pub(super) fn trimmed(settings: &Settings, last: u64) -> String {
-    let file = settings.file.file_name().unwrap_or_default().display();
-    let channel = settings.keys.name();
-    format!(
-        "the engine keeps no more what follows line {last}; get it from another node, and start \
-         again: curl -C - -o {file} http://PEER/{channel}.txt"
-    )
-}
-
-/// What is said when the engine is most likely another chat's.
-pub(super) fn unrelated(settings: &Settings) -> String {
-    format!(
-        "the file and the order at {} have no line in common; is it the right engine? Nothing was \
-         changed",
-        settings.url
-    )
-}
-
-/// What is said of a fork.
-pub(super) fn forked(lines: u64, last: u64) -> String {
-    format!(
-        "the file has forked from the order: lines {} to {last} differ; the next start sets them \
-         aside and joins again",
-        lines + 1
-    )
 }

@@ -10,7 +10,7 @@ use log::info;
 use super::{End, Mirror};
 use crate::{
     cluster::{
-        chain::{Chain, Walk, bytes_at},
+        chain::{Chain, bytes_at},
         engine::{Engine, Restored},
     },
     piece::{Piece, StampRun},
@@ -27,16 +27,14 @@ impl Mirror {
         last: u64,
         mut chain: Chain,
     ) -> Result<(), End> {
-        let file = self.ours.file.clone();
-        let mut walk = Walk::from(&file, self.recent.checkpoint(last));
-        walk.go_to(last, self.ours.end).map_err(|why| self.failed(why))?;
-        let mut offset = walk.at.offset;
+        let begin = self.own.place_after(last, self.recent.checkpoint(last));
+        let mut offset = begin.map_err(|why| self.end_unreadable(why))?.offset;
         let mut next = last + 1;
         let begun = next;
-        while next <= self.ours.last {
+        while next <= self.own.last {
             let piece = self.piece(next, offset)?;
             let after = chain.after(&piece.lines);
-            match engine.restore(self.keys(), &self.ours.epoch, &piece, &chain, &after)? {
+            match engine.restore(self.keys(), &self.own.epoch, &piece, &chain, &after)? {
                 Restored::Done => {}
                 // The next comparison says what is to be done.
                 Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),
@@ -60,9 +58,10 @@ impl Mirror {
             (Some(recent), _) => recent.end.lines - first_id + 1,
             // What came as a piece goes back as one.
             (None, Some(next)) => next.first_id - first_id,
-            (None, None) => self.ours.last - first_id + 1,
+            (None, None) => self.own.last - first_id + 1,
         };
-        let lines = self.lines(offset, most, recent.is_some()).map_err(|why| self.failed(why))?;
+        let lines =
+            self.lines(offset, most, recent.is_some()).map_err(|why| self.end_unreadable(why))?;
         let mut piece = Piece { first_id, lines, origin: None, key: None, stamps: Vec::new() };
         if let Some(recent) = recent {
             piece.origin = recent.origin.clone();
@@ -91,13 +90,13 @@ impl Mirror {
     fn lines(&self, offset: u64, most: u64, all: bool) -> io::Result<Vec<u8>> {
         let mut len = PIECE_BYTES;
         loop {
-            let part = len.min(self.ours.end - offset) as usize;
-            let lines = bytes_at(&self.ours.file, offset, part, self.ours.end)?;
+            let part = len.min(self.own.end - offset) as usize;
+            let lines = bytes_at(&self.own.file, offset, part, self.own.end)?;
             let mut lines = lines.expect("it ends there at the latest");
             let mut ends = memchr::memchr_iter(b'\n', &lines);
             let whole = ends.by_ref().take(most as usize).enumerate().last();
             let is_enough = whole.is_some_and(|(at, _)| !all || at as u64 + 1 == most);
-            if is_enough || offset + len >= self.ours.end {
+            if is_enough || offset + len >= self.own.end {
                 let end = whole.map_or(0, |(_, end)| end + 1);
                 lines.truncate(end);
                 return Ok(lines);
