@@ -34,6 +34,7 @@ use crate::{
     name::Name,
 };
 
+mod back_off;
 mod chain;
 mod compare;
 mod engine;

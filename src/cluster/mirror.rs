@@ -45,29 +45,31 @@ pub(super) struct Mirror {
     link: Arc<Link>,
     hub: HubHandle,
     own: OwnFile,
-    /// How the file stands to the order.
-    standing: Standing,
+    phase: Phase,
     /// What the hub is writing, while the next pieces are read.
     applying: Option<Applying>,
     /// What the disk had no room for, and when it is tried again.
     put_off: Option<(Vec<Arrival>, Instant)>,
     recent: RecentPieces,
-    /// Up to which line the file must come before the copy has joined, and when the engine gives out
-    /// numbers; `None` when it has joined.
-    joining: Option<(u64, Instant)>,
     /// Whether the order went on since this was last asked.
     has_moved: bool,
 }
 
+/// What a mirror does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// They must be compared.
-    Unknown,
-    /// They must be compared, but not before this time.
-    Later(Instant),
-    /// The file is the beginning of an order that has so many lines at least.
-    Beginning { of: u64 },
-    /// Nothing more is to be done: the channel ends.
+enum Phase {
+    /// It compares the file with the order.
+    Comparing,
+    /// It does nothing before this time, after a failure of this channel's own, and compares then.
+    Waiting(Instant),
+    /// It reads the order, of which the file is the beginning.
+    Reading {
+        /// A line that the order has; when the file has it, too, entries are read as they come.
+        order_last: u64,
+        /// When the engine gives out numbers; `None` when the copy has joined.
+        joining: Option<Instant>,
+    },
+    /// Nothing more: the channel ends.
     Over,
 }
 
@@ -106,18 +108,17 @@ impl Mirror {
             link,
             hub,
             own,
-            standing: Standing::Unknown,
+            phase: Phase::Comparing,
             applying: None,
             put_off: None,
             recent,
-            joining: None,
             has_moved: false,
         }
     }
 
     /// Whether the channel ends.
     pub(super) fn is_over(&self) -> bool {
-        self.standing == Standing::Over || self.link.is_stopping()
+        self.phase == Phase::Over || self.link.is_stopping()
     }
 
     /// The keys of its order.
@@ -126,37 +127,42 @@ impl Mirror {
     }
 
     /// Whether the copy has joined the order, or will not now for a reason of this channel's own.
-    pub(super) fn has_settled(&self) -> bool {
-        self.standing != Standing::Unknown && self.joining.is_none()
+    pub(super) fn has_recovered(&self) -> bool {
+        match self.phase {
+            Phase::Comparing => false,
+            Phase::Reading { joining, .. } => joining.is_none(),
+            Phase::Waiting(_) | Phase::Over => true,
+        }
     }
 
     /// After which line entries are read as they come; `None` while something else is to be done first.
-    pub(super) fn follows(&self) -> Option<u64> {
-        let is_there = matches!(self.standing, Standing::Beginning { of } if of <= self.own.last);
-        (is_there && self.put_off.is_none()).then_some(self.own.last)
+    pub(super) fn reads_after(&self) -> Option<u64> {
+        let is_reading = matches!(self.phase, Phase::Reading { .. });
+        (is_reading && !self.lacks_lines() && self.put_off.is_none()).then_some(self.own.last)
+    }
+
+    /// Whether the file is to be given lines that the order is known to have.
+    fn lacks_lines(&self) -> bool {
+        matches!(self.phase, Phase::Reading { order_last, .. } if order_last > self.own.last)
     }
 
     /// Notes that the engine is unavailable.
     pub(super) fn lose_engine(&mut self) {
         self.link.set_unavailable(Side::Reader);
-        if self.standing != Standing::Over {
-            self.standing = Standing::Unknown;
+        if self.phase != Phase::Over {
+            self.phase = Phase::Comparing;
         }
     }
 
-    /// Does what is to be done before the mirror can follow: compares, reads what the file lacks, waits
-    /// for room on the disk. Returns whether more of that can be done at once.
+    /// Does a part of what is to be done before entries are read as they come: compares, reads what the
+    /// file lacks, waits for room on the disk. Returns whether more of that can be done at once.
     ///
     /// # Errors
     /// When the engine is unavailable.
-    pub(super) fn catch_up(&mut self, engine: &mut Engine) -> Result<bool, EngineError> {
-        let result = self.try_catch_up(engine);
-        self.settle(result)?;
-        let is_due = match self.standing {
-            Standing::Unknown => true,
-            Standing::Later(_) | Standing::Over => false,
-            Standing::Beginning { of } => of > self.own.last,
-        };
+    pub(super) fn prepare(&mut self, engine: &mut Engine) -> Result<bool, EngineError> {
+        let result = self.try_prepare(engine);
+        self.conclude(result)?;
+        let is_due = self.phase == Phase::Comparing || self.lacks_lines();
         Ok(is_due && self.put_off.is_none())
     }
 
@@ -166,11 +172,11 @@ impl Mirror {
     /// When the engine is unavailable.
     pub(super) fn take(&mut self, entries: Entries) -> Result<(), EngineError> {
         let result = self.try_take(entries);
-        self.settle(result)
+        self.conclude(result)
     }
 
-    /// Whether nothing came since the last call.
-    pub(super) fn is_silent(&mut self) -> bool {
+    /// Whether nothing came since this was last asked.
+    pub(super) fn was_silent(&mut self) -> bool {
         !std::mem::take(&mut self.has_moved)
     }
 
@@ -180,14 +186,15 @@ impl Mirror {
     /// When the engine is unavailable.
     pub(super) fn look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), EngineError> {
         let result = self.try_look(order, engine);
-        self.settle(result)
+        self.conclude(result)
     }
 
-    fn settle(&mut self, result: Result<(), End>) -> Result<(), EngineError> {
+    /// Does what a failure asks for; one of the engine as a whole is left to the reader.
+    fn conclude(&mut self, result: Result<(), End>) -> Result<(), EngineError> {
         match result {
             Ok(()) => {}
             Err(End::Engine(EngineError::PutAway)) => match self.hub.put_away() {
-                Ok(Ok(())) | Err(HubGone) => self.standing = Standing::Over,
+                Ok(Ok(())) | Err(HubGone) => self.phase = Phase::Over,
                 Ok(Err(why)) => self.wait_after(&format!("it cannot be put away: {why}")),
             },
             Err(End::Engine(why @ (EngineError::NoRecord | EngineError::OtherKey))) => {
@@ -195,22 +202,21 @@ impl Mirror {
                 self.wait_after(&format!("the engine cannot be used: {why}"));
             }
             Err(End::Engine(error)) => return Err(error),
-            Err(End::Compare) => self.standing = Standing::Unknown,
-            Err(End::Over) => self.standing = Standing::Over,
+            Err(End::Compare) => self.phase = Phase::Comparing,
+            Err(End::Over) => self.phase = Phase::Over,
         }
         Ok(())
     }
 
     /// Leaves the channel alone for a while after a failure of its own, which is said once.
     fn wait_after(&mut self, why: &str) {
-        if !matches!(self.standing, Standing::Later(_)) {
+        if !matches!(self.phase, Phase::Waiting(_)) {
             warn!("{}: {why}; trying again", self.settings.file.display());
         }
-        self.standing = Standing::Later(Instant::now() + LATER);
-        self.joining = None;
+        self.phase = Phase::Waiting(Instant::now() + LATER);
     }
 
-    fn try_catch_up(&mut self, engine: &mut Engine) -> Result<(), End> {
+    fn try_prepare(&mut self, engine: &mut Engine) -> Result<(), End> {
         if let Some((pieces, _)) = self.put_off.take_if(|(_, due)| *due <= Instant::now()) {
             self.applying = Some(self.hub.apply_pieces(pieces)?);
             self.finish_applying()?;
@@ -218,17 +224,17 @@ impl Mirror {
         if self.put_off.is_some() {
             return Ok(());
         }
-        match self.standing {
-            Standing::Later(due) if Instant::now() < due => Ok(()),
-            Standing::Unknown | Standing::Later(_) => self.agree(engine),
-            Standing::Beginning { of } if of > self.own.last => {
+        match self.phase {
+            Phase::Waiting(due) if Instant::now() < due => Ok(()),
+            Phase::Comparing | Phase::Waiting(_) => self.agree(engine),
+            Phase::Reading { .. } if self.lacks_lines() => {
                 let entries = engine.range(self.keys(), self.own.last + 1, ENTRIES)?;
                 if entries.is_empty() {
                     return Err(End::Compare);
                 }
                 self.try_take(entries)
             }
-            Standing::Beginning { .. } | Standing::Over => Ok(()),
+            Phase::Reading { .. } | Phase::Over => Ok(()),
         }
     }
 
@@ -253,8 +259,8 @@ impl Mirror {
             Verdict::Beginning(chain) => {
                 self.learn_chain(chain);
                 self.take_epoch(&order.epoch)?;
-                self.joining = Some((order.last, Instant::now() + settling));
-                self.standing = Standing::Beginning { of: order.last };
+                let joining = Some(Instant::now() + settling);
+                self.phase = Phase::Reading { order_last: order.last, joining };
                 self.join_when_due()
             }
             Verdict::Longer(chain) => {
@@ -284,12 +290,15 @@ impl Mirror {
 
     /// Says that the copy has joined, if its file has come far enough.
     fn join_when_due(&mut self) -> Result<(), End> {
-        let Some((_, settled)) = self.joining.filter(|(last, _)| self.own.last >= *last) else {
+        let Phase::Reading { order_last, joining: Some(settled) } = self.phase else {
             return Ok(());
         };
+        if self.lacks_lines() {
+            return Ok(());
+        }
         self.finish_applying()?;
         if self.put_off.is_none() {
-            self.joining = None;
+            self.phase = Phase::Reading { order_last, joining: None };
             let settling = settled.saturating_duration_since(Instant::now());
             self.link.set_joined(self.own.epoch.clone(), settling);
         }
@@ -323,20 +332,19 @@ impl Mirror {
         let mut pieces = Vec::new();
         let mut bytes = 0;
         for entry in entries {
-            let checked = match entry {
-                Ok(entry) => self.check(entry),
+            let accepted = match entry {
+                Ok(entry) => self.accept(entry),
                 Err(Malformed) => Err(End::Compare),
             };
-            match checked {
-                Ok(arrival) => {
-                    bytes += arrival.piece.lines.len();
-                    pieces.push(arrival);
-                }
+            let arrival = match accepted {
+                Ok(arrival) => arrival,
                 Err(end) => {
                     self.apply(pieces)?;
                     return Err(end);
                 }
-            }
+            };
+            bytes += arrival.piece.lines.len();
+            pieces.push(arrival);
             if bytes >= WRITE_BYTES {
                 self.apply(std::mem::take(&mut pieces))?;
                 bytes = 0;
@@ -346,8 +354,8 @@ impl Mirror {
         self.join_when_due()
     }
 
-    /// Checks that an entry follows the lines that were read, and takes its hash.
-    fn check(&mut self, Entry { mut piece, chain }: Entry) -> Result<Arrival, End> {
+    /// Takes an entry as what comes next in the file, after a check that it follows what was read.
+    fn accept(&mut self, Entry { mut piece, chain }: Entry) -> Result<Arrival, End> {
         let next = self.own.last + 1;
         if piece.first_id > next || piece.last_id() < next {
             return Err(End::Compare);

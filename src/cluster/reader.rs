@@ -1,9 +1,9 @@
 //! The reader: one thread that brings the orders of all channels into this node's files.
 //!
 //! One connection and one XREAD serve all channels, so that a channel in which nothing is said costs
-//! neither. A mirror that has to catch up is served entry by entry between the reads. The reader never
-//! trusts silence: a stream that became shorter tells nothing, so it asks after each wait that brought
-//! nothing, and once a second in any case, how far the silent orders have come.
+//! neither. A mirror whose file lacks more is given some entries at a time between these reads. The reader
+//! never trusts silence: a stream that became shorter tells nothing, so it asks how far the silent orders
+//! have come after each wait that brought nothing, and once a second in any case.
 
 use std::{
     thread,
@@ -14,14 +14,12 @@ use crossbeam_channel::Receiver;
 use log::{info, warn};
 
 use super::{
+    back_off::BackOff,
     engine::{BLOCK_TIME, Engine, EngineError, Keys},
     gather,
     mirror::Mirror,
 };
 use crate::config::EngineUrl;
-
-/// The shortest and the longest time between two attempts to reach the engine.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
 /// How often it is asked how far the silent orders have come, while others are busy.
 const LOOK: Duration = Duration::from_secs(1);
@@ -41,7 +39,7 @@ pub(super) struct Reader {
     new: Receiver<Mirror>,
     mirrors: Vec<Mirror>,
     next_look: Instant,
-    back_off: Duration,
+    back_off: BackOff,
     has_warned: bool,
     has_looked_at_setup: bool,
 }
@@ -54,7 +52,7 @@ impl Reader {
             new,
             mirrors: Vec::new(),
             next_look: Instant::now(),
-            back_off: BACK_OFF.0,
+            back_off: BackOff::new(),
             has_warned: false,
             has_looked_at_setup: false,
         }
@@ -63,14 +61,13 @@ impl Reader {
     /// Runs until there are no channels and none can come.
     pub(super) fn run(mut self) {
         while self.gather() {
-            let Err(why) = self.follow() else { continue };
+            let Err(why) = self.read_orders() else { continue };
             self.mirrors.iter_mut().for_each(Mirror::lose_engine);
             if !self.has_warned {
                 warn!("the engine at {} is unavailable: {why}; trying again", self.url);
                 self.has_warned = true;
             }
-            thread::sleep(self.back_off);
-            self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+            self.back_off.wait();
         }
     }
 
@@ -78,8 +75,8 @@ impl Reader {
         gather(&self.new, &mut self.mirrors, Mirror::is_over)
     }
 
-    /// Follows the orders with one connection, until there are no channels.
-    fn follow(&mut self) -> Result<(), EngineError> {
+    /// Reads the orders over one connection, until there are no channels.
+    fn read_orders(&mut self) -> Result<(), EngineError> {
         let mut engine = Engine::connect(&self.url)?;
         if !self.has_looked_at_setup {
             engine.warn_of_setup();
@@ -87,11 +84,11 @@ impl Reader {
         }
         while !self.mirrors.is_empty() {
             let mut has_more = false;
-            for mirror in self.mirrors.iter_mut().filter(|mirror| mirror.follows().is_none()) {
-                has_more |= mirror.catch_up(&mut engine)?;
+            for mirror in self.mirrors.iter_mut().filter(|mirror| mirror.reads_after().is_none()) {
+                has_more |= mirror.prepare(&mut engine)?;
             }
-            self.back_off = BACK_OFF.0;
-            if self.has_warned && self.mirrors.iter().all(Mirror::has_settled) {
+            self.back_off.reset();
+            if self.has_warned && self.mirrors.iter().all(Mirror::has_recovered) {
                 info!("the engine is available again");
                 self.has_warned = false;
             }
@@ -112,7 +109,7 @@ impl Reader {
         let channels: Vec<(&Keys, u64)> = self
             .mirrors
             .iter()
-            .filter_map(|mirror| Some((mirror.keys(), mirror.follows()?)))
+            .filter_map(|mirror| Some((mirror.keys(), mirror.reads_after()?)))
             .collect();
         if channels.is_empty() {
             if !has_more {
@@ -137,7 +134,7 @@ impl Reader {
             .mirrors
             .iter_mut()
             .filter_map(|mirror| {
-                (mirror.is_silent() && mirror.follows().is_some()).then_some(mirror)
+                (mirror.was_silent() && mirror.reads_after().is_some()).then_some(mirror)
             })
             .collect();
         if silent.is_empty() {

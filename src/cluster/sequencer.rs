@@ -18,6 +18,7 @@ use log::{debug, warn};
 
 use super::{
     Settings,
+    back_off::BackOff,
     chain::Chain,
     engine::{self, Appended, Engine, EngineError, IfNone},
     link::{Link, Side},
@@ -55,9 +56,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A channel in which nothing is posted for so long has no connection to the engine.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The shortest and the longest time between two attempts to reach the engine.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
-
 /// How long an engine that has lost lines is left to those who give them back.
 const SHORT_TIME: Duration = Duration::from_millis(20);
 
@@ -82,7 +80,7 @@ pub(super) struct Sequencer {
     after: Chain,
     /// How often the copy had joined when the batches were sent.
     joins: u64,
-    back_off: Duration,
+    back_off: BackOff,
     has_warned: bool,
 }
 
@@ -121,7 +119,7 @@ impl Sequencer {
             append_time: Duration::ZERO,
             after: Chain::default(),
             joins: 0,
-            back_off: BACK_OFF.0,
+            back_off: BackOff::new(),
             has_warned: false,
         }
     }
@@ -325,7 +323,7 @@ impl Sequencer {
 
     fn regain_engine(&mut self) {
         self.link.set_available(Side::Sequencer);
-        self.back_off = BACK_OFF.0;
+        self.back_off.reset();
         self.has_warned = false;
     }
 
@@ -345,8 +343,7 @@ impl Sequencer {
             warn!("{path}: the engine takes no posts: {error}; trying again");
             self.has_warned = true;
         }
-        thread::sleep(self.back_off);
-        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+        self.back_off.wait();
         self.refuse_what_waits();
     }
 
