@@ -3,11 +3,11 @@
 //! Each call waits for seconds at the most. After any error the connection is of no use: it may have
 //! an answer on its way that nobody waits for.
 
-use std::{collections::HashMap, time::Duration, vec};
+use std::{collections::HashMap, time::Duration};
 
 use data_encoding::HEXLOWER;
 use log::warn;
-use redis::{Connection, ErrorKind, FromRedisValue, RedisError, Script, cmd};
+use redis::{Connection, cmd};
 
 use super::chain::Chain;
 use crate::{
@@ -20,6 +20,7 @@ mod connecting;
 mod entry;
 mod error;
 mod keys;
+mod scripts;
 
 pub use entry::{Entries, Entry, Malformed};
 pub use error::EngineError;
@@ -27,6 +28,7 @@ pub use keys::Keys;
 
 use connecting::{address, open};
 use entry::{RawEntries, entry};
+use scripts::{Answer, Scripts};
 
 /// How long a script may take.
 const SCRIPT_TIME: Duration = Duration::from_secs(3);
@@ -64,16 +66,6 @@ pub struct Engine {
     scripts: Scripts,
 }
 
-struct Scripts {
-    arrive: Script,
-    append: Script,
-    restore: Script,
-    fork: Script,
-    cleanse: Script,
-    take_up: Script,
-    put_away: Script,
-}
-
 /// How far the order has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
@@ -92,6 +84,34 @@ pub enum IfNone {
     Begins,
     /// It leaves that to a node that has lines.
     Waits,
+}
+
+/// What is asked of the engine: to give numbers to a batch.
+#[derive(Debug)]
+pub struct Append<'a> {
+    /// The epoch under which the numbers are to be given.
+    pub epoch: &'a str,
+    /// The name of the node in the channel.
+    pub node: &'a str,
+    /// The number of the batch.
+    pub batch: u64,
+    /// The Idempotency-Key of the one post that it is.
+    pub key: Option<&'a str>,
+    /// The senders of the lines; see [`senders_text`].
+    pub senders: &'a str,
+    /// The lines, each with its `\n`.
+    pub lines: &'a [u8],
+    /// How many these are.
+    pub count: u64,
+    /// The hash that the lines follow, as far as this node knows. If it is right, the engine need not hash
+    /// each line, which is most of what a line costs it.
+    pub before: &'a Chain,
+    /// The hash after the lines, if they follow that one.
+    pub after: &'a Chain,
+    /// The last line that this node's file has.
+    pub last: u64,
+    /// The engine need not keep the lines before this one.
+    pub first_to_keep: u64,
 }
 
 /// What became of a batch.
@@ -179,7 +199,7 @@ impl Engine {
         own_epoch: &str,
         if_none: IfNone,
     ) -> Result<(Order, Duration), EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let first_epoch = if if_none == IfNone::Begins { own_epoch } else { "" };
         let (epoch, last, chain, settling): (String, u64, String, u64) = self
             .scripts
@@ -190,7 +210,7 @@ impl Engine {
             .arg(&self.run)
             .arg(settle.as_millis() as u64)
             .arg(first_epoch)
-            .arg(keys.of_epoch(own_epoch))
+            .arg(keys.under(own_epoch))
             .invoke(&mut self.connection)?;
         if epoch.is_empty() && !first_epoch.is_empty() {
             return Err(EngineError::NoRecord);
@@ -204,7 +224,7 @@ impl Engine {
     /// # Errors
     /// When there is no answer.
     pub fn channels(&mut self) -> Result<HashMap<String, String>, EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         Ok(cmd("HGETALL").arg(CHANNELS).query(&mut self.connection)?)
     }
 
@@ -213,7 +233,7 @@ impl Engine {
     /// # Errors
     /// When there is no answer.
     pub fn take_up(&mut self, name: &Name, epoch: &str) -> Result<(), EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let invocation = &mut self.scripts.take_up.key(CHANNELS);
         let invocation = invocation.key(PUT_AWAY).arg(name.to_string()).arg(epoch);
         Ok(invocation.invoke(&mut self.connection)?)
@@ -225,7 +245,7 @@ impl Engine {
     /// # Errors
     /// When there is no answer; it may have been put away then.
     pub fn put_away(&mut self, keys: &Keys, epoch: &str) -> Result<(), EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let invocation = &mut self.scripts.put_away.key(&keys.stream);
         let invocation = invocation.key(&keys.meta).key(CHANNELS).key(PUT_AWAY);
         let invocation = invocation.arg(&keys.name).arg(epoch);
@@ -240,7 +260,7 @@ impl Engine {
         &mut self,
         channels: impl Iterator<Item = &'a Keys>,
     ) -> Result<Vec<Order>, EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let mut pipe = redis::pipe();
         for keys in channels {
             pipe.cmd("HMGET").arg(&keys.meta).arg(&["epoch", "last", "chain"]);
@@ -255,39 +275,32 @@ impl Engine {
         Ok(found.into_iter().map(order).collect())
     }
 
-    /// Has numbers given to a batch. This node's file has all lines up to `last`, and those before `keep`
-    /// need not be kept by the engine.
+    /// Has numbers given to a batch.
     ///
     /// # Errors
     /// When there is no answer; the batch may have its numbers then.
-    pub fn append(
-        &mut self,
-        keys: &Keys,
-        epoch: &str,
-        batch: &Batch<'_>,
-        last: u64,
-        keep: u64,
-    ) -> Result<Appended, EngineError> {
-        self.wait(SCRIPT_TIME)?;
+    pub fn append(&mut self, keys: &Keys, append: &Append<'_>) -> Result<Appended, EngineError> {
+        self.limit_wait(SCRIPT_TIME)?;
+        let key = append.key.unwrap_or_default();
         let answer: Vec<redis::Value> = self
             .scripts
             .append
             .key(&keys.stream)
             .key(&keys.meta)
-            .key(keys.batches_of(batch.node))
-            .key(keys.key(batch.key.unwrap_or_default()))
-            .arg(epoch)
+            .key(keys.batches_of(append.node))
+            .key(keys.ids_of(key))
+            .arg(append.epoch)
             .arg(&self.run)
-            .arg(batch.node)
-            .arg(batch.number)
-            .arg(last)
-            .arg(keep)
-            .arg(batch.key.unwrap_or_default())
-            .arg(batch.senders)
-            .arg(batch.lines)
-            .arg(batch.count)
-            .arg(batch.before.as_str())
-            .arg(batch.after.as_str())
+            .arg(append.node)
+            .arg(append.batch)
+            .arg(append.last)
+            .arg(append.first_to_keep)
+            .arg(key)
+            .arg(append.senders)
+            .arg(append.lines)
+            .arg(append.count)
+            .arg(append.before.as_str())
+            .arg(append.after.as_str())
             .invoke(&mut self.connection)?;
         let mut answer = Answer::of(answer);
         Ok(match &*answer.next::<String>()? {
@@ -314,7 +327,7 @@ impl Engine {
         before: &Chain,
         after: &Chain,
     ) -> Result<Restored, EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let (node, batch) =
             piece.origin.as_ref().map_or(("", 0), |origin| (&*origin.node, origin.batch));
         let origin = piece.origin.as_ref().map(Origin::to_string).unwrap_or_default();
@@ -326,7 +339,7 @@ impl Engine {
             .key(&keys.stream)
             .key(&keys.meta)
             .key(keys.batches_of(node))
-            .key(keys.key(key))
+            .key(keys.ids_of(key))
             .key(PUT_AWAY)
             .arg(epoch)
             .arg(&self.run)
@@ -340,7 +353,7 @@ impl Engine {
             .arg(batch)
             .arg(piece.last_id())
             .arg(after.as_str())
-            .arg(keys.of_epoch(epoch))
+            .arg(keys.under(epoch))
             .invoke(&mut self.connection)?;
         Ok(match &*Answer::of(answer).next::<String>()? {
             "ok" => Restored::Done,
@@ -357,7 +370,7 @@ impl Engine {
     pub fn begin_epoch(&mut self, keys: &Keys, old: &str) -> Result<(), EngineError> {
         let mut name = [0; EPOCH_BYTES];
         getrandom::fill(&mut name).map_err(|why| EngineError::Unfit(why.to_string()))?;
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let mut invocation = self.scripts.fork.key(&keys.stream);
         invocation.key(&keys.meta).arg(old).arg(HEXLOWER.encode(&name));
         Ok(invocation.invoke(&mut self.connection)?)
@@ -368,7 +381,7 @@ impl Engine {
     /// # Errors
     /// When there is no answer.
     pub fn cleanse(&mut self, keys: &Keys) -> Result<u64, EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let invocation = &mut self.scripts.cleanse.key(&keys.stream);
         Ok(invocation.key(&keys.meta).invoke(&mut self.connection)?)
     }
@@ -382,7 +395,7 @@ impl Engine {
         channels: &[(&Keys, u64)],
         wait: Option<Duration>,
     ) -> Result<Vec<(String, Entries)>, EngineError> {
-        self.wait(READ_TIME)?;
+        self.limit_wait(READ_TIME)?;
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg((ENTRIES_OF_ALL / channels.len()).clamp(1, ENTRIES));
         if let Some(wait) = wait {
@@ -408,7 +421,7 @@ impl Engine {
     /// # Errors
     /// When there is no answer.
     pub fn range(&mut self, keys: &Keys, from: u64, most: usize) -> Result<Entries, EngineError> {
-        self.wait(SCRIPT_TIME)?;
+        self.limit_wait(SCRIPT_TIME)?;
         let entries: RawEntries = cmd("XRANGE")
             .arg(&keys.stream)
             .arg(format!("0-{from}"))
@@ -428,63 +441,8 @@ impl Engine {
         Ok(first.filter(|entry| entry.piece.first_id <= id))
     }
 
-    fn wait(&mut self, time: Duration) -> Result<(), EngineError> {
+    /// Limits how long the next answer is waited for.
+    fn limit_wait(&mut self, time: Duration) -> Result<(), EngineError> {
         Ok(self.connection.set_read_timeout(Some(time))?)
-    }
-}
-
-/// A batch of a node, to be given numbers.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    /// The name of the node in the channel.
-    pub node: &'a str,
-    /// The number of the batch.
-    pub number: u64,
-    /// The Idempotency-Key of the one post that it is.
-    pub key: Option<&'a str>,
-    /// The senders of the lines; see [`senders_text`].
-    pub senders: &'a str,
-    /// The lines, each with its `\n`.
-    pub lines: &'a [u8],
-    /// How many these are.
-    pub count: u64,
-    /// The hash that they follow, as far as this node knows, and the one after them then. If it is
-    /// right, the engine need not hash each line, which is most of what a line costs it.
-    pub before: &'a Chain,
-    /// See `before`.
-    pub after: &'a Chain,
-}
-
-impl Scripts {
-    fn new() -> Scripts {
-        Scripts {
-            arrive: Script::new(include_str!("scripts/arrive.lua")),
-            append: Script::new(include_str!("scripts/append.lua")),
-            restore: Script::new(include_str!("scripts/restore.lua")),
-            fork: Script::new(include_str!("scripts/fork.lua")),
-            cleanse: Script::new(include_str!("scripts/cleanse.lua")),
-            take_up: Script::new(include_str!("scripts/take_up.lua")),
-            put_away: Script::new(include_str!("scripts/put_away.lua")),
-        }
-    }
-}
-
-/// What is left of a script's answer.
-struct Answer(vec::IntoIter<redis::Value>);
-
-impl Answer {
-    fn of(values: Vec<redis::Value>) -> Answer {
-        Answer(values.into_iter())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.len() == 0
-    }
-
-    fn next<T: FromRedisValue>(&mut self) -> Result<T, EngineError> {
-        let unexpected =
-            || RedisError::from((ErrorKind::UnexpectedReturnType, "a script's answer"));
-        let value = redis::from_redis_value(self.0.next().ok_or_else(unexpected)?);
-        Ok(value.map_err(|_| unexpected())?)
     }
 }

@@ -20,7 +20,7 @@ use super::{
     Settings,
     back_off::BackOff,
     chain::Chain,
-    engine::{self, Appended, Engine, EngineError, IfNone},
+    engine::{Append, Appended, Engine, EngineError, IfNone},
     link::{Link, Side},
     under_way::Sent,
 };
@@ -30,8 +30,9 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// A batch takes no more posts when it has this many bytes.
-const BATCH_BYTES: usize = 256 << 10;
+mod waiting;
+
+use waiting::Waiting;
 
 /// So many bytes are sent without waiting until the batch before has come back: they are worth a sync of
 /// their own. Nagle's algorithm (RFC 896) sends full segments so.
@@ -63,10 +64,7 @@ pub(super) struct Sequencer {
     settings: Arc<Settings>,
     link: Arc<Link>,
     hub: HubHandle,
-    posts: Receiver<Post>,
-    /// Posts that were taken from the queue and are in no batch, and their bytes.
-    next: VecDeque<Post>,
-    next_bytes: usize,
+    waiting: Waiting,
     engine: Option<Engine>,
     /// The batches that have not come back, in order.
     batches: VecDeque<Batch>,
@@ -76,8 +74,8 @@ pub(super) struct Sequencer {
     came_back: Option<Instant>,
     /// How long the engine took for the last batch.
     append_time: Duration,
-    /// The hash after the last line that was posted here; the next one follows it unless other nodes post.
-    after: Chain,
+    /// The hash after the last line that was posted here. The next one follows it unless other nodes post.
+    chain: Chain,
     /// How often the copy had joined when the batches were sent.
     joins: u64,
     back_off: BackOff,
@@ -108,16 +106,14 @@ impl Sequencer {
             settings,
             link,
             hub,
-            posts,
-            next: VecDeque::new(),
-            next_bytes: 0,
+            waiting: Waiting::new(posts),
             engine: None,
             batches: VecDeque::new(),
             last_batch: 0,
             last_posts: 0,
             came_back: None,
             append_time: Duration::ZERO,
-            after: Chain::default(),
+            chain: Chain::default(),
             joins: 0,
             back_off: BackOff::new(),
             has_warned: false,
@@ -126,28 +122,20 @@ impl Sequencer {
 
     /// Runs until the channel ends here.
     pub(super) fn run(mut self) {
-        while !self.link.is_stopping() && self.look_after_batches().is_ok() {}
-        let posts = self.posts.clone();
+        while !self.link.is_stopping() && self.step().is_ok() {}
+        let posts = self.waiting.queue().clone();
         drop(self);
         // What still waits gets no answer, and is told so by the end of its reply queue; left in a queue
         // that nobody reads, it would wait for half a minute.
         posts.iter().for_each(drop);
     }
 
-    fn look_after_batches(&mut self) -> Result<(), HubGone> {
-        let returned = self.link.returned();
-        while self.batches.front().is_some_and(|batch| batch.number <= returned) {
-            self.batches.pop_front();
-            self.came_back = self.batches.is_empty().then(Instant::now);
-        }
-        let joins = self.link.joins();
-        if joins != self.joins {
-            // What has not come back may be lost.
-            self.joins = joins;
-            self.send_all_again();
-        }
+    /// Does what is due: sends a batch, waits until one has come back, or makes a new one.
+    fn step(&mut self) -> Result<(), HubGone> {
+        self.drop_returned();
+        self.send_again_if_joined();
         let under_way: usize = self.batches.iter().map(|batch| batch.posts).sum();
-        self.link.set_pending((under_way + self.next.len() + self.posts.len()) as u64);
+        self.link.set_pending((under_way + self.waiting.count()) as u64);
         if let Some(at) = self.batches.iter().position(|batch| !batch.is_sent) {
             if let Some(epoch) = self.link.epoch() {
                 return self.send(at, &epoch);
@@ -155,77 +143,86 @@ impl Sequencer {
             // The copy has not joined yet; what waits longer than that is told.
             self.refuse_what_waits();
         }
+        if !self.batches.is_empty() {
+            self.waiting.take();
+        }
         if self.must_wait() && self.link.refusal().is_none() {
             // Whatever comes, it is looked at again.
             let _ = self.link.nudges().recv_timeout(LOOK);
             return Ok(());
         }
         if self.has_warned {
-            // Nothing is to be sent that would show whether the engine is there again.
+            // Nothing is to be sent that would show whether the engine is available again.
             match self.connect() {
                 Ok(()) => self.regain_engine(),
                 Err(error) => self.lose_engine(&error),
             }
             return Ok(());
         }
-        if self.next.is_empty() {
-            select! {
-                recv(self.posts) -> post => self.add(post.map_err(|_| HubGone)?),
-                recv(self.link.nudges()) -> _ => return Ok(()),
-                default(if self.batches.is_empty() { IDLE } else { LOOK }) => {
-                    if self.batches.is_empty() {
-                        self.engine = None;
-                    }
-                    return Ok(());
-                }
-            }
+        if self.waiting.has_taken_none() && !self.await_post()? {
+            return Ok(());
         }
         self.gather();
         self.begin_batch()
     }
 
-    fn add(&mut self, post: Post) {
-        self.next_bytes += post.lines.len();
-        self.next.push_back(post);
+    /// Lets go the batches that came back.
+    fn drop_returned(&mut self) {
+        let returned = self.link.returned();
+        while self.batches.front().is_some_and(|batch| batch.number <= returned) {
+            self.batches.pop_front();
+            self.came_back = self.batches.is_empty().then(Instant::now);
+        }
+    }
+
+    /// Has all batches sent again when the copy has joined anew: what has not come back may be lost.
+    fn send_again_if_joined(&mut self) {
+        let joins = self.link.joins();
+        if joins != self.joins {
+            self.joins = joins;
+            self.send_all_again();
+        }
     }
 
     /// Whether what was sent must come back before more is sent.
-    fn must_wait(&mut self) -> bool {
+    fn must_wait(&self) -> bool {
         let Some(last) = self.batches.back() else { return false };
         // A post with a key can share its batch with none, so what comes behind it would gain nothing.
         let is_alone = last.key.is_some();
-        self.take_what_waits();
-        self.batches.len() >= BATCHES || !is_alone && self.next_bytes < LARGE
+        self.batches.len() >= BATCHES || !is_alone && self.waiting.bytes() < LARGE
     }
 
-    fn take_what_waits(&mut self) {
-        while self.next_bytes < BATCH_BYTES
-            && let Ok(post) = self.posts.try_recv()
-        {
-            self.add(post);
+    /// Waits for a post; false when something else is to be looked at. A sequencer that waits for long with
+    /// nothing under way lets its connection go.
+    fn await_post(&mut self) -> Result<bool, HubGone> {
+        let is_idle = self.batches.is_empty();
+        select! {
+            recv(self.waiting.queue()) -> post => {
+                self.waiting.add(post.map_err(|_| HubGone)?);
+                Ok(true)
+            }
+            recv(self.link.nudges()) -> _ => Ok(false),
+            default(if is_idle { IDLE } else { LOOK }) => {
+                if is_idle {
+                    self.engine = None;
+                }
+                Ok(false)
+            }
         }
     }
 
-    /// Waits a little for as many posts as the batch had that came back just now.
+    /// Takes what waits; and waits a little for as many posts as the batch had that came back just now.
     fn gather(&mut self) {
-        self.take_what_waits();
-        let Some(came_back) = self.came_back.take() else { return };
-        let until = came_back + (self.append_time / GATHER_DIVISOR).min(GATHER_MOST);
-        while self.next.len() < self.last_posts
-            && self.next_bytes < LARGE
-            && let Ok(post) = self.posts.recv_deadline(until)
-        {
-            self.add(post);
+        self.waiting.take();
+        if let Some(came_back) = self.came_back.take() {
+            let deadline = came_back + (self.append_time / GATHER_DIVISOR).min(GATHER_MOST);
+            self.waiting.wait_for(self.last_posts, LARGE, deadline);
         }
     }
 
-    /// Makes a batch of what waits. A post with a key is a batch by itself, so that the engine can know
-    /// it again.
+    /// Makes a batch of what waits, to be sent in the next step.
     fn begin_batch(&mut self) -> Result<(), HubGone> {
-        let is_alone = |post: &Post| post.key().is_some();
-        let first_alone = self.next.iter().position(is_alone).unwrap_or(self.next.len());
-        let posts: Vec<Post> = self.next.drain(..first_alone.max(1)).collect();
-        self.next_bytes -= posts.iter().map(|post| post.lines.len()).sum::<usize>();
+        let posts = self.waiting.next_batch();
         self.last_posts = posts.len();
         let is_plain = |post: &Post| post.operations.is_none() && post.key().is_none();
         // The hub may be busy, so it is asked about nothing that it would accept anyway.
@@ -242,14 +239,15 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Sends the batch at this place of all that have not come back, and does what the answer asks for.
     fn send(&mut self, at: usize, epoch: &str) -> Result<(), HubGone> {
         let begun = Instant::now();
         match self.try_send(at, epoch) {
-            Ok(Appended::Ordered(after)) => {
+            Ok(Appended::Ordered(chain)) => {
                 self.append_time = begun.elapsed();
                 self.link.count_append(self.append_time);
                 self.batches[at].is_sent = true;
-                self.after = after;
+                self.chain = chain;
                 self.regain_engine();
             }
             Ok(Appended::Resent) => {
@@ -282,30 +280,33 @@ impl Sequencer {
         self.connect()?;
         let engine = self.engine.as_mut().expect("it was connected a moment ago");
         let batch = &mut self.batches[at];
-        let after = self.after.after(&batch.lines);
+        let after = self.chain.after(&batch.lines);
         if let Some(speakers) = batch.speakers.take() {
             self.link.under_way().put(Sent {
                 number: batch.number,
                 lines: batch.lines.clone(),
-                before: self.after.clone(),
+                before: self.chain.clone(),
                 after: after.clone(),
                 speakers,
             });
         }
-        let batch = engine::Batch {
+        let append = Append {
+            epoch,
             node: self.link.node_name(),
-            number: batch.number,
+            batch: batch.number,
             key: batch.key.as_deref(),
             senders: &batch.senders,
             lines: &batch.lines,
             count: batch.count,
-            before: &self.after,
+            before: &self.chain,
             after: &after,
+            last: self.link.last(),
+            first_to_keep: self.link.first_to_keep(),
         };
-        let (last, keep) = (self.link.last(), self.link.first_to_keep());
-        engine.append(&self.settings.keys, epoch, &batch, last, keep)
+        engine.append(&self.settings.keys, &append)
     }
 
+    /// Connects to the engine if there is no connection that can be trusted.
     fn connect(&mut self) -> Result<(), EngineError> {
         if !self.link.is_available(Side::Reader) {
             // This connection may be broken, too: what is sent over it may be lost or not.
@@ -321,6 +322,7 @@ impl Sequencer {
         Ok(())
     }
 
+    /// Notes that the engine has answered.
     fn regain_engine(&mut self) {
         self.link.set_available(Side::Sequencer);
         self.back_off.reset();
@@ -331,6 +333,7 @@ impl Sequencer {
         self.batches.iter_mut().for_each(|batch| batch.is_sent = false);
     }
 
+    /// Lets go a connection that failed, and waits before the next attempt.
     fn lose_engine(&mut self, error: &EngineError) {
         self.engine = None;
         self.link.set_unavailable(Side::Sequencer);
@@ -357,8 +360,7 @@ impl Sequencer {
             // A hub that is gone has no clients to tell.
             let _ = self.hub.refuse(batch.speakers.unwrap_or_default(), ErrorAnswer::Unavailable);
         }
-        self.next_bytes = 0;
-        let posts: Vec<Post> = self.next.drain(..).chain(self.posts.try_iter()).collect();
+        let posts = self.waiting.take_all();
         // The same.
         let _ = self.refuse(posts, ErrorAnswer::Unavailable);
     }

@@ -17,8 +17,8 @@ impl Keys {
         Keys { name: name.to_string(), meta: format!("{stream}:meta"), stream }
     }
 
-    /// What is in the set of what was put away if this epoch of the channel is.
-    pub(super) fn of_epoch(&self, epoch: &str) -> String {
+    /// The channel under this epoch, as a member of the set of what was put away.
+    pub(super) fn under(&self, epoch: &str) -> String {
         format!("{} {epoch}", self.name)
     }
 
@@ -38,7 +38,7 @@ impl Keys {
     }
 
     /// The ids of the post that has an Idempotency-Key.
-    pub(super) fn key(&self, key: &str) -> String {
+    pub(super) fn ids_of(&self, key: &str) -> String {
         format!("{}:key:{key}", self.stream)
     }
 }
