@@ -179,7 +179,7 @@ impl From<io::Error> for Trouble {
 
 /// Lets go what is over and takes in what is new; waits while there is nothing. False when nothing can
 /// come any more.
-fn gather<T>(new: &Receiver<T>, all: &mut Vec<T>, is_over: impl Fn(&T) -> bool) -> bool {
+fn refresh<T>(new: &Receiver<T>, all: &mut Vec<T>, is_over: impl Fn(&T) -> bool) -> bool {
     all.retain(|one| !is_over(one));
     all.extend(new.try_iter());
     if all.is_empty() {

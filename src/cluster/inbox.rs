@@ -2,8 +2,8 @@
 //!
 //! Lines that were appended to the text file itself come beside it, too (`journal/replica.rs`). One
 //! thread looks after all inboxes. It gives the file another name, so that new lines go to a new file,
-//! and posts what it holds in parts, each with a key that is made of that name and the part's place:
-//! after a crash the same parts have the same keys.
+//! and makes posts of what it holds. The key of each is made of that name and the offset where its lines
+//! begin: after a crash the same posts have the same keys.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use std::{
 use crossbeam_channel::Receiver;
 use log::{debug, warn};
 
-use super::{Settings, gather, link::Link};
+use super::{Settings, link::Link, refresh};
 use crate::{
     command::{HubGone, HubHandle, PostedOperations},
     journal::{self, folder_of, path_beside},
@@ -31,10 +31,10 @@ const LOOK: Duration = Duration::from_millis(400);
 
 /// How long after a change of the folder it is listed again with every look: some file systems count time
 /// that coarsely.
-const SETTLED: Duration = Duration::from_secs(3);
+const COARSE_TIME: Duration = Duration::from_secs(3);
 
-/// About how many bytes are posted at a time.
-const PART_BYTES: usize = 128 << 10;
+/// About how many bytes one post has.
+const POST_BYTES: usize = 128 << 10;
 
 /// The inbox of one channel.
 #[derive(Debug)]
@@ -42,23 +42,34 @@ pub(super) struct Inbox {
     settings: Arc<Settings>,
     link: Arc<Link>,
     hub: HubHandle,
-    /// The time of the folder's last change, when a look left nothing in it.
-    seen: Option<SystemTime>,
+    /// The time of the folder's last change, when it was listed and nothing was left in it.
+    listed: Option<SystemTime>,
     /// What the log says, so that it is said once.
     complaint: Option<String>,
     is_hub_gone: bool,
 }
 
 /// What is posted as one.
-enum Part {
+enum InboxPost {
     Messages(Vec<u8>),
     Operation(Vec<u8>, Operation),
+}
+
+/// What became of what was to be posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All of it is stored, or means nothing.
+    Done,
+    /// Posts are refused now; it is to be tried again.
+    Later,
+    /// The channel has ended.
+    HubGone,
 }
 
 /// Looks into the inboxes that come through the queue, until there are none and none can come.
 pub(super) fn run(new: &Receiver<Inbox>) {
     let mut inboxes = Vec::new();
-    while gather(new, &mut inboxes, Inbox::is_over) {
+    while refresh(new, &mut inboxes, Inbox::is_over) {
         thread::sleep(LOOK);
         inboxes.iter_mut().for_each(Inbox::tick);
     }
@@ -66,7 +77,7 @@ pub(super) fn run(new: &Receiver<Inbox>) {
 
 impl Inbox {
     pub(super) fn new(settings: Arc<Settings>, link: Arc<Link>, hub: HubHandle) -> Inbox {
-        Inbox { settings, link, hub, seen: None, complaint: None, is_hub_gone: false }
+        Inbox { settings, link, hub, listed: None, complaint: None, is_hub_gone: false }
     }
 
     fn is_over(&self) -> bool {
@@ -78,8 +89,8 @@ impl Inbox {
             return;
         }
         match self.look() {
-            Ok(Ok(())) => self.complaint = None,
-            Ok(Err(HubGone)) => self.is_hub_gone = true,
+            Ok(Outcome::Done | Outcome::Later) => self.complaint = None,
+            Ok(Outcome::HubGone) => self.is_hub_gone = true,
             Err(error) => {
                 let words =
                     format!("{}.in cannot be posted: {error}", self.settings.file.display());
@@ -92,38 +103,84 @@ impl Inbox {
     }
 
     /// Posts the lines that wait in the inbox.
-    fn look(&mut self) -> io::Result<Result<(), HubGone>> {
-        let Inbox { settings, link, hub, .. } = self;
-        let file = &settings.file;
+    fn look(&mut self) -> io::Result<Outcome> {
+        let file = &self.settings.file;
         let changed = fs::metadata(folder_of(file))?.modified()?;
-        if self.seen != Some(changed) {
+        if self.listed != Some(changed) {
             // What a crash left comes first, to keep the order.
-            for taken in taken(file)? {
-                match post(&taken, link, hub)? {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(Ok(())),
-                    Err(gone) => return Ok(Err(gone)),
+            for taken in taken_files(file)? {
+                let outcome = self.post(&taken)?;
+                if outcome != Outcome::Done {
+                    return Ok(outcome);
                 }
             }
             // A change right behind a look may leave the folder with the same time.
-            self.seen = Some(changed).filter(|time| time.elapsed().is_ok_and(|age| age > SETTLED));
+            let is_long_ago = changed.elapsed().is_ok_and(|age| age > COARSE_TIME);
+            self.listed = is_long_ago.then_some(changed);
         }
         let inbox = path_beside(file, "in");
         match fs::metadata(&inbox) {
-            Ok(meta) if meta.len() == 0 => return Ok(Ok(())),
+            Ok(meta) if meta.len() == 0 => return Ok(Outcome::Done),
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(())),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Done),
             Err(error) => return Err(error),
         }
         let taken = journal::hand_in(file, &inbox)?;
         // A program that has just opened it writes its lines meanwhile.
         thread::sleep(LOOK);
-        Ok(post(&taken, link, hub)?.map(drop))
+        self.post(&taken)
+    }
+
+    /// Posts what a file holds, and removes it when that is done.
+    fn post(&self, taken: &Path) -> io::Result<Outcome> {
+        let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
+        let (posts, skipped) = posts_of(&fs::read(taken)?);
+        for (offset, post) in posts {
+            let outcome = self.post_one(taken, format!("{name}-{offset}"), post);
+            if outcome != Outcome::Done {
+                return Ok(outcome);
+            }
+        }
+        // Not before: while posts are refused, the same file is looked at again and again.
+        if skipped > 0 {
+            warn!(
+                "{}: {skipped} lines hold neither a message nor an operation; skipped",
+                taken.display()
+            );
+        }
+        fs::remove_file(taken)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Posts what one post of a file holds, until there is an answer.
+    fn post_one(&self, taken: &Path, key: String, post: InboxPost) -> Outcome {
+        let (lines, operations) = match post {
+            InboxPost::Messages(lines) => (lines, None),
+            InboxPost::Operation(line, operation) => {
+                (line, PostedOperations::of(Standing::Admin, vec![(0, operation)]))
+            }
+        };
+        loop {
+            let key = Some(key.clone());
+            match self.hub.store(key, None, lines.clone(), operations.clone()) {
+                Err(HubGone) => return Outcome::HubGone,
+                Ok(Ok(_)) => return Outcome::Done,
+                Ok(Err(why @ (ErrorAnswer::Refused(_) | ErrorAnswer::BadOperation))) => {
+                    warn!("{}: an operation means nothing: {}", taken.display(), why.sentence());
+                    return Outcome::Done;
+                }
+                Ok(Err(ErrorAnswer::Unanswered)) if !self.link.is_stopping() => {}
+                Ok(Err(why)) => {
+                    debug!("{}: {}", taken.display(), why.sentence());
+                    return Outcome::Later;
+                }
+            }
+        }
     }
 }
 
 /// The files that were taken and not posted to their end.
-fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
+fn taken_files(file: &Path) -> io::Result<Vec<PathBuf>> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".in-";
     let mut found = Vec::new();
     for entry in fs::read_dir(folder_of(file))? {
@@ -136,50 +193,10 @@ fn taken(file: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Posts what a file holds, and removes it; false when the engine is unavailable, to be tried again.
-fn post(taken: &Path, link: &Link, hub: &HubHandle) -> io::Result<Result<bool, HubGone>> {
-    let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
-    let bytes = fs::read(taken)?;
-    let (parts, skipped) = parts(&bytes);
-    for (offset, part) in parts {
-        let (lines, operations) = match part {
-            Part::Messages(lines) => (lines, None),
-            Part::Operation(line, operation) => {
-                (line, PostedOperations::of(Standing::Admin, vec![(0, operation)]))
-            }
-        };
-        let key = Some(format!("{name}-{offset}"));
-        loop {
-            match hub.store(key.clone(), None, lines.clone(), operations.clone()) {
-                Err(gone) => return Ok(Err(gone)),
-                Ok(Ok(_)) => break,
-                Ok(Err(why @ (ErrorAnswer::Refused(_) | ErrorAnswer::BadOperation))) => {
-                    warn!("{}: an operation means nothing: {}", taken.display(), why.sentence());
-                    break;
-                }
-                Ok(Err(ErrorAnswer::Unanswered)) if !link.is_stopping() => {}
-                Ok(Err(why)) => {
-                    debug!("{}: {}", taken.display(), why.sentence());
-                    return Ok(Ok(false));
-                }
-            }
-        }
-    }
-    // Not before: while posts are refused, the same file is looked at again and again.
-    if skipped > 0 {
-        warn!(
-            "{}: {skipped} lines hold neither a message nor an operation; skipped",
-            taken.display()
-        );
-    }
-    fs::remove_file(taken)?;
-    Ok(Ok(true))
-}
-
-/// The lines of a file in parts, each with the offset where it begins; and how many lines cannot be
+/// The posts that a file's lines make, each with the offset where it begins; and how many lines cannot be
 /// posted.
-fn parts(bytes: &[u8]) -> (Vec<(usize, Part)>, usize) {
-    let mut parts: Vec<(usize, Part)> = Vec::new();
+fn posts_of(bytes: &[u8]) -> (Vec<(usize, InboxPost)>, usize) {
+    let mut posts: Vec<(usize, InboxPost)> = Vec::new();
     let mut skipped = 0;
     let mut offset = 0;
     for text in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -194,18 +211,18 @@ fn parts(bytes: &[u8]) -> (Vec<(usize, Part)>, usize) {
         if is_operation(message) {
             match recognise(message) {
                 Ok(Recognised::Operation(operation)) => {
-                    parts.push((at, Part::Operation(line, operation)));
+                    posts.push((at, InboxPost::Operation(line, operation)));
                 }
                 Ok(Recognised::Typing) | Err(_) => skipped += 1,
             }
             continue;
         }
-        match parts.last_mut() {
-            Some((_, Part::Messages(lines))) if lines.len() < PART_BYTES => lines.extend(line),
-            _ => parts.push((at, Part::Messages(line))),
+        match posts.last_mut() {
+            Some((_, InboxPost::Messages(lines))) if lines.len() < POST_BYTES => lines.extend(line),
+            _ => posts.push((at, InboxPost::Messages(line))),
         }
     }
-    (parts, skipped)
+    (posts, skipped)
 }
 
 #[cfg(test)]

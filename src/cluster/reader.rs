@@ -16,8 +16,8 @@ use log::{info, warn};
 use super::{
     back_off::BackOff,
     engine::{BLOCK_TIME, Engine, EngineError, Keys},
-    gather,
     mirror::Mirror,
+    refresh,
 };
 use crate::config::EngineUrl;
 
@@ -60,7 +60,7 @@ impl Reader {
 
     /// Runs until there are no channels and none can come.
     pub(super) fn run(mut self) {
-        while self.gather() {
+        while self.refresh() {
             let Err(why) = self.read_orders() else { continue };
             self.mirrors.iter_mut().for_each(Mirror::lose_engine);
             if !self.has_warned {
@@ -71,8 +71,8 @@ impl Reader {
         }
     }
 
-    fn gather(&mut self) -> bool {
-        gather(&self.new, &mut self.mirrors, Mirror::is_over)
+    fn refresh(&mut self) -> bool {
+        refresh(&self.new, &mut self.mirrors, Mirror::is_over)
     }
 
     /// Reads the orders over one connection, until there are no channels.
@@ -97,7 +97,7 @@ impl Reader {
             {
                 self.look_behind_silence(&mut engine)?;
             }
-            if !self.gather() {
+            if !self.refresh() {
                 break;
             }
         }
