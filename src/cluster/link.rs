@@ -5,7 +5,6 @@
 //! posts; health checks and metrics look at it, too. The locks are held while a few values are copied.
 
 use std::{
-    fmt::Write as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -19,6 +18,10 @@ use data_encoding::HEXLOWER;
 use super::under_way::UnderWay;
 use crate::wire::ErrorAnswer;
 
+mod counters;
+
+use counters::Counters;
+
 /// After this long without its engine a copy takes no posts. Until then posts wait.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -31,19 +34,16 @@ pub struct Link {
     node_name: String,
     state: Mutex<State>,
     under_way: UnderWay,
+    counters: Counters,
+    /// The last line of the file, and of the order as far as is known.
     last: AtomicU64,
+    order_last: AtomicU64,
     first_to_keep: AtomicU64,
-    engine_last: AtomicU64,
+    /// The highest batch that came back.
     returned: AtomicU64,
-    pending: AtomicU64,
-    reconnects: AtomicU64,
-    restored: AtomicU64,
-    forks: AtomicU64,
-    appends: AtomicU64,
-    append_nanos: AtomicU64,
     joins: AtomicU64,
     is_stopping: AtomicBool,
-    /// Gets a word when a batch came back, or when the engine is there again.
+    /// Gets a word when a batch came back, when the copy has joined, and when the threads are to end.
     nudge: (Sender<()>, Receiver<()>),
 }
 
@@ -57,6 +57,12 @@ struct State {
     settled: Instant,
     /// Why the hub refuses posts, if it does.
     refusal: Option<ErrorAnswer>,
+}
+
+impl State {
+    fn is_given_up(&self) -> bool {
+        self.unavailable_since.iter().flatten().any(|since| since.elapsed() >= PATIENCE)
+    }
 }
 
 /// One of the two threads with a connection to the engine.
@@ -87,16 +93,11 @@ impl Link {
             node_name: HEXLOWER.encode(&name),
             state: Mutex::new(state),
             under_way: UnderWay::default(),
+            counters: Counters::default(),
             last: AtomicU64::new(0),
+            order_last: AtomicU64::new(0),
             first_to_keep: AtomicU64::new(0),
-            engine_last: AtomicU64::new(0),
             returned: AtomicU64::new(0),
-            pending: AtomicU64::new(0),
-            reconnects: AtomicU64::new(0),
-            restored: AtomicU64::new(0),
-            forks: AtomicU64::new(0),
-            appends: AtomicU64::new(0),
-            append_nanos: AtomicU64::new(0),
             joins: AtomicU64::new(0),
             is_stopping: AtomicBool::new(false),
             nudge: bounded(1),
@@ -143,7 +144,7 @@ impl Link {
     /// Notes that a side has lost its engine or could not reach it, and counts that.
     pub fn set_unavailable(&self, side: Side) {
         self.state().unavailable_since[side as usize].get_or_insert_with(Instant::now);
-        self.reconnects.fetch_add(1, SeqCst);
+        self.counters.reconnects.fetch_add(1, SeqCst);
     }
 
     /// Whether a side has its engine.
@@ -161,8 +162,7 @@ impl Link {
 
     /// Whether the engine has been unavailable for so long that posts are refused.
     pub fn is_given_up(&self) -> bool {
-        let state = self.state();
-        state.unavailable_since.iter().flatten().any(|since| since.elapsed() >= PATIENCE)
+        self.state().is_given_up()
     }
 
     /// The number of the last line in the file.
@@ -175,7 +175,7 @@ impl Link {
     pub fn set_applied(&self, last: u64, first_to_keep: u64) {
         self.last.store(last, SeqCst);
         self.first_to_keep.store(first_to_keep, SeqCst);
-        self.engine_last.fetch_max(last, SeqCst);
+        self.order_last.fetch_max(last, SeqCst);
     }
 
     /// The first line that the engine is to keep.
@@ -190,7 +190,8 @@ impl Link {
 
     /// Why posts are refused, if they are: the engine has been unavailable for too long, or the hub says so.
     pub(super) fn refusal(&self) -> Option<ErrorAnswer> {
-        self.is_given_up().then_some(ErrorAnswer::Unavailable).or_else(|| self.state().refusal)
+        let state = self.state();
+        if state.is_given_up() { Some(ErrorAnswer::Unavailable) } else { state.refusal }
     }
 
     /// The batches that are on their way.
@@ -200,15 +201,15 @@ impl Link {
 
     /// Notes how far the order has come.
     pub fn set_ordered(&self, last: u64) {
-        self.engine_last.store(last, SeqCst);
+        self.order_last.store(last, SeqCst);
     }
 
-    /// The highest batch of this node that came back.
+    /// The highest batch that was posted here and came back.
     pub fn returned(&self) -> u64 {
         self.returned.load(SeqCst)
     }
 
-    /// Notes that a batch of this node came back.
+    /// Notes that a batch that was posted here came back.
     pub fn set_returned(&self, batch: u64) {
         self.returned.fetch_max(batch, SeqCst);
         self.nudge();
@@ -219,30 +220,30 @@ impl Link {
         let _ = self.nudge.0.try_send(());
     }
 
-    /// Gets a word when a batch came back, or the engine is there again.
+    /// Gets a word when a batch came back, when the copy has joined, and when the threads are to end.
     pub fn nudges(&self) -> &Receiver<()> {
         &self.nudge.1
     }
 
     /// Notes how many posts wait for the engine.
     pub fn set_pending(&self, posts: u64) {
-        self.pending.store(posts, SeqCst);
+        self.counters.pending.store(posts, SeqCst);
     }
 
     /// Counts lines that were given back to the engine.
     pub fn count_restored(&self, lines: u64) {
-        self.restored.fetch_add(lines, SeqCst);
+        self.counters.restored.fetch_add(lines, SeqCst);
     }
 
     /// Counts a fork.
     pub fn count_fork(&self) {
-        self.forks.fetch_add(1, SeqCst);
+        self.counters.forks.fetch_add(1, SeqCst);
     }
 
     /// Counts a batch that the engine answered, and how long that took.
     pub fn count_append(&self, time: Duration) {
-        self.appends.fetch_add(1, SeqCst);
-        self.append_nanos.fetch_add(time.as_nanos() as u64, SeqCst);
+        self.counters.appends.fetch_add(1, SeqCst);
+        self.counters.append_nanos.fetch_add(time.as_nanos() as u64, SeqCst);
     }
 
     /// Has the threads end.
@@ -264,35 +265,7 @@ impl Link {
 
     /// The metrics of the copy, in the text format of Prometheus.
     pub fn render(&self) -> String {
-        let get = |number: &AtomicU64| number.load(SeqCst).to_string();
-        let lag = get(&self.engine_last).parse::<u64>().unwrap_or(0).saturating_sub(self.last());
-        let seconds = Duration::from_nanos(self.append_nanos.load(SeqCst)).as_secs_f64();
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, samples: &[(&str, String)]| {
-            let name = format!("txtcord_cluster_{name}");
-            let mut write = |line: String| {
-                writeln!(text, "{line}").expect("writing to memory cannot fail");
-            };
-            write(format!("# HELP {name} {help}"));
-            write(format!("# TYPE {name} {kind}"));
-            samples.iter().for_each(|(ending, value)| write(format!("{name}{ending} {value}")));
-        };
-        let one = |value: String| [("", value)];
-        let up = u64::from(self.is_up()).to_string();
-        metric("up", "gauge", "Whether the engine is there and gives out numbers.", &one(up));
-        let help = "Lines of the order that this node's file lacks.";
-        metric("lag_lines", "gauge", help, &one(lag.to_string()));
-        let help = "How long the engine took to give numbers to a batch.";
-        let samples = [("_sum", seconds.to_string()), ("_count", get(&self.appends))];
-        metric("append_seconds", "summary", help, &samples);
-        let help = "Times that a connection to the engine was lost or could not be made.";
-        metric("reconnects_total", "counter", help, &one(get(&self.reconnects)));
-        let help = "Lines that this node gave back to an engine that had lost them.";
-        metric("restored_lines_total", "counter", help, &one(get(&self.restored)));
-        let help = "Times that this node's file was found to differ from the order.";
-        metric("forks_total", "counter", help, &one(get(&self.forks)));
-        let help = "Posts that wait for the engine.";
-        metric("pending_posts", "gauge", help, &one(get(&self.pending)));
-        text
+        let lag = self.order_last.load(SeqCst).saturating_sub(self.last());
+        self.counters.render(self.is_up(), lag)
     }
 }
