@@ -13,6 +13,7 @@ use crate::{
         chain::{Chain, bytes_at},
         engine::{Engine, Restored},
     },
+    command::HubGone,
     piece::{Piece, StampRun},
 };
 
@@ -54,54 +55,64 @@ impl Mirror {
     fn piece(&self, first_id: u64, offset: u64) -> Result<Piece, End> {
         let next = self.recent.next_from(first_id);
         let recent = next.filter(|piece| piece.first_id == first_id);
-        let most = match (recent, next) {
-            (Some(recent), _) => recent.end.lines - first_id + 1,
-            // What came as a piece goes back as one.
-            (None, Some(next)) => next.first_id - first_id,
-            (None, None) => self.own.last - first_id + 1,
+        let lines = match (recent, next) {
+            (Some(recent), _) => self.bytes(offset, recent.end.offset - offset),
+            // What came as a piece is to go back as one, so this ends where that begins.
+            (None, Some(next)) => self.some_lines(offset, next.first_id - first_id),
+            (None, None) => self.some_lines(offset, self.own.last - first_id + 1),
         };
-        let lines =
-            self.lines(offset, most, recent.is_some()).map_err(|why| self.end_unreadable(why))?;
+        let lines = lines.map_err(|why| self.end_unreadable(why))?;
         let mut piece = Piece { first_id, lines, origin: None, key: None, stamps: Vec::new() };
+        piece.stamps = self.stamps(first_id, piece.last_id())?;
         if let Some(recent) = recent {
             piece.origin = recent.origin.clone();
             piece.key = recent.key.clone();
         }
-        let (mut id, last_id) = (first_id, piece.last_id());
+        Ok(piece)
+    }
+
+    /// The stamps of lines, as the hub has them.
+    fn stamps(&self, first_id: u64, last_id: u64) -> Result<Vec<StampRun>, HubGone> {
+        let mut runs: Vec<StampRun> = Vec::new();
+        let mut id = first_id;
         while id <= last_id {
             let (stretch, stamps) = self.hub.history(id, last_id)?;
             let mut stamps = stamps.read();
             while id <= stretch.last_id.min(last_id) {
                 let stamp = stamps.of(id);
                 let (ts, from) = (stamp.ts.unwrap_or(0), stamp.from);
-                match piece.stamps.last_mut() {
+                match runs.last_mut() {
                     Some(run) if run.ts == ts && run.from.as_deref() == from => run.lines += 1,
-                    _ => {
-                        piece.stamps.push(StampRun { lines: 1, ts, from: from.map(str::to_owned) })
-                    }
+                    _ => runs.push(StampRun { lines: 1, ts, from: from.map(str::to_owned) }),
                 }
                 id += 1;
             }
         }
-        Ok(piece)
+        Ok(runs)
     }
 
-    /// At most so many whole lines from an offset on, in about [`PIECE_BYTES`] unless all are wanted.
-    fn lines(&self, offset: u64, most: u64, all: bool) -> io::Result<Vec<u8>> {
+    /// Whole lines from an offset on: as many as there are in about [`PIECE_BYTES`], but one at least and
+    /// `most` at the most.
+    fn some_lines(&self, offset: u64, most: u64) -> io::Result<Vec<u8>> {
         let mut len = PIECE_BYTES;
         loop {
-            let part = len.min(self.own.end - offset) as usize;
-            let lines = bytes_at(&self.own.file, offset, part, self.own.end)?;
-            let mut lines = lines.expect("it ends there at the latest");
-            let mut ends = memchr::memchr_iter(b'\n', &lines);
-            let whole = ends.by_ref().take(most as usize).enumerate().last();
-            let is_enough = whole.is_some_and(|(at, _)| !all || at as u64 + 1 == most);
-            if is_enough || offset + len >= self.own.end {
-                let end = whole.map_or(0, |(_, end)| end + 1);
-                lines.truncate(end);
+            let mut lines = self.bytes(offset, len.min(self.own.end - offset))?;
+            let ends = memchr::memchr_iter(b'\n', &lines).take(most as usize);
+            if let Some(end) = ends.last() {
+                lines.truncate(end + 1);
                 return Ok(lines);
+            }
+            if offset + len >= self.own.end {
+                // Another program has written over the end of the last line.
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
             len *= 2;
         }
+    }
+
+    /// So many bytes of the file, which has them.
+    fn bytes(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+        let bytes = bytes_at(&self.own.file, offset, len as usize, self.own.end)?;
+        Ok(bytes.expect("no more is asked for than there is"))
     }
 }
