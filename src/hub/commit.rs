@@ -214,15 +214,18 @@ impl Hub {
         for post in posts {
             let first_id = next_id;
             next_id += post.count() as u64;
-            let Speaker::Request { key, reply } = post.by else { continue };
-            let stored = Stored { first_id, last_id: next_id - 1 };
-            if let Some(key) = key {
-                self.keys.insert(key, stored);
-            }
-            // A caller that has stopped waiting finds its messages in the history.
-            let _ = reply.send(Ok(stored));
+            self.acknowledge_one(post.by, Stored { first_id, last_id: next_id - 1 });
         }
         assert_eq!(next_id, self.history.last_id() + 1, "the ids of a batch have no gap");
+    }
+
+    /// Tells a request which ids its messages have, and remembers them for its key. A client hears its
+    /// messages instead.
+    pub(super) fn acknowledge_one(&mut self, by: Speaker, stored: Stored) {
+        let Speaker::Request { key, reply } = by else { return };
+        key.into_iter().for_each(|key| self.keys.insert(key, stored));
+        // A caller that has stopped waiting finds its messages in the history.
+        let _ = reply.send(Ok(stored));
     }
 }
 

@@ -100,13 +100,9 @@ impl Hub {
     fn answer_repeats(&mut self) {
         let Some(replica) = &mut self.replica else { return };
         let last_id = self.history.last_id();
-        for (stored, by) in replica.repeats.extract_if(.., |(stored, _)| stored.last_id <= last_id)
-        {
-            if let Speaker::Request { key, reply } = by {
-                key.into_iter().for_each(|key| self.keys.insert(key, stored));
-                // A caller that has stopped waiting needs no answer.
-                let _ = reply.send(Ok(stored));
-            }
+        let have_come = replica.repeats.extract_if(.., |(stored, _)| stored.last_id <= last_id);
+        for (stored, by) in have_come.collect::<Vec<_>>() {
+            self.acknowledge_one(by, stored);
         }
     }
 
@@ -115,7 +111,25 @@ impl Hub {
     fn apply_pieces(&mut self, pieces: Vec<Arrival>) -> Result<Option<Vec<Arrival>>, Fatal> {
         let first_id = pieces.first().map(|arrival| arrival.piece.first_id);
         assert_eq!(first_id, Some(self.history.last_id() + 1));
-        let lines = match &pieces[..] {
+        if !self.write_pieces(&pieces)? {
+            return Ok(Some(pieces));
+        }
+        for arrival in &pieces {
+            self.apply_piece(arrival);
+        }
+        self.show()?;
+        if let Some(replica) = &self.replica {
+            replica.link.set_applied(self.history.last_id(), self.first_to_keep());
+        }
+        pieces.into_iter().for_each(|arrival| self.answer(arrival));
+        self.answer_repeats();
+        Ok(None)
+    }
+
+    /// Writes the lines of pieces and their stamps; false if the disk has no room, and nothing of them is in
+    /// the file then.
+    fn write_pieces(&mut self, pieces: &[Arrival]) -> Result<bool, Fatal> {
+        let lines = match pieces {
             [one] => Cow::Borrowed(&one.piece.lines),
             all => {
                 let each: Vec<&[u8]> = all.iter().map(|arrival| &arrival.piece.lines[..]).collect();
@@ -132,26 +146,18 @@ impl Hub {
                 Ok(start) if start == end => break start,
                 // Another program appended a moment before: its lines go first, but to the inbox.
                 Ok(start) => self.journal.retract(start..start + len)?,
-                Err(AppendError::DiskFull) => return Ok(Some(pieces)),
+                Err(AppendError::DiskFull) => return Ok(false),
                 Err(AppendError::Fatal(fatal)) => return Err(fatal),
             }
         };
         if !self.stamp_pieces(pieces.iter().map(|arrival| &arrival.piece))? {
             self.journal.retract(start..start + len)?;
-            return Ok(Some(pieces));
+            return Ok(false);
         }
-        for arrival in &pieces {
-            self.apply_piece(arrival);
-        }
-        self.show()?;
-        if let Some(replica) = &self.replica {
-            replica.link.set_applied(self.history.last_id(), self.first_to_keep());
-        }
-        pieces.into_iter().for_each(|arrival| self.answer(arrival));
-        self.answer_repeats();
-        Ok(None)
+        Ok(true)
     }
 
+    /// Takes in the lines of a piece, which are in the file.
     fn apply_piece(&mut self, Arrival { piece, is_checked, .. }: &Arrival) {
         let mut stamps = piece
             .stamps
@@ -186,11 +192,7 @@ impl Hub {
             first_id += count;
             match by {
                 Speaker::Client(client) => clients.push(client),
-                Speaker::Request { key, reply } => {
-                    key.into_iter().for_each(|key| self.keys.insert(key, stored));
-                    // A caller that has stopped waiting finds its messages in the history.
-                    let _ = reply.send(Ok(stored));
-                }
+                request => self.acknowledge_one(request, stored),
             }
         }
         let sent = clients.into_iter().map(|client| self.fanout.serve_out_of_turn(client)).sum();
