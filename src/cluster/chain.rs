@@ -60,7 +60,7 @@ impl Chain {
     }
 }
 
-/// So many bytes at an offset; `None` when they do not end before `end`.
+/// So many bytes at an offset; `None` when they go beyond `end`.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -98,7 +98,7 @@ impl Walk<'_> {
         Walk::from(file, Place::default())
     }
 
-    /// At a place that is known.
+    /// At a place that was reached before.
     pub fn from(file: &File, at: Place) -> Walk<'_> {
         Walk { file, at }
     }

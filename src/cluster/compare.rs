@@ -44,12 +44,12 @@ pub enum Mismatch {
 
 impl Mismatch {
     /// What ends a copy whose file has this epoch and so many lines; the sentence is for an operator. After
-    /// a fork a new epoch begins in the engine, if it still has the file's: lines that were shown under that
-    /// one are not in the order.
+    /// a fork the engine begins a new epoch, if it still has the file's: lines that were shown under that one
+    /// are not in the order.
     ///
     /// # Errors
     /// When the engine gives no answer.
-    pub fn end(
+    pub fn declare(
         &self,
         engine: &mut Engine,
         settings: &Settings,

@@ -187,8 +187,9 @@ impl Engine {
         }
     }
 
-    /// Notes in the engine which run of it this is, and asks how far the order of a channel has come, and after
-    /// how long numbers are given out. The file has this epoch; it is empty where that is not known.
+    /// Notes in the engine which run of it this is. Returns how far the order of a channel has come, and
+    /// how long it takes until numbers are given out. `own_epoch` is that of the file, or empty where that
+    /// is not known.
     ///
     /// # Errors
     /// When there is no answer, or the channel was put away.
@@ -240,7 +241,7 @@ impl Engine {
     }
 
     /// Puts the channel away, of which this node's file has this epoch. The engine has nothing of it
-    /// afterwards, and each node is told so when it arrives.
+    /// afterwards, and each node is told so when it [arrives](Engine::arrive).
     ///
     /// # Errors
     /// When there is no answer; it may have been put away then.
@@ -386,7 +387,7 @@ impl Engine {
         Ok(invocation.key(&keys.meta).invoke(&mut self.connection)?)
     }
 
-    /// Reads entries of several channels, each after a line, and waits for so long if there are none.
+    /// Reads entries of several channels, of each after a line. If there are none, waits for so long.
     ///
     /// # Errors
     /// When there is no answer.

@@ -274,7 +274,8 @@ impl Mirror {
                 if let Mismatch::Fork { .. } = mismatch {
                     self.link.count_fork();
                 }
-                let fatal = mismatch.end(engine, &self.settings, &self.own.epoch, self.own.last)?;
+                let fatal =
+                    mismatch.declare(engine, &self.settings, &self.own.epoch, self.own.last)?;
                 Err(self.end(fatal))
             }
         }

@@ -111,7 +111,7 @@ fn agree(
             Ok(Agreed::Cut)
         }
         Verdict::Mismatch(mismatch) => {
-            Err(Trouble::Fatal(mismatch.end(&mut engine, settings, epoch, own.last)?))
+            Err(Trouble::Fatal(mismatch.declare(&mut engine, settings, epoch, own.last)?))
         }
     }
 }
