@@ -58,7 +58,7 @@ pub const SYNC_EVERY: Duration = Duration::from_millis(400);
 pub enum Fatal {
     /// A write or sync failed in a way that leaves unknown what is on disk.
     Storage(io::Error),
-    /// The file was removed, replaced or cut by another program; the sentence says which.
+    /// The file was removed, replaced, cut or overwritten by another program; the sentence says which.
     Changed(String),
     /// The file has other lines than the order of the cluster; a new start sets them aside.
     Forked(String),

@@ -1,6 +1,8 @@
 //! What people do to files and engines: lines are edited, entries added by hand, keys deleted, streams
 //! trimmed, disks filled, and nodes started with the wrong engine.
 
+use std::{fs::File, os::unix::fs::FileExt};
+
 use crate::{
     engine::{Engine, Keeps, META, STREAM},
     nodes::{CALM, Node, Nodes, answer_of, within},
@@ -152,6 +154,27 @@ fn a_channel_whose_key_holds_something_else_holds_up_no_other() {
     engine.asks(&["DEL", "txtcord:{dev}"]);
     let is_stored = || server.asked(&post).status == 201;
     within(CALM, "the channel goes on", is_stored, || server.log());
+}
+
+#[test]
+fn a_channel_whose_last_line_lost_its_end_holds_up_no_other() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    let server = node.server();
+    let post = ask_with("POST /dev", &["Connection: close"], "1");
+    assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    (0..2).for_each(|_| assert_eq!(server.asked(&post).status, 201));
+    let file = File::options().write(true).open(node.setup.dir.join("channels/dev.txt"));
+    file.expect("a file").write_all_at(b"x", 3).expect("it is written");
+    // What the node gives back to the engine is not what it was.
+    engine.asks(&["DEL", "txtcord:{dev}", "txtcord:{dev}:meta"]);
+    let says_so = || server.log().contains("dev.txt: the ends of its lines were overwritten");
+    within(CALM, "the log says so", says_so, || server.log());
+    let is_stored = || server.asked(&post).status == 201;
+    within(CALM, "the channel goes on", is_stored, || server.log());
+    assert!(!server.log().contains("the engine at"), "{}", server.log());
+    assert_eq!(node.stores("1"), 1);
 }
 
 #[test]

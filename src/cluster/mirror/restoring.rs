@@ -14,6 +14,7 @@ use crate::{
         engine::{Engine, Restored},
     },
     command::HubGone,
+    journal::Fatal,
     piece::{Piece, StampRun},
 };
 
@@ -63,6 +64,10 @@ impl Mirror {
         };
         let lines = lines.map_err(|why| self.end_unreadable(why))?;
         let mut piece = Piece { first_id, lines, origin: None, key: None, stamps: Vec::new() };
+        let is_other = recent.is_some_and(|recent| recent.end.lines != piece.last_id());
+        if is_other || !piece.lines.ends_with(b"\n") {
+            return Err(self.end(Fatal::Changed("the ends of its lines were overwritten".into())));
+        }
         piece.stamps = self.stamps(first_id, piece.last_id())?;
         if let Some(recent) = recent {
             piece.origin = recent.origin.clone();
@@ -98,13 +103,10 @@ impl Mirror {
         loop {
             let mut lines = self.bytes(offset, len.min(self.own.end - offset))?;
             let ends = memchr::memchr_iter(b'\n', &lines).take(most as usize);
-            if let Some(end) = ends.last() {
-                lines.truncate(end + 1);
+            let end = ends.last();
+            if end.is_some() || offset + len >= self.own.end {
+                lines.truncate(end.map_or(lines.len(), |end| end + 1));
                 return Ok(lines);
-            }
-            if offset + len >= self.own.end {
-                // Another program has written over the end of the last line.
-                return Err(io::ErrorKind::UnexpectedEof.into());
             }
             len *= 2;
         }
