@@ -148,6 +148,7 @@ function takeList() {
 
 function missing({ name, hasHistory }) {
   conversations.delete(name);
+  identity.doubt();
   leaveFor(name === DEFAULT ? 'closed' : hasHistory || channels.wasThere(name) ? 'gone' : 'unknown', name);
 }
 
@@ -159,6 +160,7 @@ connection.on.history = taken => {
   timeline.takeHistory(taken, lastSeen);
   for (const id of taken.touched) stopEditing(id);
   pinned.offer();
+  identity.trust();
 };
 connection.on.live = taken => {
   timeline.takeLive(taken);

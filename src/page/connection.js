@@ -2,7 +2,7 @@
 // a connection is dead, comes back by itself, and gives it what waits in the outbox.
 
 import { shown } from './conversation.js';
-import { fields } from './identity.js';
+import { doubt, fields } from './identity.js';
 import { members } from './json.js';
 import { isOwn } from './server.js';
 import { hush, showState, showWait, tell } from './status.js';
@@ -112,6 +112,7 @@ function lost(ws, code, reason, opened) {
   } else if (code === 1008) {
     wait = WAIT_MOST;
     tell(`The server ended the connection: ${reason || 'it is against its rules'}.`);
+    doubt();
   } else if (code === 1013) {
     wait = Math.max(wait, 2000 + Math.random() * 3000);
     tell(`The server is busy: ${reason || 'too many people'}. Trying again soon.`);
@@ -149,8 +150,9 @@ async function explain() {
       tell(`The server refused this page: ${words || 'its address is not listed as allowed'}`);
       waitUntil(Date.now() + WAIT_MOST, true);
     } else if (answer.status === 401) {
-      tell(words);
+      tell('The server did not accept your token.');
       waitUntil(Date.now() + WAIT_MOST, true);
+      doubt();
     } else if (answer.status === 503) {
       tell(words || 'The server is full or stopping.');
     } else if (answer.status === 404) {

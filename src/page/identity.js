@@ -17,8 +17,10 @@ const AGAIN_MS = 5000;     // between two attempts to ask it
 export const on = { change() {}, tell(_words) {}, known() {} };
 
 const panel = $('Identity'), who = $('Who'), secret = $('Secret');
+const why = $('SecretWhy'), use = panel.querySelector('[type=submit]');
 let token = isOwn ? recall('localStorage', 'token') : '', key = isOwn ? ownKey() : '';
-let name = '', from = '', asked = 0, isOpen = false;
+// `isUnproved`: the token is from a link, and is kept once the server has accepted it.
+let name = '', from = '', asked = 0, isOpen = false, isUnproved = false, isRefused = false, opener = who;
 
 function ownKey() {
   const kept = recall('localStorage', 'key');
@@ -35,12 +37,14 @@ export function takeFromAddress() {
   if (given === undefined) return false;
   history.replaceState(null, '', location.pathname + location.search);
   if (!isOwn) return false;
-  try { useToken(decodeURIComponent(given)); } catch { useToken(given); }
+  try { token = decodeURIComponent(given); } catch { token = given; }
+  isUnproved = true;
   return true;
 }
 
-function useToken(given) {
+function keepToken(given) {
   token = given;
+  isUnproved = false;
   remember('localStorage', 'token', token);
 }
 
@@ -55,8 +59,11 @@ function nameFor(text) {
   return short.trim() || 'anonymous';
 }
 
+const keyField = key => ({ 'Txtcord-Key': key });
+const tokenField = token => ({ Authorization: `Bearer ${token}` });
+
 // The header fields that say who asks.
-export const fields = () => (token ? { Authorization: `Bearer ${token}` } : {});
+export const fields = () => (token ? tokenField(token) : {});
 
 // Says in an address who connects: a browser can give a socket or a stream no header fields.
 export function sign(url) {
@@ -90,24 +97,37 @@ export const isWithoutRules = () => isOpen;
 // The address at which one asks for something to be done, and the header fields.
 export function signed(path) {
   if (token) return [path, fields()];
-  return [from ? `${path}?as=${encodeURIComponent(name)}` : path, from ? { 'Txtcord-Key': key } : {}];
+  return [from ? `${path}?as=${encodeURIComponent(name)}` : path, from ? keyField(key) : {}];
 }
 
-// The server knows the token no more.
-export const isRefused = () => !!token;
+// Asks the server who has this token or, without one, this key: {status, from, words}. Throws when it
+// does not say.
+async function whoHas(token, key) {
+  const [url, headers] = token ? ['/me', tokenField(token)] : ['/me?as=' + encodeURIComponent(name), keyField(key)];
+  const answer = await fetch(url, { headers, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
+  if (answer.ok) return { status: 200, from: (await answer.json()).from ?? '' };
+  return { status: answer.status, from: '', words: (await answer.text()).trim().slice(0, 300) };
+}
 
+// Asks who one is, and shows it.
 async function ask() {
   if (!isOwn) return;
   const mine = ++asked;
-  const head = token ? fields() : { 'Txtcord-Key': key };
   try {
-    const url = token ? '/me' : '/me?as=' + encodeURIComponent(name);
-    const answer = await fetch(url, { headers: head, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
+    const { status, from: sender, words } = await whoHas(token, key);
     if (mine !== asked) return;
+    if (isUnproved && status === 401) {
+      token = recall('localStorage', 'token');
+      isUnproved = false;
+      on.change();
+      open(true);
+      return say(notAccepted('token', words));
+    }
+    if (isUnproved && status === 200) keepToken(token);
     isOpen = false;
-    from = answer.ok ? (await answer.json()).from ?? '' : '';
+    from = sender;
     if (from && !token) await askForRules();
-    draw(answer.status === 401 ? 'refused' : answer.ok ? 'known' : 'unknown');
+    draw(status === 401 ? 'refused' : status === 200 ? 'known' : 'unknown');
   } catch {
     // It is down, as the state of the connection says. Without an answer nobody could edit or react.
     setTimeout(() => { if (mine === asked) ask(); }, AGAIN_MS * (.5 + Math.random()));
@@ -122,14 +142,17 @@ async function askForRules() {
 
 function draw(state) {
   on.known();
+  // Nothing else works without it, so a person need not look for what can be done; what they write goes on.
+  const wasRefused = isRefused;
+  isRefused = state === 'refused';
+  if (isRefused !== wasRefused || state === 'unknown') show(isRefused);
   who.hidden = state === 'unknown';
-  if (state === 'unknown') open(false);
   const [plain, letters] = from.split('~'), nameBox = $('Name');
-  who.textContent = state === 'refused' ? 'Token refused' : letters ? '~' + letters.slice(0, 4) : 'Verified';
-  who.classList.toggle('refused', state === 'refused');
+  who.textContent = isRefused ? 'Token refused' : letters ? '~' + letters.slice(0, 4) : 'Verified';
+  who.classList.toggle('refused', isRefused);
   nameBox.readOnly = !!token && state === 'known';
   if (nameBox.readOnly) nameBox.value = plain;
-  $('WhoText').textContent = state === 'refused'
+  $('WhoText').textContent = isRefused
     ? 'The server does not know this token. Ask its operator for another one, or forget it.'
     : letters ? `You are ${from}, and nobody else can be this ${plain}.` : `You are ${plain}, by a token of the operator.`;
   who.title = $('WhoText').textContent;
@@ -137,20 +160,36 @@ function draw(state) {
   $('Forget').hidden = !token;
 }
 
-// Shows or hides what can be done about who one is.
-export function open(isOpen) {
-  panel.hidden = !isOpen;
-  who.setAttribute('aria-expanded', isOpen);
+// ---- The panel: what can be done about who one is ----------------------------------------------
+
+function show(isShown) {
+  panel.hidden = !isShown;
+  who.setAttribute('aria-expanded', isShown);
   secret.value = '';
   secret.type = 'password';
-  if (isOpen && hasMouse()) secret.focus();
+  say('');
 }
+
+// Opens the panel, or closes it, for a person who has asked for that.
+export function open(isShown) {
+  opener = document.activeElement?.closest('button') ?? who;
+  show(isShown);
+  if (isShown && hasMouse()) secret.focus();
+}
+
+// Says in the panel why what was given is not taken.
+function say(words) {
+  why.textContent = words;
+  if (words) secret.focus();
+}
+
+const notAccepted = (what, words) => `The server did not accept this ${what}.` + (words && ` It says: “${words}”.`);
 
 who.onclick = () => open(panel.hidden);
 panel.addEventListener('keydown', event => {
-  if (event.key !== 'Escape') return;
-  open(false);
-  who.focus();
+  if (event.key !== 'Escape' || event.isComposing) return;
+  show(false);
+  opener.focus();
 });
 
 $('Copy').onclick = async () => {
@@ -166,36 +205,46 @@ $('Copy').onclick = async () => {
 };
 
 $('Forget').onclick = () => {
-  useToken('');
+  keepToken('');
   $('Name').readOnly = false;
   $('Name').value = recall('localStorage', 'name') || 'anonymous';
   change();
 };
 
-panel.addEventListener('submit', event => {
+// One stays who one is until the server has accepted what was given.
+panel.addEventListener('submit', async event => {
   event.preventDefault();
-  const given = secret.value.trim();
-  if (given.startsWith('tc_')) {
-    useToken(given);
-  } else if (given.length < KEY_LEAST) {
-    return on.tell(`A key has ${KEY_LEAST} characters or more; a token begins with tc_.`);
-  } else {
-    useToken('');
+  const given = secret.value.trim(), isToken = given.startsWith('tc_');
+  if (!isToken && given.length < KEY_LEAST) return say(`A key has ${KEY_LEAST} characters or more; a token begins with tc_.`);
+  say('');
+  use.textContent = 'Asking…';
+  let answer;
+  try { answer = await whoHas(isToken ? given : '', given); } catch { /* it does not say */ }
+  use.textContent = 'Use it';
+  // Somebody has given it up, or given another one.
+  if (panel.hidden || secret.value.trim() !== given) return;
+  if (!answer) return say('The server cannot be reached now. Try again when it is back.');
+  if (answer.status !== 200) return say(notAccepted(isToken ? 'token' : 'key', answer.words));
+  keepToken(isToken ? given : '');
+  if (!isToken) {
     key = given;
     remember('localStorage', 'key', key);
   }
   change();
 });
+secret.addEventListener('input', () => say(''));
 
 function change() {
-  open(false);
-  name = nameFor($('Name').value);
-  ask();
+  show(false);
   on.change();
 }
 
-// Asks who one is, and shows it.
+// One is called so, and asks who that is.
 export function begin(text) {
   name = nameFor(text);
   ask();
 }
+
+// The server has refused something, or takes it again: it may know the token no more, or by now.
+export const doubt = () => { if (token) ask(); };
+export const trust = () => { if (isRefused) ask(); };

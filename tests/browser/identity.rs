@@ -1,7 +1,7 @@
 //! Who one is on the page: a pseudonym that nobody else can have, or a name by a token; and who others
 //! are.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::json;
 
@@ -10,6 +10,9 @@ use crate::{devtools::Browser, page::Page, support::*};
 /// SHA-256 of `tc_anns` and `tc_bobs`.
 const ANNS: &str = "bcdcf89cf9e56211864ecd898fa869950f1ba389effb1c86b5ecd6059bfc194a";
 const BOBS: &str = "85b66599187a940d2d9201ea1e190f2de02fa8578e60e0729c4c71d5400baf87";
+
+/// The token that the browser keeps.
+const TOKEN: &str = "localStorage.getItem('txtcord token')";
 
 /// The identities that stand beside the names, one for each group of messages.
 const MARKS: &str = "[...document.querySelectorAll('#Log .who')]\
@@ -22,6 +25,25 @@ impl Page {
         let text = "document.getElementById('WhoText').textContent";
         self.tab
             .until(&format!("it says {words:?}"), &format!("{text}.includes({})", json!(words)));
+    }
+
+    /// Types a key or a token into the panel, in place of what is there.
+    #[track_caller]
+    fn gives(&mut self, secret: &str) {
+        self.clicks("#Secret");
+        self.tab.ask("document.getElementById('Secret').select()");
+        self.types(secret);
+        self.presses("Enter");
+    }
+
+    /// Waits until the panel says why it does not take what was typed, which is still there.
+    #[track_caller]
+    fn is_refused_because(&mut self, words: &str) {
+        let said = "(e => e.checkVisibility() && e.textContent.includes(WORDS))\
+            (document.getElementById('SecretWhy'))";
+        let said = said.replace("WORDS", &json!(words).to_string());
+        self.tab.until(&format!("the panel says {words:?}"), &said);
+        self.has_focus_on("#Secret");
     }
 
     #[track_caller]
@@ -76,24 +98,115 @@ fn a_key_moves_to_another_device() {
     ann.clicks("#Text");
     ann.says("from here");
     ann.tab.until("its sender is that one", &format!("{MARKS}[0]?.includes({from})"));
-    // Too short a key is told so, and changes nothing.
+    // One that is too short or too long is told so, and changes nothing.
     ann.clicks("#Who");
-    ann.clicks("#Secret");
-    ann.types("short");
-    ann.presses("Enter");
-    ann.tab.until(
-        "it says why",
-        "document.getElementById('Notice').textContent.includes('8 characters')",
-    );
+    ann.gives("short");
+    ann.is_refused_because("8 characters or more");
+    ann.gives(&"x".repeat(300));
+    ann.is_refused_because("a key has 8 to 256 bytes");
     ann.is_somebody(from.as_str().expect("a sender"));
+}
+
+/// A server with these rules.
+fn with_rules(rules: &str) -> Server {
+    let setup = Setup::new();
+    write_rules(&setup, rules);
+    let file = setup.dir.join("access");
+    setup.flags(&["--access", file.to_str().expect("a UTF-8 path")]).start()
+}
+
+fn write_rules(setup: &Setup, rules: &str) {
+    let file = setup.dir.join("access");
+    fs::write(&file, rules).expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
 }
 
 /// A server where Ann may do everything, and Bob may read.
 fn with_access() -> Server {
-    let setup = Setup::new();
-    let file = setup.dir.join("access");
-    fs::write(&file, format!("ann {ANNS} * admin\nbob {BOBS} messages read\n")).expect("a file");
-    setup.flags(&["--access", file.to_str().expect("a UTF-8 path")]).start()
+    with_rules(&format!("ann {ANNS} * admin\nbob {BOBS} messages read\n"))
+}
+
+#[test]
+fn a_token_that_is_not_accepted_is_told_where_it_was_typed_and_changes_nothing() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = with_access();
+    let mut ann = browser.open_link(server.address(), "");
+    ann.has_no_channel("not open to everybody");
+    ann.clicks("#Absent .buttons button");
+    ann.gives("tc_wrong");
+    ann.is_refused_because("The server did not accept this token");
+    ann.is_refused_because("the server does not know this token");
+    assert_eq!(ann.tab.ask(TOKEN), json!(null), "it is not kept");
+    ann.gives("tc_anns");
+    ann.is_connected();
+    ann.is_somebody("You are ann, by a token");
+    ann.tab.until("the panel is closed", "document.getElementById('Identity').hidden");
+    assert_eq!(ann.tab.ask(TOKEN), "tc_anns");
+
+    // Nor does another one, by a link.
+    ann.follows("#token=tc_wrong");
+    ann.is_refused_because("The server did not accept this token");
+    ann.is_somebody("You are ann, by a token");
+    ann.is_connected();
+    assert_eq!(ann.tab.ask(TOKEN), "tc_anns");
+    ann.presses("Escape");
+    ann.clicks("#Text");
+    ann.says("still ann");
+    ann.shows_from("ann", "still ann");
+
+    // And when nobody answers.
+    ann.clicks("#Who");
+    let server = server.kill();
+    ann.gives("tc_bobs");
+    ann.is_refused_because("cannot be reached now");
+    assert_eq!(ann.tab.ask(TOKEN), "tc_anns");
+    drop(server);
+}
+
+#[test]
+fn a_wrong_token_takes_nothing_from_who_has_a_key() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    ann.is_called("Ann");
+    let me = ann.runs("document.getElementById('WhoText').textContent");
+    ann.clicks("#Who");
+    ann.gives("tc_wrong");
+    ann.is_refused_because("The server did not accept this token");
+    ann.presses("Escape");
+    ann.has_focus_on("#Who");
+    ann.is_somebody(&me);
+    ann.clicks("#Text");
+    ann.says("as before");
+    ann.reloads();
+    ann.is_somebody(&me);
+}
+
+#[test]
+fn a_token_that_is_taken_back_is_told_and_works_again_when_it_is_given_back() {
+    let Some(browser) = Browser::shared() else { return };
+    let (both, bob) = (format!("ann {ANNS} * admin\n* - * read\n"), format!("bob {BOBS} * read\n"));
+    let server = with_rules(&both);
+    let mut ann = browser.open_link(server.address(), "#token=tc_anns");
+    ann.is_complete();
+    ann.is_somebody("You are ann, by a token");
+    ann.clicks("#Text");
+    ann.types("half a sen");
+    write_rules(server.setup(), &bob);
+    server.signal("HUP");
+    ann.is_somebody("The server does not know this token");
+    ann.tab.until("it offers a way out", "document.getElementById('Forget').checkVisibility()");
+    assert_eq!(ann.draft(), "half a sen");
+    // It is not forgotten: the operator may have made a mistake.
+    assert_eq!(ann.tab.ask(TOKEN), "tc_anns");
+    write_rules(server.setup(), &both);
+    server.signal("HUP");
+    ann.is_somebody("You are ann, by a token");
+    ann.tab.until("the panel is closed", "document.getElementById('Identity').hidden");
+    ann.is_in("messages");
+    ann.clicks("#Text");
+    ann.presses("Enter");
+    ann.shows_from("ann", "half a sen");
 }
 
 #[test]
