@@ -50,7 +50,7 @@ function keepToken(given) {
 
 // What a pseudonym may be called: without marks that would deceive, and no longer than the server takes.
 function nameFor(text) {
-  const plain = text.replace(/[~\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '').trim();
+  const plain = text.replace(/[~\p{Cc}\p{Cs}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '').trim();
   let short = '';
   for (const letter of plain) {
     if (new TextEncoder().encode(short + letter).length > NAME_BYTES) break;
@@ -59,8 +59,10 @@ function nameFor(text) {
   return short.trim() || 'anonymous';
 }
 
-const keyField = key => ({ 'Txtcord-Key': key });
-const tokenField = token => ({ Authorization: `Bearer ${token}` });
+// A header field holds bytes: with those of UTF-8 a secret is the same there as in an address.
+const bytesOf = text => String.fromCharCode(...new TextEncoder().encode(text));
+const keyField = key => ({ 'Txtcord-Key': bytesOf(key) });
+const tokenField = token => ({ Authorization: `Bearer ${bytesOf(token)}` });
 
 // The header fields that say who asks.
 export const fields = () => (token ? tokenField(token) : {});

@@ -107,6 +107,46 @@ fn a_key_moves_to_another_device() {
     ann.is_somebody(from.as_str().expect("a sender"));
 }
 
+#[test]
+fn a_key_may_have_letters_of_any_language() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    ann.is_called("Ann");
+    ann.is_known();
+    for (key, query) in [
+        ("grün und größer", "gr%C3%BCn+und+gr%C3%B6%C3%9Fer"),
+        ("это мой ключ", "%D1%8D%D1%82%D0%BE+%D0%BC%D0%BE%D0%B9+%D0%BA%D0%BB%D1%8E%D1%87"),
+    ] {
+        ann.clicks("#Who");
+        ann.gives(key);
+        let me = server.gets(&format!("/me?as=Ann&key={query}"));
+        let from = serde_json::from_str::<serde_json::Value>(&me).expect("JSON")["from"].clone();
+        ann.is_somebody(from.as_str().expect("a sender"));
+        ann.is_connected();
+        ann.clicks("#Text");
+        ann.says(key);
+        // What is said and what is changed are from the same person.
+        ann.presses("ArrowUp");
+        ann.tab.until("it is edited", "!document.getElementById('Editing').hidden");
+        ann.types(", changed");
+        ann.presses("Enter");
+        ann.shows(&format!("{key}, changed"));
+    }
+}
+
+#[test]
+fn half_a_letter_in_a_name_is_left_out() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    ann.tab.ask(
+        "(box => { box.value = 'Ann\\ud83d'; box.dispatchEvent(new Event('change')); })
+         (document.getElementById('Name'))",
+    );
+    ann.is_somebody("nobody else can be this Ann.");
+}
+
 /// A server with these rules.
 fn with_rules(rules: &str) -> Server {
     let setup = Setup::new();
