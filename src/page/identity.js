@@ -18,6 +18,8 @@ export const on = { change() {}, tell(_words) {}, known() {} };
 
 const panel = $('Identity'), who = $('Who'), secret = $('Secret');
 const why = $('SecretWhy'), use = panel.querySelector('[type=submit]');
+// Opens the panel, too, where there is no box to write in.
+const instead = $('Instead');
 let token = isOwn ? recall('localStorage', 'token') : '', key = isOwn ? ownKey() : '';
 // `isUnproved`: the token is from a link, and is kept once the server has accepted it.
 let name = '', from = '', asked = 0, isOpen = false, isUnproved = false, isRefused = false, opener = who;
@@ -148,9 +150,10 @@ function draw(state) {
   const wasRefused = isRefused;
   isRefused = state === 'refused';
   if (isRefused !== wasRefused || state === 'unknown') show(isRefused);
-  who.hidden = state === 'unknown';
+  who.hidden = instead.hidden = state === 'unknown';
   const [plain, letters] = from.split('~'), nameBox = $('Name');
   who.textContent = isRefused ? 'Token refused' : letters ? '~' + letters.slice(0, 4) : 'Verified';
+  instead.textContent = isRefused ? 'Token refused' : token ? 'Who you are' : 'Use a token';
   who.classList.toggle('refused', isRefused);
   nameBox.readOnly = !!token && state === 'known';
   if (nameBox.readOnly) nameBox.value = plain;
@@ -167,6 +170,7 @@ function draw(state) {
 function show(isShown) {
   panel.hidden = !isShown;
   who.setAttribute('aria-expanded', isShown);
+  instead.setAttribute('aria-expanded', isShown);
   secret.value = '';
   secret.type = 'password';
   say('');
@@ -187,7 +191,7 @@ function say(words) {
 
 const notAccepted = (what, words) => `The server did not accept this ${what}.` + (words && ` It says: “${words}”.`);
 
-who.onclick = () => open(panel.hidden);
+who.onclick = instead.onclick = () => open(panel.hidden);
 panel.addEventListener('keydown', event => {
   if (event.key !== 'Escape' || event.isComposing) return;
   show(false);

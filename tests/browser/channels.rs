@@ -489,7 +489,7 @@ fn where_one_may_only_read_there_is_nothing_to_write_in() {
     line.replaces(r#""may":["read","post"]"#, r#""may":["read"]       "#);
     let mut ann = browser.open_link(line.address(), "");
     ann.is_in("messages");
-    let words = "(e => !e.hidden && e.innerText)(document.getElementById('ReadOnly'))";
+    let words = "(e => e.checkVisibility() && e.innerText)(document.querySelector('#ReadOnly p'))";
     ann.tab.until(
         "it says so",
         &format!("{words} === 'You may read this channel, and not write in it.'"),

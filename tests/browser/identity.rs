@@ -290,6 +290,31 @@ fn one_who_may_only_read_has_no_box_to_write_in() {
         "there is a sentence and no box",
         "document.getElementById('Form').hidden && !document.getElementById('ReadOnly').hidden",
     );
+    // Nobody tells him to say hello.
+    bob.tab.comes_to("document.querySelector('#Empty h2').checkVisibility()", true);
+    bob.tab.comes_to("document.querySelector('#Empty p').checkVisibility()", false);
+    let is_seen = "(({ bottom }) => bottom > 0 && bottom < innerHeight)\
+        (document.getElementById('ReadOnly').getBoundingClientRect())";
+    bob.tab.until("the sentence stands clear of the edge", is_seen);
     server.join_at("/ws?token=tc_anns").says(r#"{"user":"ann","content":"news"}"#);
     bob.shows_from("ann", "news");
+}
+
+#[test]
+fn one_who_may_only_read_without_a_token_can_use_one_to_write() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = with_rules(&format!("ann {ANNS} * read,post\n* - messages read\n"));
+    let mut ann = browser.open_link(server.address(), "");
+    ann.is_connected();
+    ann.clicks("#ReadOnly button");
+    ann.gives("tc_wrong");
+    ann.is_refused_because("The server did not accept this token");
+    ann.presses("Escape");
+    ann.has_focus_on("#ReadOnly button");
+    ann.presses("Enter");
+    ann.gives("tc_anns");
+    ann.tab.until("there is a box", "!document.getElementById('Form').hidden");
+    ann.clicks("#Text");
+    ann.says("by token");
+    ann.shows_from("ann", "by token");
 }
