@@ -95,7 +95,7 @@ async function look() {
       headers: { Accept: 'application/json', ...fields() }, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS),
     });
     if (answer.status === 404 || answer.status === 405) return none();
-    if (!answer.ok) return;
+    if (!answer.ok) throw new Error(`/channels answered ${answer.status}`);
     const list = (await answer.json()).channels;
     if (since !== told) return;
     for (const line of list) if (!since.has(line.channel)) take(line);

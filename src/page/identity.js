@@ -105,10 +105,11 @@ export function signed(path) {
 }
 
 // Asks the server who has this token or, without one, this key: {status, from, words}. Throws when it
-// does not say.
+// does not say, as when it is down or full.
 async function whoHas(token, key) {
   const [url, headers] = token ? ['/me', tokenField(token)] : ['/me?as=' + encodeURIComponent(name), keyField(key)];
   const answer = await fetch(url, { headers, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
+  if (answer.status === 429 || answer.status >= 500) throw new Error(`/me answered ${answer.status}`);
   if (answer.ok) return { status: 200, from: (await answer.json()).from ?? '' };
   return { status: answer.status, from: '', words: (await answer.text()).trim().slice(0, 300) };
 }

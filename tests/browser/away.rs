@@ -113,23 +113,27 @@ fn try_now_does_not_wait_for_the_next_attempt() {
     ann.says("here again");
 }
 
-/// The first requests for these paths get no answer.
+/// The first requests for these paths get this instead of an answer.
 const LOSES_THE_FIRST: &str = "{
     const own = fetch, lost = new Set(['/me', '/channels']);
-    window.fetch = (url, ...more) => (lost.delete(String(url).split('?')[0])
-        ? Promise.reject(new TypeError('lost')) : own(url, ...more));
+    window.fetch = (url, ...more) => (lost.delete(String(url).split('?')[0]) ? INSTEAD : own(url, ...more));
 }";
 
 #[test]
-fn a_page_whose_first_requests_were_lost_asks_again() {
+fn a_page_whose_first_requests_were_lost_or_met_a_full_server_asks_again() {
     let Some(browser) = Browser::shared() else { return };
     let server = Server::start();
     server.makes("dev");
     server.stores("dev", "before anybody came");
-    let mut ann = Page { tab: browser.tab() };
-    ann.tab.prepares(LOSES_THE_FIRST);
-    ann.tab.goes_to(&format!("http://{}/", server.address()));
-    ann.is_known();
-    // It has the whole list: to whoever comes for the first time, nothing is new.
-    ann.lists(&["messages", "dev"]);
+    for instead in [
+        "Promise.reject(new TypeError('lost'))",
+        "Promise.resolve(new Response('the server is full', { status: 503 }))",
+    ] {
+        let mut ann = Page { tab: browser.tab() };
+        ann.tab.prepares(&LOSES_THE_FIRST.replace("INSTEAD", instead));
+        ann.tab.goes_to(&format!("http://{}/", server.address()));
+        ann.is_known();
+        // It has the whole list: to whoever comes for the first time, nothing is new.
+        ann.lists(&["messages", "dev"]);
+    }
 }
