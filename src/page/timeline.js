@@ -237,13 +237,15 @@ function forgetOld() {
 // ---- What is not a message: the edges of the list, the count, the button -------------------
 
 export function drawEdges() {
-  const { log, hasHistory, isNumbered, lastId, unread, outbox: { entries } } = shown;
-  const total = isNumbered ? lastId : log.length, hidden = log.length - end;
-  $('Count').textContent = hasHistory && total ? counted(total, 'message') : '';
-  $('Empty').hidden = !hasHistory || log.length > 0 || entries.length > 0;
+  const { log, hasHistory, isNumbered, firstId, unread, outbox: { entries } } = shown;
+  // Which of the older lines are messages, and not edits or reactions, is known once they are loaded.
+  const older = isNumbered ? firstId - 1 : 0, most = older + log.length;
+  const hidden = log.length - end, hasMore = start > 0 || older > 0;
+  $('Count').textContent = hasHistory && most ? (older ? 'up to ' : '') + counted(most, 'message') : '';
+  $('Empty').hidden = !hasHistory || most > 0 || entries.length > 0;
   $('Top').hidden = !$('Empty').hidden;
   $('Pending').hidden = !entries.length || hidden > 0;
-  const top = $('Top'), hasMore = start > 0 || (isNumbered && shown.firstId > 1);
+  const top = $('Top');
   const wanted = olderFailed ? 'retry' : isLoading ? 'Loading older messages…'
     : hasMore || !log.length ? '' : 'This is where it all begins.';
   if (top.dataset.shows !== wanted) {

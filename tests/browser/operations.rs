@@ -144,6 +144,10 @@ fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
     bob.points_at("second");
     bob.tab.comes_to(HIDDEN, json!([false, true, false, true]));
 
+    // Of all these lines, two are messages.
+    for page in [&mut ann, &mut bob] {
+        page.counts("2 messages");
+    }
     ann.takes("hello", "delete");
     ann.clicks("#Delete .close");
     ann.takes("hello", "delete");
@@ -151,8 +155,10 @@ fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
     for page in [&mut ann, &mut bob] {
         page.shows_only(&["second"]);
         page.has_chips(&[]);
+        page.counts("1 message");
         page.reloads();
         page.shows_only(&["second"]);
+        page.counts("1 message");
     }
 }
 
