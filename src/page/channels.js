@@ -163,9 +163,14 @@ export function lastRead(name, epoch) {
   return mark && mark.epoch === epoch ? mark.id : 0;
 }
 
-export function unreadOf(name) {
+// How much was not read. The list tells lines alone, of which some may be edits or reactions; up to the last
+// line that a conversation has seen, its unread messages count.
+export function unreadOf(name, conversation) {
   const channel = known.get(name);
-  return channel ? Math.max(0, channel.lastId - lastRead(name, channel.epoch)) : 0;
+  if (!channel) return 0;
+  const after = id => Math.max(0, channel.lastId - id), lines = after(lastRead(name, channel.epoch));
+  if (!conversation || conversation.epoch !== channel.epoch) return lines;
+  return Math.min(lines, conversation.unread + after(conversation.lastId));
 }
 
 export function markRead(name, epoch, id) {

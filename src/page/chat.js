@@ -115,7 +115,7 @@ function becomeAnother() {
 
 // ---- What is drawn of all channels ------------------------------------------------------------
 
-const unreadOf = name => (!isAbsent && name === shown.name ? shown.unread : channels.unreadOf(name));
+const unreadOf = name => (!isAbsent && name === shown.name ? shown.unread : channels.unreadOf(name, conversations.get(name)));
 
 function facts(name) {
   const kept = conversations.get(name);
@@ -123,10 +123,10 @@ function facts(name) {
 }
 
 function draw() {
-  if (!isAbsent && shown.hasHistory && timeline.isAtEnd()) channels.markRead(shown.name, shown.epoch, shown.lastId);
+  if (!isAbsent && shown.hasHistory && timeline.isAllSeen()) channels.markRead(shown.name, shown.epoch, shown.lastId);
   const current = isAbsent ? null : shown.name, names = channels.names();
   sidebar.draw(names, current, facts);
-  const others = names.filter(name => name !== current).reduce((sum, name) => sum + channels.unreadOf(name), 0);
+  const others = names.filter(name => name !== current).reduce((sum, name) => sum + unreadOf(name), 0);
   drawTitle(current, others + (isAbsent ? 0 : shown.unread));
 }
 

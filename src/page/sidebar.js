@@ -70,6 +70,7 @@ export function draw(names, current, facts) {
     row.link.classList.toggle('unread', unread > 0);
     if (isCurrent) row.link.setAttribute('aria-current', 'page');
     else row.link.removeAttribute('aria-current');
+    row.link.title = unread && !isCurrent ? `${name}: ${short(unread)} unread; edits and reactions count, too` : name;
     row.count.textContent = unread ? short(unread) : '';
     row.spoken.textContent = unread ? `, ${short(unread)} unread` : '';
     row.unsent.hidden = !isUnsent;

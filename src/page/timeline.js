@@ -80,6 +80,7 @@ function refresh(id) {
     if (item.state?.isDeleted) {
       item.row?.remove();
       item.row = null;
+      if (shown.unread && item.id > shown.newAfter) shown.unread--;
       shown.log.splice(i, 1);
       if (i < start) start--;
       if (i < end) end--;
@@ -263,8 +264,12 @@ export function drawEdges() {
   on.change();
 }
 
+// Whether somebody looks, and it is known where one stands.
+const isLooking = () => !document.hidden && !isArriving;
 // Whether somebody sees the last message, and with it all before.
-export const isAtEnd = () => isStuck && !document.hidden && !isArriving;
+const isAtEnd = () => isStuck && isLooking();
+// Whether somebody has seen all messages: what came since were operations.
+export const isAllSeen = () => isLooking() && (isStuck || !shown.unread);
 
 function onScroll() {
   const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
@@ -383,6 +388,7 @@ export function takeLive({ item, isMine, operation }) {
     // What was not drawn yet is drawn as it is now.
     if (frame) drawLive();
     refresh(operation.target);
+    if (document.hidden) drawEdges();
     return drawSoon();
   }
   if (!isAtEnd() && !isMine) {

@@ -149,6 +149,8 @@ fn what_is_said_elsewhere_is_counted_until_it_is_read() {
     bob.is_titled("#dev – txtcord");
     let spoken = "document.querySelector('#List a[href=\"#dev\"] .unseen').textContent";
     ann.tab.comes_to(spoken, ", 2 unread");
+    let title = "document.querySelector('#List a[href=\"#dev\"]').title";
+    ann.tab.comes_to(title, "dev: 2 unread; edits and reactions count, too");
     let weight = "Number(getComputedStyle(document.querySelector('#List a.unread')).fontWeight)";
     assert!(ann.tab.ask(weight).as_u64().is_some_and(|weight| weight > 600));
 
@@ -597,6 +599,51 @@ fn a_channel_opens_at_the_first_new_message_or_where_it_was_left() {
     ann.chooses("dev");
     ann.shows("60 new");
     ann.tab.comes_to(TOP, read);
+}
+
+#[test]
+fn what_is_done_with_messages_is_not_unread_where_the_page_has_seen_it() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    server.makes("dev");
+    for number in 1..=60 {
+        server.stores("dev", &format!("{number} old"));
+    }
+    let mut zoe = server.join_at("/dev/ws?as=zoe&key=the+key+of+zoe&limit=0");
+    let mut ann = browser.open(&server);
+    ann.chooses("dev");
+    ann.shows_last("60 old");
+    // She reads above, and sees no new message.
+    ann.wheels_up(700);
+    zoe.says(r#"{"$op":"pin","id":60}"#);
+    let pinned = "document.querySelector('#Log .row:last-child .note')?.textContent === 'pinned'";
+    ann.tab.until("it is pinned", pinned);
+    ann.chooses("messages");
+    ann.lists(&["messages", "dev"]);
+
+    // A new message that is deleted is new no more.
+    ann.chooses("dev");
+    zoe.says(r#"{"user":"zoe","content":"one"}"#);
+    let jump = "document.getElementById('Jump').textContent";
+    ann.tab.until("it is new", &format!("{jump} === '↓  1 new message'"));
+    zoe.says(r#"{"$op":"delete","id":62}"#);
+    ann.tab.until("nothing is new", &format!("{jump} === '↓  Latest messages'"));
+    ann.chooses("messages");
+    ann.lists(&["messages", "dev"]);
+
+    // Messages alone are counted of what she has left unread; of what comes later, each line.
+    ann.chooses("dev");
+    zoe.says(r#"{"user":"zoe","content":"two"}"#);
+    zoe.says(r#"{"$op":"react","id":64,"key":"+"}"#);
+    zoe.says(r#"{"$op":"pin","id":64}"#);
+    ann.tab.until("it is new", &format!("{jump} === '↓  1 new message'"));
+    ann.shows("two");
+    ann.tab.until("it is pinned", pinned);
+    ann.chooses("messages");
+    ann.lists(&["messages", "dev 1"]);
+    ann.is_titled("(1) #messages – txtcord");
+    zoe.says(r#"{"user":"zoe","content":"three"}"#);
+    ann.lists(&["messages", "dev 2"]);
 }
 
 #[test]
