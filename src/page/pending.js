@@ -4,6 +4,7 @@
 import { shown } from './conversation.js';
 import { $, button, make } from './dom.js';
 import { drawMessage } from './draw.js';
+import { sender } from './identity.js';
 import { viewOf } from './message.js';
 
 // Set by chat.js: something was taken out, is to be sent again, or to be written anew.
@@ -14,14 +15,15 @@ let drawn = '';
 
 export function drawPending(resize) {
   const { log, outbox: { entries }, isReady } = shown;
-  const last = log.length ? viewOf(log[log.length - 1]).name : '';
-  const wanted = JSON.stringify([shown.name, isReady, last, entries.map(entry => [entry.ts, entry.state])]);
+  let before = log[log.length - 1];
+  const last = before && [viewOf(before).name, before.from];
+  const wanted = JSON.stringify([shown.name, isReady, last, sender(), entries.map(entry => [entry.ts, entry.state])]);
   if (wanted === drawn) return; // a button that has the focus keeps it
   drawn = wanted;
   const scrap = document.createDocumentFragment();
-  let before = log[log.length - 1];
   for (const entry of entries) {
-    const item = { ts: entry.ts, raw: '', view: { name: entry.name, text: entry.text, isChat: true } };
+    // It looks as it will when it is there.
+    const item = { ts: entry.ts, raw: '', from: sender() || undefined, view: { name: entry.name, text: entry.text, isChat: true } };
     const isFailed = entry.state === 'failed';
     const row = make('div', 'row pending ' + (isFailed ? 'failed held' : isReady ? '' : 'held'));
     const message = drawMessage(item, before, false, resize), acts = make('div', 'acts');

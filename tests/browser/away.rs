@@ -60,6 +60,9 @@ fn a_message_that_the_server_never_read_arrives_once_it_is_back() {
     server.freezes();
     ann.writes("into the void");
     ann.holds_back(&["into the void"], "Sending…");
+    // It stands below what she has said before, as it will when it has arrived.
+    let is_first = "document.querySelector('#Pending .message').classList.contains('first')";
+    ann.tab.comes_to(is_first, false);
     let dir = server.kill().dir;
     ann.says_its_state("Disconnected");
     ann.holds_back(&["into the void"], "Sent; will see whether it arrived");
