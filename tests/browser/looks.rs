@@ -111,6 +111,20 @@ fn a_phone_shows_everything_without_scrolling_sideways() {
         page.is_shown_on(screen);
         page.fits();
     }
+    // With a keyboard up, and with all that the page can say about who one is.
+    page.is_shown_on(Screen::PhoneAboveKeyboard);
+    page.tab.until(
+        "the channel's name is not cut off",
+        "(e => e.scrollWidth <= e.clientWidth)(document.querySelector('h1'))",
+    );
+    page.clicks("#Who");
+    page.clicks("#Secret");
+    page.types("tc_wrong");
+    page.presses("Enter");
+    page.tab.until("it is refused", "document.getElementById('SecretWhy').checkVisibility()");
+    page.fits();
+    page.clicks("#Who");
+    page.clicks("#Text");
     let server = server.kill();
     page.says_its_state("Disconnected");
     page.writes("not yet");

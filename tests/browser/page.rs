@@ -492,6 +492,7 @@ impl Page {
             Screen::Wide => (1280, 800, 1, false),
             Screen::Phone => (390, 844, 2, true),
             Screen::SmallPhone => (320, 568, 2, true),
+            Screen::PhoneAboveKeyboard => (360, 360, 2, true),
         };
         let metrics = json!({
             "width": width, "height": height, "deviceScaleFactor": scale, "mobile": is_phone,
@@ -537,4 +538,5 @@ pub enum Screen {
     Wide,
     Phone,
     SmallPhone,
+    PhoneAboveKeyboard,
 }
