@@ -22,7 +22,7 @@ const ABOVE_NEW = 40;      // px in sight above the first new message
 export const on = { change() {}, needAll() {}, redrawn(_item) {} };
 
 const scroller = $('Scroll'), list = $('Log');
-let start = 0, end = 0, isStuck = true, isArriving = false;
+let start = 0, end = 0, isStuck = true, isArriving = false, lastTop = 0;
 let frame = 0, isLoading = false, olderFailed = false, drawnDay = 0;
 
 // ---- Rows ----------------------------------------------------------------------------------
@@ -146,6 +146,7 @@ function resize(work, then) {
 function toBottom() {
   isStuck = true;
   scroller.scrollTop = scroller.scrollHeight;
+  lastTop = scroller.scrollTop;
 }
 
 // Draws the rows before index i and nothing else.
@@ -272,8 +273,9 @@ const isAtEnd = () => isStuck && isLooking();
 export const isAllSeen = () => isLooking() && (isStuck || !shown.unread);
 
 function onScroll() {
-  const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
-  isStuck = below < 48 && end === shown.log.length;
+  const { scrollTop } = scroller, below = scroller.scrollHeight - scrollTop - scroller.clientHeight;
+  isStuck = below < (scrollTop < lastTop ? 2 : 48) && end === shown.log.length;
+  lastTop = scrollTop;
   if (isAtEnd()) shown.unread = 0;
   if (scroller.scrollTop < NEAR) {
     if (start > 0) addAbove();
@@ -292,6 +294,8 @@ export function jumpToLatest() {
 
 let scrollFrame = 0;
 scroller.addEventListener('scroll', () => {
+  // Who goes up is not taken back by a message that comes in the same moment.
+  if (scroller.scrollTop < lastTop) isStuck = false;
   scrollFrame ||= requestAnimationFrame(() => { scrollFrame = 0; onScroll(); });
 }, { passive: true });
 scroller.addEventListener('keydown', event => {

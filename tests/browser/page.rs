@@ -26,7 +26,7 @@ const IS_PATIENT: &str = "{
 /// Notes whether the page's newest WebSocket is open and has brought the history. What the page says of
 /// its connection is less: it goes on saying "Connected" for a moment while it connects anew.
 const NOTES_HISTORY: &str = "{
-    let newest;
+    window.newest = null;
     window.hasHistory = false;
     window.attempts = 0;
     window.WebSocket = class extends WebSocket {

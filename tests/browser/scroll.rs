@@ -106,3 +106,38 @@ fn new_messages_do_not_move_what_one_reads_further_up_and_are_marked() {
         "(e => e.scrollHeight - e.scrollTop - e.clientHeight < 2)(document.getElementById('Scroll'))",
     );
 }
+
+/// Has the page hear a message, as if the server had said it.
+const HEARS: &str = "window.hears = id => newest.onmessage(new MessageEvent('message', { data:
+    `{\"type\":\"new_message\",\"data\":{\"user\":\"Bob\",\"content\":\"${id} is said now\"},\"id\":${id}}` })); 0";
+
+/// How far the list is from its end.
+const BELOW: &str = "(({ scrollHeight, scrollTop, clientHeight }) => Math.round(scrollHeight - scrollTop - clientHeight))\
+    (document.getElementById('Scroll'))";
+
+/// For some frames in a row, a message comes and somebody scrolls up a little, both before the next frame.
+const SCROLLS_UP_IN_A_FLOOD: &str = "(async () => {
+    for (let id = 201; id <= 220; id++) {
+        hears(id);
+        document.getElementById('Scroll').scrollTop -= 10;
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    }
+})()";
+
+#[test]
+fn one_can_scroll_up_while_messages_come_without_a_pause() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::on(numbered(200));
+    let mut ann = browser.open(&server);
+    ann.shows_last("200 and some words");
+    ann.tab.ask(HEARS);
+    ann.tab.ask(SCROLLS_UP_IN_A_FLOOD);
+    let below = ann.tab.ask(BELOW).as_i64().expect("a number");
+    assert!(below >= 200, "{below} pixels from the end");
+    // Who is at the end again stays there.
+    ann.tab.ask("document.getElementById('Scroll').focus()");
+    ann.presses("End");
+    ann.tab.ask("hears(221)");
+    ann.shows_last("221 is said now");
+    ann.tab.comes_to(BELOW, 0);
+}
