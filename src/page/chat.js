@@ -174,6 +174,8 @@ connection.on.outbox = timeline.drawSoon;
 connection.on.missing = conversation => { if (!isAbsent && (conversation.name !== DEFAULT || channels.areOffered())) missing(conversation); };
 // After a dead line the list may be as dead, and cannot know it.
 connection.on.back = channels.follow;
+// What one may do comes with the list.
+connection.on.forbidden = channels.follow;
 
 timeline.on.needAll = connection.connect;
 timeline.on.change = draw;

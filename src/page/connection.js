@@ -20,8 +20,8 @@ const MAX_SENDS = 4;       // then a message waits for a person to say "Retry"
 
 // Set by chat.js: what came, what has become of what was written, that the channel is not there, and
 // that the server is there again.
-// Also: who is here, who types, and that neither is known any more.
-export const on = { history() {}, live() {}, outbox() {}, missing() {}, back() {}, presence(_told) {}, typing(_told) {}, alone() {} };
+// Also: one may not do here what one could; who is here, who types, and that neither is known any more.
+export const on = { history() {}, live() {}, outbox() {}, missing() {}, back() {}, forbidden() {}, presence(_told) {}, typing(_told) {}, alone() {} };
 
 let socket = null, heldUntilHistory = false, wasLost = false;
 let each = [];             // messages of a history that comes one by one
@@ -229,6 +229,7 @@ function takeError({ code, message, retry_after: wait }) {
     const words = String(message ?? code ?? 'it does not say why').slice(0, 300);
     if (code === 'storage_full') tell('The server has no room left for messages. What you wrote is kept here; try again later.');
     else tell(`The server did not take a message: ${words}`);
+    if (code === 'forbidden') on.forbidden();
     if (entry) shown.outbox.fail(entry, code === 'storage_full' ? 'Not stored: the server is full.' : 'Not taken by the server.');
   }
   on.outbox();

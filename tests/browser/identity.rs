@@ -301,6 +301,24 @@ fn one_who_may_only_read_has_no_box_to_write_in() {
 }
 
 #[test]
+fn one_who_may_not_write_any_more_is_told_and_the_text_is_kept() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = with_rules(&format!("ann {ANNS} messages read,post\n"));
+    let mut ann = browser.open_link(server.address(), "#token=tc_anns");
+    ann.is_complete();
+    ann.clicks("#Text");
+    write_rules(server.setup(), &format!("ann {ANNS} messages read\n"));
+    server.signal("HUP");
+    until("the rules are others", || !server.gets("/me?token=tc_anns").contains("post"));
+    ann.writes("after");
+    ann.holds_back(&["after"], "Not taken by the server.");
+    let notice = "document.getElementById('Notice').textContent";
+    ann.tab.until("it says why", &format!("{notice}.includes('the right post')"));
+    ann.tab.until("there is no box", "document.getElementById('Form').hidden");
+    ann.tab.until("it says so", "document.getElementById('ReadOnly').checkVisibility()");
+}
+
+#[test]
 fn one_who_may_only_read_without_a_token_can_use_one_to_write() {
     let Some(browser) = Browser::shared() else { return };
     let server = with_rules(&format!("ann {ANNS} * read,post\n* - messages read\n"));
