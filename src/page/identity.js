@@ -39,7 +39,7 @@ export function takeFromAddress() {
   if (given === undefined) return false;
   history.replaceState(null, '', location.pathname + location.search);
   if (!isOwn) return false;
-  try { token = decodeURIComponent(given); } catch { token = given; }
+  try { token = decodeURIComponent(given).trim(); } catch { token = given; }
   isUnproved = true;
   return true;
 }
