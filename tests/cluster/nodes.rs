@@ -274,11 +274,11 @@ impl Node {
         within(CALM, "a node is not ready", || self.readiness() == 503, || server.log());
     }
 
-    /// 0 when it does not answer.
+    /// 0 when it does not answer, or not in time.
     fn readiness(&self) -> u16 {
         let request = ask("GET /readyz", &["Connection: close"]);
         let answer = answer_of(self.server().address(), &request, PATIENCE);
-        answer.map_or(0, |(status, _)| status)
+        answer.filter(|(_, body)| !body.contains(HUB_IS_LATE)).map_or(0, |(status, _)| status)
     }
 
     /// Where its proxy leads; what went elsewhere ends.

@@ -1,6 +1,12 @@
 //! HTTP over a raw socket: requests byte by byte, and answers as they come.
 
-use super::raw::Raw;
+use std::time::Instant;
+
+use super::{patience::PATIENCE, raw::Raw};
+
+/// What operators are told, with 503, when the hub does not answer within two seconds. On a busy machine
+/// that says nothing.
+pub const HUB_IS_LATE: &str = "the hub does not answer";
 
 /// An HTTP answer.
 #[derive(Debug)]
@@ -59,11 +65,17 @@ pub fn post(body: &str) -> Vec<u8> {
 }
 
 impl Raw {
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole answer; again while the answer is [`HUB_IS_LATE`].
     #[track_caller]
     pub fn asks(&mut self, request: impl AsRef<[u8]>) -> Response {
-        self.send(request);
-        self.whole()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.send(&request);
+            let answer = self.whole();
+            if !answer.body.contains(HUB_IS_LATE) || Instant::now() > deadline {
+                return answer;
+            }
+        }
     }
 
     /// The next answer with its body, be it in chunks.

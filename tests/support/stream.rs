@@ -10,9 +10,7 @@ impl Server {
     /// The answer to a request without a body; the whole body is read.
     #[track_caller]
     pub fn has(&self, line: &str, headers: &[&str]) -> Response {
-        let mut raw = self.raw();
-        raw.send(ask(line, headers));
-        raw.whole()
+        self.asks(line, headers)
     }
 
     #[track_caller]

@@ -159,7 +159,7 @@ fn a_follower_that_takes_nothing_for_too_long_is_let_go() {
 fn nothing_is_left_of_followers_that_have_gone() {
     let server = Setup::new().file(SEED).flags(&["--ping-interval", "200ms"]).start();
     // All of its own threads run when it answers.
-    server.get("/healthz").has(200);
+    server.gets("/healthz");
     let size = server.size();
     let streams: Vec<_> = (0..8).map(|_| server.follow("/messages?follow=1&limit=0")).collect();
     let resets: Vec<_> = (0..8)

@@ -63,10 +63,10 @@ fn samples(text: &str) -> Samples {
 
 #[track_caller]
 fn scraped(server: &Server) -> Samples {
-    let reply = server.get("/metrics");
-    let kind = reply.has(200).header("Content-Type").expect("a kind");
-    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
-    samples(&reply.text())
+    let answer = server.asks("GET /metrics", &[]);
+    let kind = answer.header("Content-Type").expect("a kind");
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{answer:?}");
+    samples(&answer.body)
 }
 
 /// Waits until a number of `/metrics` is this, which is counted a moment after it happened; gives all.

@@ -104,7 +104,7 @@ impl Server {
     /// One number of `/metrics`, by its name with labels.
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").has(200).text();
+        let text = self.gets("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("no {name} in\n{text}"));
         value.parse().unwrap_or_else(|_| panic!("{name} is {value}"))
