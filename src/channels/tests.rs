@@ -227,51 +227,6 @@ fn many_who_make_and_put_away_the_same_channel_never_see_two_of_it() {
 }
 
 #[test]
-fn a_channel_whose_file_is_replaced_ends_alone_and_is_opened_anew() {
-    let house = House::new();
-    let (dev, ops) = (name("dev"), name("ops"));
-    for channel in [&dev, &ops] {
-        house.channels.make(channel).expect("it is made");
-    }
-    let [before, other] = [&dev, &ops].map(|name| house.channels.find(name).expect("it is there"));
-    before.hub.store(None, None, b"1\n2\n".to_vec(), None).expect("a hub").expect("room");
-    let replace = |text: &str| {
-        let aside = house.file("aside").with_extension("tmp");
-        fs::write(&aside, text).expect("a file");
-        fs::rename(&aside, house.file("dev")).expect("it takes its place");
-    };
-    let mut peer = join(&before);
-    replace("\"other\"\n");
-    before.hub.survey();
-    let mut last = None;
-    until("it says goodbye", || {
-        last = peer.frames().pop().filter(|frame| frame.first == CLOSE);
-        last.is_some()
-    });
-    assert_eq!(last.expect("a goodbye").payload[..2], 1012_u16.to_be_bytes());
-    let after = house.channels.find(&dev).expect("it is opened anew");
-    assert!(!after.is(&before));
-    let saved: Vec<_> = house.lies_in_folder();
-    let saved = saved.iter().find(|file| file.starts_with("dev.txt.saved-")).expect("it is saved");
-    assert_eq!(fs::read(house.file("dev").with_file_name(saved)).expect("it is there"), b"1\n2\n");
-    // It is still listed, and a request gets it, even one that comes at once.
-    assert_eq!(house.names(), ["dev", "ops"]);
-    assert_eq!(said(&after), ["\"other\""]);
-    assert_ne!(after.summary.epoch(), before.summary.epoch());
-    assert!(house.channels.find(&ops).expect("it is there").is(&other));
-    // Once in a while is enough.
-    replace("3\n");
-    after.hub.survey();
-    until("it has ended", || house.channels.open().len() == 1);
-    is_refused(house.channels.find(&dev), 503, "was replaced");
-    // A file that is taken away is no channel any more, at once.
-    fs::remove_file(house.file("ops")).expect("a file");
-    other.hub.survey();
-    until("it has ended", || house.channels.open().is_empty());
-    is_refused(house.channels.find(&ops), 404, "PUT");
-}
-
-#[test]
 fn a_channel_in_use_by_another_server_is_answered_so() {
     let house = House::new();
     let dev = name("dev");
