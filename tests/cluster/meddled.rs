@@ -301,6 +301,7 @@ fn a_node_whose_disk_is_full_refuses_posts_and_gets_the_rest_when_there_is_room(
         nodes.all[0].stores(&padded(number, 999));
     }
     let full = &nodes.all[1];
+    full.is_unready();
     let refused = || {
         let answer = full.posts("\"refused\"");
         answer.status == 503 && json(&answer.body)["code"] == "storage_full"

@@ -89,6 +89,8 @@ fn twenty_readers_get_valid_json_while_messages_are_erased_under_them() {
     let (server, of) = (&server, &deleted);
     // Clients that take nothing while messages are deleted: they have a part of one that is erased.
     let deaf: Vec<Raw> = (0..4).map(|_| server.deaf_join()).collect();
+    // The hub knows them before they are sent anything.
+    deaf.iter().for_each(|raw| assert_eq!(raw.stream.peek(&mut [0]).expect("a byte"), 1));
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| of.watch(|| server.join().history.frame.into_bytes()));

@@ -132,6 +132,7 @@ fn what_stays_pinned_is_in_every_list_once_while_other_pins_come_and_go() {
     server.posts_lines(ANN, &lines("pin", stays()));
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _ends = EndsWithMe(&is_over);
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {

@@ -144,10 +144,11 @@ fn a_range_is_a_thing_of_get_alone() {
 fn a_backup_that_is_resumed_again_and_again_equals_the_file_while_others_talk() {
     let server = Setup::new().file(padded_lines(200, 500)).flags(&["--fsync", "never"]).start();
     let mut ann = server.join();
+    ann.says(&padded(0, 700));
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut number = 0;
+            let mut number = 1;
             while !done.load(Ordering::Relaxed) {
                 ann.says(&padded(number, 700));
                 number += 1;
