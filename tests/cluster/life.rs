@@ -267,19 +267,22 @@ fn an_engine_that_hangs_holds_up_nobody_who_reads() {
     node.stores("1");
     engine.freeze();
     let mut ann = node.server().join();
-    let end = Instant::now() + GIVEN_UP + SETTLES;
-    let mut times = Vec::new();
-    while Instant::now() < end {
-        ann.try_say("\"pending\"");
-        let begun = Instant::now();
-        assert!(node.server().gets("/messages?limit=1").contains("\"data\":1}"));
-        assert_eq!(node.server().join().history.first_id, 1);
-        times.push(begun.elapsed());
-        std::thread::sleep(Duration::from_millis(50));
+    // Before the node gives the engine up, and afterwards.
+    for time in [GIVEN_UP, SETTLES] {
+        let end = Instant::now() + time;
+        let mut times = Vec::new();
+        while Instant::now() < end {
+            ann.try_say("\"pending\"");
+            let begun = Instant::now();
+            assert!(node.server().gets("/messages?limit=1").contains("\"data\":1}"));
+            assert_eq!(node.server().join().history.first_id, 1);
+            times.push(begun.elapsed());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // A busy machine makes some of them slow, an engine that holds them up makes all of them slow.
+        let is_quick = times.iter().any(|took| *took < Duration::from_secs(2));
+        assert!(is_quick, "readers waited for {times:?}");
     }
-    // A busy machine makes some of them slow, an engine that holds them up makes all of them slow.
-    times.sort();
-    assert!(times[times.len() / 2] < Duration::from_secs(2), "readers waited for {times:?}");
     engine.thaw();
 }
 

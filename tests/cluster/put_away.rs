@@ -330,9 +330,9 @@ fn what_is_posted_while_a_channel_is_put_away_is_in_a_file_or_refused() {
                         let text = format!("\"{number} {speaker} {count}\"");
                         let begun = std::time::Instant::now();
                         let (status, body) = node.answers("POST /dev", &text);
-                        // Nobody waits for an answer that nobody gives.
+                        // After thirty seconds the server would give up the answer.
                         let took = begun.elapsed();
-                        assert!(took < Duration::from_secs(15), "{status} {body} after {took:?}");
+                        assert!(took < Duration::from_secs(25), "{status} {body} after {took:?}");
                         match status {
                             201 => stored.lock().expect("no panic").push((number, text)),
                             503 => {}

@@ -86,7 +86,7 @@ pub struct Member {
     waits: bool,
     /// It asks for the messages after this id.
     after: u64,
-    /// The status of the last answer; 0 before the first.
+    /// The status of the answer to its last request; 0 before that comes.
     pub status: u16,
     /// What its history said.
     pub told: Option<Told>,
@@ -305,6 +305,7 @@ impl<'a> Crowd<'a> {
     pub fn ask_again(&mut self, members: Range<usize>, request: &[u8]) {
         for index in members {
             self.members[index].waits = true;
+            self.members[index].status = 0;
             self.waiting += 1;
             self.attends(index);
             self.sends(index, request);

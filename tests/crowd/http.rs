@@ -77,7 +77,10 @@ fn cost_at_most(
         crowd.ended(&deaf) == count
     });
     crowd.says(1, size);
-    let closed = || crowd.of(&deaf).filter_map(|member| Some(member.ended? - begun));
+    // On a busy machine some had waited for so long that the server closed them before they asked.
+    let asked = || crowd.of(&deaf).filter(|member| member.status == 200);
+    assert!(asked().count() >= count / 2, "{} of {count} asked in time", asked().count());
+    let closed = || asked().filter_map(|member| Some(member.ended? - begun));
     let (first, last) = (closed().min().expect("some"), closed().max().expect("some"));
     tell(&format!(
         "{count} ask for {paths:?} and read nothing: {}; closed after {first:.1?} to {last:.1?}",
