@@ -39,8 +39,8 @@ use events::{Events, Round};
 /// The round does not pause after a client for which more bytes of frames than this had come since
 /// its last turn: the next client lacks about as much. It is about what the kernel may hold for
 /// a client at first (`unsent::UNSENT`), so that none falls behind because its turn came late. With
-/// half of this and half of that, 100 clients with 16 messages on their way get 0.9 times as many messages, and 1,000 get
-/// 0.8 times as many.
+/// half of both, 100 clients with 16 messages on their way get 0.9 times as many messages, and 1,000
+/// get 0.8 times as many.
 const LAG_LIMIT: usize = 256 << 10;
 
 // A client that reads does not fall behind because its turn in a round came late.
