@@ -292,7 +292,7 @@ pub struct Config {
     pub task: Option<Task>,
 
     /// Print this help
-    #[arg(short, long, action = clap::ArgAction::HelpShort)]
+    #[arg(short, long, global = true, action = clap::ArgAction::HelpShort)]
     help: Option<bool>,
 }
 

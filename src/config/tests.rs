@@ -53,6 +53,16 @@ fn the_help_fits_a_screen() {
 }
 
 #[test]
+fn each_task_has_help() {
+    for task in ["health", "token"] {
+        for help in ["-h", "--help"] {
+            let error = Config::try_parse_from(["txtcord", task, help]).expect_err("it is help");
+            assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{task} {help}: {error}");
+        }
+    }
+}
+
+#[test]
 fn human_units_are_understood() {
     let config = parse(&[
         "--max-message=64KiB",
