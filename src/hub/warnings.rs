@@ -80,3 +80,20 @@ fn first_error<'a>(is_said: &mut bool, result: &'a io::Result<()>) -> Option<&'a
     let was_said = mem::replace(is_said, result.is_err());
     result.as_ref().err().filter(|_| !was_said)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_that_lasts_is_logged_once_and_again_when_it_comes_back() {
+        let mut is_said = false;
+        let mut says = |result: io::Result<()>| first_error(&mut is_said, &result).is_some();
+        let trouble = || Err(io::Error::other("trouble"));
+        assert!(!says(Ok(())));
+        assert!(says(trouble()), "it is new");
+        assert!(!says(trouble()) && !says(trouble()), "it was said");
+        assert!(!says(Ok(())), "it is over");
+        assert!(says(trouble()), "it is new again");
+    }
+}
