@@ -12,6 +12,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use rustix::param::page_size;
+
 /// How many unsent bytes the kernel may hold for a client at first. More would wait where the server
 /// cannot see them; fewer would wake a sender more often.
 pub(crate) const UNSENT: u64 = 256 << 10;
@@ -41,10 +43,6 @@ const TCP_SHARE: u64 = 6;
 
 /// How much memory the kernel likes to use for TCP, in bytes, if it does not say.
 const TCP_MEMORY: u64 = 1 << 30;
-
-/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; the
-/// bound for TCP memory is too low there, which does no harm.
-const PAGE: u64 = 4096;
 
 /// How much the kernel may hold for each client, by how many clients there are.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ fn tcp_memory() -> u64 {
         let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").ok()?;
         text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
     };
-    pressure().map_or(TCP_MEMORY, |pages| pages.saturating_mul(PAGE))
+    pressure().map_or(TCP_MEMORY, |pages| pages.saturating_mul(page_size() as u64))
 }
 
 #[cfg(test)]

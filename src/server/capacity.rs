@@ -8,6 +8,7 @@
 use std::{fmt, fs, thread};
 
 use rlimit::Resource;
+use rustix::param::page_size;
 
 use super::{
     EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS, STACK,
@@ -28,10 +29,6 @@ const OTHER_SPACE: u64 = 32 << 10;
 /// How much address space must be left over when a thread starts, in bytes: threads that have not
 /// run yet will need some, and so will the messages that clients send.
 const SPARE_SPACE: u64 = 64 << 20;
-
-/// The page size in which the kernel counts memory, in bytes. Some machines have larger pages; the
-/// result is too low there.
-const PAGE: u64 = 4096;
 
 /// How much of each limit a channel takes.
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +231,7 @@ impl Space {
 fn space_used() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(pages * PAGE)
+    Some(pages * page_size() as u64)
 }
 
 fn number_in(path: &str) -> Option<u64> {
