@@ -120,7 +120,7 @@ impl HubHandle {
 
     /// Waits until what was posted before is stored or refused, and its speakers were told so, as far
     /// as their sockets take it at once. On a node of a cluster it does not wait: posts go to an engine
-    /// first, which may be away.
+    /// first, which may be unavailable.
     pub fn wait_for_posts(&self) {
         if self.door.sequencer.is_none() {
             // A hub that is gone tells nobody anything more.

@@ -136,14 +136,19 @@ fn an_engine_that_is_flushed_is_given_everything_again() {
     goes_on_after(&[&["FLUSHALL"]]);
 }
 
+/// Makes the channel dev; returns a request that says something there.
+fn makes_dev(server: &Server) -> Vec<u8> {
+    assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    ask_with("POST /dev", &["Connection: close"], "1")
+}
+
 #[test]
 fn a_channel_whose_key_holds_something_else_holds_up_no_other() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let nodes = Nodes::on(&engine, 1);
     let node = &nodes.all[0];
     let server = node.server();
-    let post = ask_with("POST /dev", &["Connection: close"], "1");
-    assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    let post = makes_dev(server);
     assert_eq!(server.asked(&post).status, 201);
     engine.asks(&["SET", "txtcord:{dev}", "something else"]);
     let says_so = || server.log().contains("dev.txt: the engine cannot be used");
@@ -162,8 +167,7 @@ fn a_channel_whose_last_line_lost_its_end_holds_up_no_other() {
     let nodes = Nodes::on(&engine, 1);
     let node = &nodes.all[0];
     let server = node.server();
-    let post = ask_with("POST /dev", &["Connection: close"], "1");
-    assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    let post = makes_dev(server);
     (0..2).for_each(|_| assert_eq!(server.asked(&post).status, 201));
     let file = File::options().write(true).open(node.setup.dir.join("channels/dev.txt"));
     file.expect("a file").write_all_at(b"x", 3).expect("it is written");
