@@ -14,7 +14,7 @@ use std::{
 use crate::{
     access::{Permit, Sender},
     catch_up::{Behind, CatchUp},
-    command::{ClientId, HubGone, HubHandle, Joined, NextStep, PostedOperations},
+    command::{ClientId, HubGone, HubHandle, Joined, Otherwise, PostedOperations},
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
     lines::{BESIDE_TEXT, TextFile},
@@ -100,17 +100,27 @@ impl Membership {
         next_id: Option<u64>,
     ) {
         self.services.catch_up.take(Behind {
+            cut,
+            history: history.map(Box::new),
+            each: each.map(Box::new),
+            ..self.behind(next_id)
+        });
+    }
+
+    /// The client as one that lacks messages alone.
+    fn behind(&self, next_id: Option<u64>) -> Behind {
+        Behind {
             client: self.client,
             outbox: self.outbox.clone(),
             hub: self.services.hub.clone(),
             // No message was cut, so nothing of the frame is read from the file. The history comes
             // with its own view of the file.
             file: TextFile::from(&self.file),
-            cut,
-            history: history.map(Box::new),
-            each: each.map(Box::new),
+            cut: CutFrame::default(),
+            history: None,
+            each: None,
             next_id,
-        });
+        }
     }
 }
 
@@ -164,7 +174,7 @@ fn join(
     let Joined { client, snapshot } =
         services.hub.join(outbox.clone(), resume, permit).map_err(|HubGone| hub_is_gone())?;
     let file = snapshot.stretch.file().file().clone();
-    let next_id = Some(snapshot.stretch.last_id + 1);
+    let next_id = snapshot.stretch.last_id + 1;
     let membership = Membership { services, outbox, file, client };
     if events == Events::Told {
         membership.services.hub.listen(client).map_err(|HubGone| hub_is_gone())?;
@@ -184,13 +194,17 @@ fn join(
     let sent = membership.outbox.send_now(&bytes)?;
     history.advance(sent.saturating_sub(head));
     if sent < head {
-        membership.hand_over_at(CutFrame::of(&bytes[..head], sent), Some(history), None, next_id);
+        let cut = CutFrame::of(&bytes[..head], sent);
+        membership.hand_over_at(cut, Some(history), None, Some(next_id));
     } else if !history.is_done() {
-        membership.hand_over_at(CutFrame::default(), Some(history), None, next_id);
-    } else if !matches!(membership.services.hub.next_step(client, next_id), Ok(NextStep::Live)) {
-        // There are messages already that came after the history. The catch-up thread asks for
-        // them.
-        membership.hand_over_at(CutFrame::default(), None, None, next_id);
+        membership.hand_over_at(CutFrame::default(), Some(history), None, Some(next_id));
+    } else {
+        // If this thread waited for an answer, a hundred who join 1,000 messages at once would have them
+        // after 1.4 times the time.
+        let (catch_up, behind) =
+            (membership.services.catch_up.clone(), membership.behind(Some(next_id)));
+        let otherwise = Otherwise::new(move || catch_up.take(behind));
+        membership.services.hub.caught_up(client, next_id, otherwise);
     }
     Ok(membership)
 }

@@ -3,7 +3,7 @@
 //! Other threads send a command with a [`HubHandle`] (`command/handle.rs`). A command that asks
 //! carries the queue for its answer.
 
-use std::{io, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use crossbeam_channel::Sender;
 
@@ -90,6 +90,16 @@ pub enum Command {
         /// Gets the answer. It is dropped if the hub does not know the client any more.
         reply: Sender<NextStep>,
     },
+    /// A client that joins was sent all messages before `next_id`, and is to be live if it lacks no
+    /// more than the hub has at hand.
+    CaughtUp {
+        /// The client.
+        client: ClientId,
+        /// The id of the first message that the client was not sent.
+        next_id: u64,
+        /// Hands the client over to a catch-up thread.
+        otherwise: Otherwise,
+    },
     /// A client wants to be told who is here and who types.
     Listen(ClientId),
     /// A client types: those that want to know are told.
@@ -166,6 +176,38 @@ impl Post {
             Speaker::Request { key, .. } => key.as_ref(),
             Speaker::Client(_) => None,
         }
+    }
+}
+
+/// What is done if the hub does not do what it was asked, also because it ends with the command in its
+/// queue or has ended before: it is done when this is dropped. Nobody waits for an answer.
+pub struct Otherwise {
+    act: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Otherwise {
+    /// Does this, unless it is cancelled.
+    pub fn new(act: impl FnOnce() + Send + 'static) -> Otherwise {
+        Otherwise { act: Some(Box::new(act)) }
+    }
+
+    /// Nothing is done any more.
+    pub fn cancel(mut self) {
+        self.act = None;
+    }
+}
+
+impl Drop for Otherwise {
+    fn drop(&mut self) {
+        if let Some(act) = self.act.take() {
+            act();
+        }
+    }
+}
+
+impl fmt::Debug for Otherwise {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Otherwise")
     }
 }
 

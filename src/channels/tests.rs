@@ -5,7 +5,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::*;
 use crate::{
-    command::{Joined, NextStep},
+    command::{ClientId, Joined, NextStep, Otherwise},
     history::{Resume, Window},
     outbox::Outbox,
     testing::{CLOSE, Dir, Peer, pair, permit},
@@ -122,6 +122,10 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     assert_eq!((last.first, &last.payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
     // Those who still have its hub are told that it is gone.
     open.hub.look(Window::default(), None).expect_err("it is gone");
+    let (tells, told) = bounded(1);
+    let otherwise = Otherwise::new(move || tells.send(()).expect("it is heard"));
+    open.hub.caught_up(ClientId(1), 1, otherwise);
+    told.recv_timeout(PATIENCE).expect("it is gone");
 
     // The name is free, and what comes there has nothing to do with what was.
     assert_eq!(house.channels.make(&dev).expect("it is made"), Made::Now);

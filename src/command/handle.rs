@@ -14,8 +14,8 @@ use crossbeam_channel::{
 };
 
 use super::{
-    ClientId, Command, Joined, NextStep, Post, PostedOperations, Speaker, States, StatesOf, Stored,
-    View,
+    ClientId, Command, Joined, NextStep, Otherwise, Post, PostedOperations, Speaker, States,
+    StatesOf, Stored, View,
 };
 use crate::{
     access::{self, Permit},
@@ -211,6 +211,13 @@ impl HubHandle {
     /// When the hub is gone, or does not know the client any more.
     pub fn next_step(&self, client: ClientId, next_id: Option<u64>) -> Result<NextStep, HubGone> {
         self.ask(|reply| Command::NextStep { client, next_id, reply })
+    }
+
+    /// Tells the hub that a client that joins was sent all messages before `next_id`. The hub makes it
+    /// live, or `otherwise` is done.
+    pub fn caught_up(&self, client: ClientId, next_id: u64, otherwise: Otherwise) {
+        // With a hub that has ended, it is done here.
+        let _ = self.send(Command::CaughtUp { client, next_id, otherwise });
     }
 
     /// Tells the hub that a client wants to know who is here and who types.

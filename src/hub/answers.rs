@@ -9,7 +9,9 @@ use crossbeam_channel::Sender;
 use super::{Hub, ending::STOPPING};
 use crate::{
     access::Permit,
-    command::{ClientId, Joined, MessageState, NextStep, StampedLine, States, StatesOf, View},
+    command::{
+        ClientId, Joined, MessageState, NextStep, Otherwise, StampedLine, States, StatesOf, View,
+    },
     fanout::Missing,
     history::{Resume, Stretch, Window},
     outbox::Outbox,
@@ -68,6 +70,14 @@ impl Hub {
         };
         // A client that has stopped waiting is about to leave.
         let _ = reply.send(next);
+    }
+
+    /// Makes a client live that was sent its history, if it lacks no more than what is at hand.
+    pub(super) fn caught_up(&mut self, client: ClientId, next_id: u64, otherwise: Otherwise) {
+        if let Some(Missing::Nothing(sent)) = self.fanout.make_live(client, Some(next_id)) {
+            self.metrics.delivered(sent);
+            otherwise.cancel();
+        }
     }
 
     /// Names the next messages of a history that is sent message by message.

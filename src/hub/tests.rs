@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     access::Permit,
-    command::{ClientId, HubHandle, Joined, NextStep, Stored, queue},
+    command::{ClientId, HubHandle, Joined, NextStep, Otherwise, Stored, queue},
     config::Fsync,
     history::{Resume, Snapshot, Window},
     outbox::{ControlOutcome, Outbox},
@@ -337,6 +337,57 @@ fn a_client_that_joins_has_every_message_in_the_history_or_live_and_none_twice()
     assert!(matches!(house.catch_up_from(&bob, Some(4)), NextStep::Live));
     house.say(&ann, "4\n");
     assert_eq!(bob.hears(), texts(&[(4, "4")]));
+}
+
+impl House {
+    /// Says that a client was sent its history; returns what is told if it does not become live.
+    fn caught_up(&self, guest: &Guest, next_id: u64) -> Receiver<()> {
+        let (tells, told) = bounded(1);
+        let otherwise = Otherwise::new(move || tells.send(()).expect("it is heard"));
+        self.handle.caught_up(guest.id, next_id, otherwise);
+        told
+    }
+}
+
+#[test]
+fn a_client_that_was_sent_its_history_is_live_unless_it_lacks_what_came_meanwhile() {
+    let mut house = House::new("");
+    let ann = house.live();
+    let (mut bob, _) = house.join(ROOMY);
+    let otherwise = house.caught_up(&bob, 1);
+    // The batch has her message first, and he has it all the same.
+    house.say(&ann, "1\n");
+    assert_eq!(bob.hears(), texts(&[(1, "1")]));
+    assert!(otherwise.try_recv().is_err() && !bob.outbox.is_behind());
+
+    let (eve, _) = house.join(ROOMY);
+    // The frames of the first are forgotten when the second is said.
+    house.say(&ann, "2\n");
+    house.say(&ann, "3\n");
+    let otherwise = house.caught_up(&eve, 2);
+    house.step();
+    assert!(otherwise.try_recv().is_ok() && eve.outbox.is_behind(), "message 2 is missing");
+
+    let (zoe, _) = house.join(ROOMY);
+    assert_eq!(zoe.outbox.control(b"12"), ControlOutcome::Done, "it waits");
+    let otherwise = house.caught_up(&zoe, 4);
+    house.step();
+    assert!(otherwise.try_recv().is_ok() && zoe.outbox.is_behind(), "a control frame waits");
+    assert_eq!(house.hub.figures().clients_behind, 2);
+}
+
+#[test]
+fn a_client_that_was_sent_its_history_is_handed_over_when_the_hub_ends_meanwhile() {
+    let mut house = House::new("");
+    let (bob, _) = house.join(ROOMY);
+    let (eve, _) = house.join(ROOMY);
+    let waits = house.caught_up(&bob, 1);
+    assert!(waits.try_recv().is_err());
+    // The thread of a hub that has ended drops what is in its queue.
+    house.commands.try_iter().for_each(drop);
+    assert!(waits.try_recv().is_ok(), "it was in the queue");
+    house.commands = queue().1;
+    assert!(house.caught_up(&eve, 1).try_recv().is_ok(), "there is no queue");
 }
 
 impl House {
