@@ -10,11 +10,10 @@ use std::{
     io,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{RecvTimeoutError, Select};
 
 use crate::{
     catch_up::{Behind, CatchUp},
@@ -163,10 +162,7 @@ impl Hub {
         loop {
             let first = match self.wait(commands, next_tick) {
                 Ok(first) => {
-                    // Threads that are about to send a command can do so before the batch is taken.
-                    // So 10 clients get 1.1 times the messages, more clients get as many, and a
-                    // single client is served no later.
-                    thread::yield_now();
+                    self.fanout.let_others_speak();
                     Some(first)
                 }
                 Err(RecvTimeoutError::Timeout) => None,
@@ -207,11 +203,18 @@ impl Hub {
             && !self.journal.has_unerased()
             && !self.warnings.are_pending()
             && self.noted == Some(self.history.end());
-        if !is_idle {
-            return commands.recv_deadline(next_tick);
-        }
-        self.fanout.rest(self.history.last_id() + 1);
-        commands.recv().map_err(RecvTimeoutError::from)
+        // `recv` would yield some times before it sleeps. Where programs that compute share the
+        // processor, each yield takes as long as one of their time slices, and a command that comes
+        // meanwhile waits as long.
+        let mut select = Select::new();
+        select.recv(commands);
+        let command = if is_idle {
+            self.fanout.rest(self.history.last_id() + 1);
+            select.select()
+        } else {
+            select.select_deadline(next_tick).map_err(|_| RecvTimeoutError::Timeout)?
+        };
+        command.recv(commands).map_err(RecvTimeoutError::from)
     }
 
     /// Takes `commands` as one batch, as far as they fit in one: first the posts, then the other

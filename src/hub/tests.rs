@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, iter};
+use std::{collections::BTreeMap, iter, thread};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
