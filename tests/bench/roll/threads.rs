@@ -60,7 +60,7 @@ fn wait(events: &Receiver<Event>, rounds: &Rounds) -> io::Result<Option<Event>> 
     };
     match event {
         Ok(event) => {
-            // Readers that are about to tell something can do so first, as in the server.
+            // Readers that are about to tell something can do so first.
             thread::yield_now();
             Ok(Some(event))
         }

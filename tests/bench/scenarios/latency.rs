@@ -3,8 +3,13 @@
 //!
 //! An open loop: messages leave at a fixed rate, whatever comes back, so a server that falls behind
 //! is not spared. From the sender's write to the read at every client.
+//!
+//! Once a thread that only computes is on each processor meanwhile, as on a machine that others use.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{hint, thread};
 
 use super::{Bench, DRAIN_LIMIT, MESSAGE, grouped, with_clients, without};
 use crate::load::{Outcome, Record};
@@ -23,6 +28,40 @@ struct Setting {
     clients: usize,
     per_second: usize,
     duration: Duration,
+    processors: Processors,
+}
+
+/// What else the processors have to do.
+#[derive(Clone, Copy, PartialEq)]
+enum Processors {
+    Idle,
+    Busy,
+}
+
+/// A thread on each processor that computes until this is dropped.
+struct Computing {
+    ends: Arc<AtomicBool>,
+}
+
+impl Computing {
+    fn start() -> Computing {
+        let ends: Arc<AtomicBool> = Arc::default();
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let ends = ends.clone();
+            thread::spawn(move || {
+                while !ends.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        Computing { ends }
+    }
+}
+
+impl Drop for Computing {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
 }
 
 pub fn run(bench: &mut Bench) -> Outcome<()> {
@@ -31,16 +70,24 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
     // baseline would only show how long its queues get.
     let able = without(bench.writers(), &[Contender::Baseline]);
     let all = [
-        (10, 200, bench.writers()),
-        (100, 200, bench.writers()),
-        (1000, 20, able.clone()),
-        (1000, 1000, able),
+        (10, 200, Processors::Idle, bench.writers()),
+        (100, 200, Processors::Idle, bench.writers()),
+        (100, 200, Processors::Busy, able.clone()),
+        (1000, 20, Processors::Idle, able.clone()),
+        (1000, 1000, Processors::Idle, able),
     ];
     let settings = all.into_iter().filter(|(clients, ..)| !bench.quick || *clients == 100);
-    let specs = settings.map(|(clients, per_second, contenders)| Spec {
-        name: format!("{} clients, {} messages/s", grouped(clients), grouped(per_second)),
-        setting: Setting { clients, per_second, duration },
-        contenders,
+    let specs = settings.map(|(clients, per_second, processors, contenders)| {
+        let beside = match processors {
+            Processors::Idle => "",
+            Processors::Busy => ", processors busy",
+        };
+        let (many, often) = (grouped(clients), grouped(per_second));
+        Spec {
+            name: format!("{many} clients, {often} messages/s{beside}"),
+            setting: Setting { clients, per_second, duration, processors },
+            contenders,
+        }
     });
     let specs: Vec<_> = specs.collect();
     let title = "Latency at a fixed rate";
@@ -57,6 +104,7 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
 
 fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
     let (_file, server, mut load) = with_clients(contender, setting.clients, MESSAGE)?;
+    let _computing = (setting.processors == Processors::Busy).then(Computing::start);
     let per_second = setting.per_second as f64;
     load.run_open_loop(per_second, Duration::from_millis(300))?;
 
