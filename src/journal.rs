@@ -4,8 +4,8 @@
 //! end, even between the writes of other programs: the file is an interface, and a program that
 //! appends a line to it says something. The bytes that a failed write left are taken back. Whatever the
 //! system claims, a byte before the committed end is changed for one reason alone: to erase a message
-//! that was deleted. After a failed sync it is unknown what is on disk, so the server ends (Rebello et
-//! al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file,
+//! that was deleted. After a failed sync it is unknown what is on disk, so the channel ends, and with the
+//! default channel the server (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file,
 //! `epoch.rs` names its numbering, `shortage.rs` deals with a full disk, `stamps.rs` writes the stamps
 //! beside the file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the
 //! file a copy of a cluster's order.
@@ -22,7 +22,7 @@ pub(crate) mod system;
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom},
+    io::{self, Seek, SeekFrom, Write},
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -32,12 +32,8 @@ use std::{
 
 use log::warn;
 
-use self::{
-    epoch::Epoch,
-    shortage::{Shortage, is_full},
-    stamps::StampFile,
-    system::System,
-};
+pub(crate) use self::shortage::is_full;
+use self::{epoch::Epoch, shortage::Shortage, stamps::StampFile, system::System};
 pub use self::{
     erasing::Erased,
     recovery::{OpenError, REWRITE_BYTES, create},
@@ -46,6 +42,7 @@ pub use self::{
 use crate::{
     config::Fsync,
     history::{ErasedLine, History},
+    lines::read_at,
 };
 
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
@@ -53,7 +50,7 @@ use crate::{
 /// promised second.
 pub const SYNC_EVERY: Duration = Duration::from_millis(400);
 
-/// Why the server cannot go on with the file.
+/// Why a channel cannot go on with its file. With the default channel the server ends.
 #[derive(Debug)]
 pub enum Fatal {
     /// A write or sync failed in a way that leaves unknown what is on disk.
@@ -86,7 +83,7 @@ impl fmt::Display for Fatal {
 pub enum AppendError {
     /// The disk has no room. Nothing of the lines is in the file, and they can be appended later.
     DiskFull,
-    /// The server cannot go on.
+    /// The channel cannot go on.
     Fatal(Fatal),
 }
 
@@ -453,6 +450,20 @@ fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
             Ok(file) => return Ok((saved, file)),
         }
     }
+}
+
+/// Appends the bytes of `range` in `file` to another file. They must be there.
+fn copy_part(file: &File, range: Range<u64>, to: &mut File) -> io::Result<()> {
+    const BLOCK: u64 = 64 << 10;
+    let mut block = vec![0; BLOCK.min(range.end - range.start) as usize];
+    let mut from = range.start;
+    while from < range.end {
+        let want = (block.len() as u64).min(range.end - from) as usize;
+        let count = read_at(file, &mut block[..want], from)?;
+        to.write_all(&block[..count])?;
+        from += count as u64;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use http::StatusCode;
 
-use crate::{http::HttpRefusal, name::Name};
+use crate::{http::HttpRefusal, journal::is_full, name::Name};
 
 /// Why there is no channel of a name.
 #[derive(Debug)]
@@ -75,9 +75,4 @@ impl fmt::Display for NoChannel {
 /// What is said when the server is about to end.
 pub fn stopping() -> HttpRefusal {
     HttpRefusal::unavailable("the server is stopping; come back soon")
-}
-
-/// Whether an error says that a disk or a quota is full.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }

@@ -13,14 +13,14 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
-use super::{Channels, Entry, Made, NoChannel, Open, Room, State, no_channel::is_full};
+use super::{Channels, Entry, Made, NoChannel, Open, Room, State};
 use crate::{
     cluster::{self, CopyError, Link, OpenCopy, Settings},
     command::{self, QUEUE},
     config::Config,
     history::History,
     hub::{Hub, Role},
-    journal::{self, Fatal, Journal, OpenError},
+    journal::{self, Fatal, Journal, OpenError, is_full},
     lines::line_limit,
     name::Name,
     summary::Summary,
@@ -36,7 +36,7 @@ const STACK: usize = 128 << 10;
 /// The longest name that Linux has for a thread, in bytes.
 const THREAD_NAME: usize = 15;
 
-/// How a hub's thread is ended by its hub.
+/// How a hub has ended.
 type Ended = Result<(), Fatal>;
 
 /// A file that a hub can serve, and what makes it one of a cluster.

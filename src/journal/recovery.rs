@@ -17,14 +17,16 @@ use std::{
 use log::{info, warn};
 
 use super::{
-    Journal, create_beside,
+    Journal, copy_part, create_beside,
     epoch::{Epoch, Record},
-    identity, open_in_place, path_beside, sync_folder_of, system,
+    identity, open_in_place, path_beside,
+    shortage::is_full,
+    sync_folder_of, system,
 };
 use crate::{
     config::Fsync,
     history::{BOM, History},
-    lines::{line_limit, read_at},
+    lines::line_limit,
     message,
 };
 
@@ -243,7 +245,7 @@ fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
 /// Syncs the file, after the part of it that an earlier sync may have missed was written again.
 fn bring_to_disk(path: &Path, file: &File, perhaps_unsynced: Range<u64>) -> io::Result<()> {
     match rewrite(path, file, perhaps_unsynced) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+        Err(error) if is_full(&error) => {
             warn!("{}: {error}; could not write the end of the file again", path.display());
         }
         result => result?,
@@ -328,14 +330,7 @@ fn mend_tail(
 
 pub(super) fn save_tail(path: &Path, file: &File, whole: u64, size: u64) -> io::Result<PathBuf> {
     let (saved, mut copy) = create_beside(path, "torn")?;
-    let mut from = whole;
-    let mut block = vec![0; BLOCK.min((size - whole) as usize)];
-    while from < size {
-        let want = block.len().min((size - from) as usize);
-        let got = read_at(file, &mut block[..want], from)?;
-        copy.write_all(&block[..got])?;
-        from += got as u64;
-    }
+    copy_part(file, whole..size, &mut copy)?;
     copy.sync_all()?;
     Ok(saved)
 }

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +17,7 @@ use data_encoding::HEXLOWER;
 use log::{info, warn};
 
 use super::{
-    Fatal, Journal, create_beside,
+    Fatal, Journal, copy_part, create_beside,
     epoch::Record,
     folder_of, path_beside,
     recovery::{end_of_whole_lines, lock, save_tail},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{history::History, lines::read_at};
 
-/// What is read or copied at a time, in bytes.
+/// What is read at a time, in bytes.
 const BLOCK: usize = 1 << 20;
 
 /// Where lines are set aside.
@@ -60,7 +60,7 @@ impl Journal {
             SetAside::Forked => {
                 let (path, mut aside) = create_beside(&self.path, "forked")?;
                 let size = self.file.metadata()?.len();
-                copy(&self.file, offset, size, &mut aside)?;
+                copy_part(&self.file, offset..size, &mut aside)?;
                 aside.sync_all()?;
                 sync_folder_of(&self.path)?;
                 self.file.set_len(offset)?;
@@ -112,7 +112,7 @@ impl Journal {
             if size == copied {
                 break;
             }
-            copy(&self.file, copied, size, &mut out)?;
+            copy_part(&self.file, copied..size, &mut out)?;
             out.sync_all()?;
             sync_folder_of(&self.path)?;
             copied = size;
@@ -230,18 +230,6 @@ pub fn stamped_lines(path: &Path) -> Option<u64> {
         offset += got as u64;
     }
     Some(lines)
-}
-
-fn copy(file: &File, from: u64, to: u64, out: &mut File) -> io::Result<()> {
-    let mut space = vec![0; (to - from).min(BLOCK as u64) as usize];
-    let mut at = from;
-    while at < to {
-        let part = &mut space[..(to - at).min(BLOCK as u64) as usize];
-        file.read_exact_at(part, at)?;
-        out.write_all(part)?;
-        at += part.len() as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -78,7 +78,8 @@ pub(super) fn is_short(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
-/// Whether a write failed because there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
+/// Whether a write failed because there is no room: on the disk, in a quota, or below the limit of a
+/// file's size (`ulimit -f`).
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }

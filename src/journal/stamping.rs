@@ -91,7 +91,7 @@ impl Journal {
         }
     }
 
-    /// Says of so many lines, after those that have a stamp, that theirs found no room.
+    /// Notes that the next `lines` lines have no stamp, since theirs found no room.
     pub fn leave_unstamped(&mut self, lines: u64) {
         if let Some(stamps) = &mut self.stamps {
             stamps.leave_out(lines);
@@ -115,8 +115,7 @@ impl Journal {
         self.stamps.as_ref().map(StampFile::text_lines)
     }
 
-    /// Takes back lines that were appended a moment ago and that nobody has been shown: their
-    /// stamps found no room.
+    /// Takes back lines that were appended a moment ago and that nobody has been shown.
     ///
     /// # Errors
     /// When that fails. The lines may still stand there then.

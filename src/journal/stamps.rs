@@ -10,7 +10,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,7 +19,7 @@ use std::{
 
 use log::{info, warn};
 
-use super::{create_beside, identity, path_beside, sync_folder_of, system::System};
+use super::{copy_part, create_beside, identity, path_beside, sync_folder_of, system::System};
 use crate::{
     lines::{Line, Lines, read_at},
     stamps::{Index, NOTHING, erase_sender},
@@ -139,7 +139,7 @@ impl StampFile {
 
     fn save_from(&self, start: u64, end: u64) -> io::Result<PathBuf> {
         let (saved, mut copy) = create_beside(&self.text, "stamps.torn")?;
-        copy_part(&self.file, start, end, &mut copy)?;
+        copy_part(&self.file, start..end, &mut copy)?;
         copy.sync_all()?;
         Ok(saved)
     }
@@ -320,7 +320,7 @@ impl StampFile {
 
     fn restore_as(&mut self, new: &Path, mut copy: File) -> io::Result<()> {
         let left = self.file.metadata()?.len().min(self.index.end());
-        copy_part(&self.file, 0, left, &mut copy)?;
+        copy_part(&self.file, 0..left, &mut copy)?;
         drop(copy);
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(new)?);
         let mut index = Index::default();
@@ -377,18 +377,6 @@ fn open_or_create(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(io::Error::other("is not a regular file")),
     }
-}
-
-fn copy_part(file: &File, start: u64, end: u64, copy: &mut File) -> io::Result<()> {
-    let mut block = vec![0; BLOCK.min((end - start) as usize)];
-    let mut from = start;
-    while from < end {
-        let want = block.len().min((end - from) as usize);
-        let got = read_at(file, &mut block[..want], from)?;
-        copy.write_all(&block[..got])?;
-        from += got as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

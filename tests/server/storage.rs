@@ -68,6 +68,19 @@ fn a_full_disk_is_told_to_the_sender_and_the_server_stays() {
 }
 
 #[test]
+fn a_file_that_is_longer_than_files_may_be_is_served_all_the_same() {
+    // Blocks of 512 or 1024 bytes, so at most 16 KiB; the start writes the end of the file again.
+    let said: Vec<String> = (0..40).map(|number| padded(number, 999)).collect();
+    let server = Setup::new().after("ulimit -f 16").file(said.join("\n") + "\n").start();
+    let mut ann = server.join();
+    assert_eq!(ann.history.said(), said);
+    ann.say("{}");
+    ann.is_told("storage_full");
+    let words = server.log();
+    assert!(words.contains("could not write the end of the file again"), "{words}");
+}
+
+#[test]
 fn many_senders_at_a_full_disk_are_all_answered() {
     let server = Setup::new().after("ulimit -f 64").flags(&["--fsync", "never"]).start();
     let speakers: Vec<Client> = (0..8).map(|_| server.join()).collect();

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
+    io::Write as _,
     os::unix::fs::symlink,
     time::Duration,
 };
