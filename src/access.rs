@@ -35,6 +35,7 @@ use self::{
 pub use self::{
     address::Counted,
     identity::{Identity, Sender},
+    post_rate::TooFast,
     rules::{Right, Rights, RulesError},
     token::new_token,
 };
@@ -224,8 +225,6 @@ impl Caller {
         self.who.access.path.is_some()
     }
 }
-
-pub use self::post_rate::TooFast;
 
 /// A right is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]

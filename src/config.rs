@@ -200,8 +200,8 @@ pub struct Config {
         value_name = "N/s",
         allow_hyphen_values = true,
         value_parser = rate,
-        help = "Most messages that a name, a pseudonym or else an address may post, such as 5/s \
-                [default: no limit]"
+        help = "Most messages that a name, a pseudonym or else an address may post, such as 5/s or \
+                90/m [default: no limit]"
     )]
     pub post_rate: Option<Duration>,
 
@@ -350,7 +350,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn message_size(text: &str) -> Result<usize, String> {
     match bytesize::ByteSize::from_str(text) {
         Ok(size) if (1..=MAX_MESSAGE).contains(&size.as_u64()) => Ok(size.as_u64() as usize),
-        Ok(_) => Err("must be from 1B to 64MiB".into()),
+        Ok(_) => Err(format!("must be from 1B to {}MiB", MAX_MESSAGE >> 20)),
         Err(_) => Err("invalid size; try 1MiB or 64KiB".into()),
     }
 }
@@ -383,7 +383,10 @@ fn rate(text: &str) -> Result<Duration, String> {
     };
     match count.parse() {
         Ok(count) if (1..=MAX_POST_RATE).contains(&count) && !unit.is_zero() => Ok(unit / count),
-        _ => Err(format!("must be a number of messages a second, from 1/s to {MAX_POST_RATE}/s")),
+        _ => Err(format!(
+            "must be a number of messages a second or a minute, such as 5/s or 90/m, and at most \
+             {MAX_POST_RATE}"
+        )),
     }
 }
 

@@ -15,6 +15,9 @@ pub const RESERVED: [&str; 7] = ["ws", "channels", "me", "metrics", "healthz", "
 /// beside gets far below what file systems take.
 const LONGEST: usize = 63;
 
+// The sentence of `NotAName::Malformed` says it.
+const _: () = assert!(LONGEST == 63);
+
 /// The name of a channel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);

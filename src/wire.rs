@@ -1,4 +1,4 @@
-//! What goes over the wire: every envelope and every frame, spelled here and nowhere else.
+//! What goes over a WebSocket: every envelope and every frame, spelled here and nowhere else.
 //!
 //! A live message is encoded once for all clients. A history is one frame that is read from the
 //! file while it is sent. When a socket takes only a part of a frame, the message in it is not kept

@@ -82,7 +82,7 @@ impl Addresses {
             .flat_map(|field| field.to_str().unwrap_or_default().rsplit(',').map(str::trim));
         let mut last = peer;
         for entry in entries {
-            // Behind an entry that is no address, nothing is to be believed.
+            // What stands before an entry that is no address is not to be believed.
             let Some(address) = address_in(entry) else { return last };
             last = address;
             if !self.is_trusted(address) {

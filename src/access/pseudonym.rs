@@ -44,7 +44,8 @@ impl Pseudonym {
 /// 400 when the key or the name is none that a pseudonym can have.
 pub fn of(name: &str, key: &[u8]) -> Result<Pseudonym, HttpRefusal> {
     if !KEY_BYTES.contains(&key.len()) {
-        return Err(HttpRefusal::bad("a key has 8 to 256 bytes"));
+        let (least, most) = (KEY_BYTES.start(), KEY_BYTES.end());
+        return Err(HttpRefusal::bad(format!("a key has {least} to {most} bytes")));
     }
     if !(1..=NAME_BYTES).contains(&name.len()) {
         let sentence = format!("with a key, as= needs a name of 1 to {NAME_BYTES} bytes");

@@ -36,7 +36,8 @@ const SCRIPT_TIME: Duration = Duration::from_secs(3);
 /// How long reading what is new may take.
 const READ_TIME: Duration = Duration::from_secs(4);
 
-/// How long the engine waits for something new: not longer, since it is looked behind each silence.
+/// How long the engine waits for something new. It is short, since after each wait that brought nothing
+/// the reader asks how far the order has come.
 pub const BLOCK_TIME: Duration = Duration::from_millis(250);
 
 // The engine answers well before it counts as unavailable.
@@ -48,7 +49,7 @@ pub const ENTRIES: usize = 16;
 /// How many entries are read at a time where several channels are busy, as long as each may have one.
 const ENTRIES_OF_ALL: usize = 64;
 
-/// How many bytes of random make the name of an epoch.
+/// How many random bytes make the name of an epoch.
 const EPOCH_BYTES: usize = 8;
 
 /// The hash of all channels but the default one, each with its first epoch.

@@ -114,7 +114,7 @@ impl Inbox {
                     return Ok(outcome);
                 }
             }
-            // A change right behind a look may leave the folder with the same time.
+            // A change right after a look may leave the folder with the same time.
             let is_long_ago = changed.elapsed().is_ok_and(|age| age > COARSE_TIME);
             self.listed = is_long_ago.then_some(changed);
         }

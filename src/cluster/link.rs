@@ -25,7 +25,7 @@ use counters::Counters;
 /// After this long without its engine a copy takes no posts. Until then posts wait.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How many bytes of random make the name of a node in a channel.
+/// How many random bytes make the name of a node in a channel.
 const NODE_BYTES: usize = 8;
 
 /// What the threads of a copy share.

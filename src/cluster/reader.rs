@@ -95,7 +95,7 @@ impl Reader {
             if self.read(&mut engine, has_more)? == Heard::Nothing
                 || self.next_look <= Instant::now()
             {
-                self.look_behind_silence(&mut engine)?;
+                self.look_at_silent_orders(&mut engine)?;
             }
             if !self.refresh() {
                 break;
@@ -128,7 +128,7 @@ impl Reader {
         Ok(heard)
     }
 
-    fn look_behind_silence(&mut self, engine: &mut Engine) -> Result<(), EngineError> {
+    fn look_at_silent_orders(&mut self, engine: &mut Engine) -> Result<(), EngineError> {
         self.next_look = Instant::now() + LOOK;
         let mut silent: Vec<&mut Mirror> = self
             .mirrors

@@ -102,7 +102,7 @@ fn agree(
     match verdict {
         Verdict::Beginning(chain) => Ok(Agreed::AsItIs(chain)),
         Verdict::Longer(_) => Ok(Agreed::AsItIs(None)),
-        // The start before this one ended for it, and a new epoch began.
+        // The last run ended because of this fork, and a new epoch began.
         Verdict::Mismatch(Mismatch::Fork { lines, offset }) if order.epoch != *epoch => {
             let aside = journal.set_aside(SetAside::Forked, lines + 1, offset)?;
             let (file, aside) = (settings.file.display(), aside.display());
@@ -116,7 +116,7 @@ fn agree(
     }
 }
 
-/// Moves lines to the inbox that another program appended while no server ran: those behind the first
+/// Moves lines to the inbox that another program appended while no server ran: those after the first
 /// `stamped` ones, which are not in the order. Returns whether there were any.
 fn set_appended_aside(
     engine: &mut Engine,

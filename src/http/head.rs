@@ -1,6 +1,9 @@
 //! The head of a request: read with a deadline and within limits, and parsed.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use socket2::Socket;
@@ -82,7 +85,10 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
             Err(error) if !would_block(&error) => return Err(HeadError::PeerGone),
             _ if from == 0 => return Err(HeadError::Silent),
             _ => {
-                let sentence = "the request was not finished within 10 seconds; send it at once";
+                let seconds = HEAD_TIME.as_secs();
+                let sentence = format!(
+                    "the request was not finished within {seconds} seconds; send it at once"
+                );
                 return Err(HeadError::Refused(HttpRefusal::new(
                     StatusCode::REQUEST_TIMEOUT,
                     sentence,
@@ -98,13 +104,14 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
 fn too_long(head: &[u8]) -> HttpRefusal {
     let target = head.splitn(2, |&byte| byte == b' ').nth(1).unwrap_or_default();
     if target.starts_with(b"/messages") && memchr::memchr(b'\n', head).is_none() {
-        let sentence = "the request line is above 8 KiB; ask for less in it";
+        let sentence =
+            format!("the request line is above {} KiB; ask for less in it", HEAD_BYTES >> 10);
         return HttpRefusal::new(StatusCode::URI_TOO_LONG, sentence);
     }
-    too_large("the request head is above 8 KiB")
+    too_large(format_args!("the request head is above {} KiB", HEAD_BYTES >> 10))
 }
 
-fn too_large(what: &str) -> HttpRefusal {
+fn too_large(what: fmt::Arguments<'_>) -> HttpRefusal {
     let sentence = format!("{what}; send fewer or shorter header fields");
     HttpRefusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, sentence)
 }
@@ -120,7 +127,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> 
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(too_large("the request has more than 64 header fields"));
+            return Err(too_large(format_args!(
+                "the request has more than {HEADERS} header fields"
+            )));
         }
         Err(error) => return Err(HttpRefusal::bad(format!("malformed request: {error}"))),
     };

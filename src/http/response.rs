@@ -1,8 +1,6 @@
 //! Responses on the wire: heads, and refusals with a sentence.
 
-use std::borrow::Cow;
-
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use http::{HeaderName, Method, StatusCode, header};
 
@@ -10,7 +8,7 @@ use http::{HeaderName, Method, StatusCode, header};
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
 /// How many seconds a client is told to wait before it tries a busy server again.
-const RETRY_AFTER: &str = "5";
+pub const RETRY_AFTER: &str = "5";
 
 /// An answer that says no: a status, and a sentence that says what to do.
 #[derive(Debug)]

@@ -9,11 +9,12 @@
 use std::{
     fmt,
     fs::File,
-    hash::{BuildHasher, Hasher, RandomState},
     io::{self, Read},
     os::unix::fs::FileExt,
     sync::Arc,
 };
+
+use data_encoding::HEXLOWER;
 
 use super::stamps::Note;
 use crate::history::History;
@@ -21,6 +22,9 @@ use crate::history::History;
 /// How many bytes at the end of the file are hashed: a page, which is read at once and tells two
 /// files apart.
 pub(super) const TAIL: u64 = 4096;
+
+/// How many random bytes make the name of an epoch.
+const NAME_BYTES: usize = 8;
 
 /// The most bytes of the lock file that are read. A record that the server wrote has fewer than
 /// 1,000.
@@ -57,11 +61,10 @@ impl Epoch {
                 let (noted, part) = (record.to_string(), (record.lines, record.bytes));
                 (record.epoch.into(), noted, part, record.stamps)
             }
-            // std seeds its hash maps with random numbers of the operating system. A crate for one
-            // such number would be too much.
             _ => {
-                let number = RandomState::new().build_hasher().finish();
-                (format!("{number:016x}").into(), String::new(), (0, 0), None)
+                let mut name = [0; NAME_BYTES];
+                getrandom::fill(&mut name).map_err(io::Error::other)?;
+                (HEXLOWER.encode(&name).into(), String::new(), (0, 0), None)
             }
         };
         let mut epoch = Epoch { name, lock_file, noted, noted_part, stamps };

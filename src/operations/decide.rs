@@ -5,6 +5,9 @@ use super::{Action, Operation, Operations};
 /// The most different keys of reactions that a message may have at a time.
 pub const MOST_KEYS: usize = 20;
 
+// The sentence of `Refusal::TooMany` says it.
+const _: () = assert!(MOST_KEYS == 20);
+
 /// The person behind a sender. A name that is known by a token is itself; a pseudonym stands for its
 /// key, under whatever name, so only the letters after the `~` count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -98,7 +98,7 @@ impl Acceptor {
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        self.is_short_of(&format!("cannot accept: {error}; trying again"));
+                        self.note_shortage(&format!("cannot accept: {error}; trying again"));
                         thread::sleep(back_off);
                         back_off = (back_off * 2).min(BACK_OFF.1);
                     }
@@ -146,7 +146,7 @@ impl Acceptor {
             false => Err(io::Error::other("the limit of address space (ulimit -v) is reached")),
         };
         if let Err(error) = self.crew.serve(run, may_start) {
-            self.is_short_of(&format!("cannot start a thread for a client: {error}"));
+            self.note_shortage(&format!("cannot start a thread for a client: {error}"));
             // The peer may miss it, since there is no thread to wait for this peer.
             let refusal = HttpRefusal::unavailable("the server has no room now; come back later");
             let _ = outbox.send_now(&refusal.response(&Method::GET));
@@ -178,7 +178,7 @@ impl Acceptor {
         }
     }
 
-    fn is_short_of(&mut self, words: &str) {
+    fn note_shortage(&mut self, words: &str) {
         if self.shortages.add() {
             warn!("{words}");
         }

@@ -77,7 +77,7 @@ const _: () = {
 const CHANNELS_SHARE: u64 = 20;
 
 /// Where the folder has more channels than that at the start, they may take one part in so many.
-const MOST_OF_FOLDER: u64 = 4;
+const FOLDER_SHARE: u64 = 4;
 
 /// Where a limit is short, one part in so many of it is for connections above the clients, which are
 /// only told that there are too many, and as much again for those of them that are leaving.
@@ -180,7 +180,7 @@ impl Capacity {
         let channels = known.clone().map(|(room, each, limit)| {
             let kept =
                 (room / CHANNELS_SHARE / each).max(room.saturating_sub(beside_all_clients) / each);
-            (kept.max(wanted.in_folder.min(room / MOST_OF_FOLDER / each)), limit)
+            (kept.max(wanted.in_folder.min(room / FOLDER_SHARE / each)), limit)
         });
         let none = (u64::MAX, Limit::Files);
         let channels = channels.min_by_key(|(channels, _)| *channels).unwrap_or(none);

@@ -1,4 +1,4 @@
-//! `GET /channels`: which channels there are, and how far each is; `PUT` and `DELETE` of one.
+//! `GET /channels`: which channels there are, and how far each has come; `PUT` and `DELETE` of one.
 //!
 //! A follower of the list is told at most four times a second of each channel, however much is said
 //! there, and always of the last state: it looks at all of them and says what has changed since it

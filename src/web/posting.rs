@@ -6,7 +6,7 @@ use super::{Channel, Exchange, JSON, Stop};
 use crate::{
     access::Right,
     command::{HubGone, PostedOperations, Stored},
-    http::{HttpRefusal, query::speaker},
+    http::{HttpRefusal, query::speaker, response::RETRY_AFTER},
     lines::{LINE_LIMIT, count_lines, each_line},
     message::{self, NotJson},
     operations::{Operation, Recognised, Refusal, is_operation, recognise},
@@ -128,7 +128,7 @@ impl Exchange<'_> {
     ) -> Result<(), Stop> {
         let mut headers = vec![(header::CONTENT_TYPE, JSON.to_owned())];
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.push((header::RETRY_AFTER, "5".to_owned()));
+            headers.push((header::RETRY_AFTER, RETRY_AFTER.to_owned()));
         }
         let mut body = refusal.json(why);
         body.push(b'\n');
@@ -164,7 +164,9 @@ impl Exchange<'_> {
                     None => key.to_owned(),
                 }))
             }
-            _ => Err(HttpRefusal::bad("Idempotency-Key needs 1 to 255 visible characters")),
+            _ => Err(HttpRefusal::bad(format!(
+                "Idempotency-Key needs 1 to {KEY_BYTES} visible characters"
+            ))),
         }
     }
 }

@@ -14,8 +14,8 @@ use http::{Method, StatusCode, Version, header};
 use super::{Exchange, Headers, PeerGone, Stop};
 use crate::{history::BLOCK, http::response::response_head, outbox::More, wire::HistoryFrame};
 
-/// What is held of a body while the peer takes nothing: 160 MB for ten thousand of them, with a buffer
-/// of the same size to read messages one by one.
+/// What is held of a body while its peer takes nothing. With a buffer of the same size for reading
+/// messages, ten thousand such peers hold 160 MB.
 pub(super) const PIECE: usize = 8 << 10;
 
 /// What all peers together may hold of messages that are longer than a piece, in bytes. A peer that

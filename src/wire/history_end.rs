@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::push_text_header;
+use super::text_frame;
 use crate::history::Snapshot;
 
 /// How a client is sent the history.
@@ -42,9 +42,6 @@ impl HistoryEnd {
         let json = format!(
             r#"{{"type":"history_end","first_id":{first_id},"last_id":{last_id},"epoch":"{epoch}"{resumed}}}"#
         );
-        let mut frame = Vec::with_capacity(json.len() + 10);
-        push_text_header(json.len() as u64, &mut frame);
-        frame.extend_from_slice(json.as_bytes());
-        frame
+        text_frame(json.as_bytes())
     }
 }

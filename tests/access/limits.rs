@@ -167,9 +167,9 @@ fn behind_a_proxy_operators_are_answered_however_many_an_address_has() {
 #[test]
 fn flags_that_make_no_sense_are_refused_with_an_example() {
     for (flag, value, words) in [
-        ("--post-rate", "fast", "from 1/s"),
-        ("--post-rate", "0/s", "from 1/s"),
-        ("--post-rate", "5/h", "from 1/s"),
+        ("--post-rate", "fast", "such as 5/s or 90/m"),
+        ("--post-rate", "0/s", "such as 5/s or 90/m"),
+        ("--post-rate", "5/h", "such as 5/s or 90/m"),
         ("--max-clients-per-address", "0", "from 1 to"),
         ("--trust-proxy", "10.0.0.0/33", "10.0.0.0/8"),
         ("--trust-proxy", "proxy.example", "10.0.0.0/8"),

@@ -3,6 +3,8 @@
 -- ARGV: epoch, run, node, batch, last line that the node has, first line to keep (0: all), key (or ""),
 --       senders, lines, how many lines, a hash, the hash after the lines where they follow that one.
 -- Returns: ok hash | known [first, last] | short | settling ms | epoch | run
+-- How long a node's highest batch and the ids of a key are kept, in seconds: a day. restore.lua has the same.
+local A_DAY = 86400
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'settled', 'last', 'chain', 't')
@@ -17,7 +19,7 @@ if key ~= '' then
   local ids = redis.call('GET', KEYS[4])
   if ids then
     local first, final = string.match(ids, '(%d+) (%d+)')
-    redis.call('SET', KEYS[3], ARGV[4], 'EX', 86400)
+    redis.call('SET', KEYS[3], ARGV[4], 'EX', A_DAY)
     return {'known', tonumber(first), tonumber(final)}
   end
 end
@@ -42,8 +44,8 @@ if ARGV[8] ~= '' then entry[9], entry[10] = 'f', ARGV[8] end
 if key ~= '' then entry[#entry + 1], entry[#entry + 2] = 'k', key end
 -- First what may fail: an entry that somebody added by hand may be in the way.
 redis.call('XADD', KEYS[1], '0-' .. last, unpack(entry))
-if key ~= '' then redis.call('SET', KEYS[4], first .. ' ' .. last, 'EX', 86400) end
+if key ~= '' then redis.call('SET', KEYS[4], first .. ' ' .. last, 'EX', A_DAY) end
 redis.call('HSET', KEYS[2], 'last', last, 'chain', chain, 't', now)
-redis.call('SET', KEYS[3], ARGV[4], 'EX', 86400)
+redis.call('SET', KEYS[3], ARGV[4], 'EX', A_DAY)
 if ARGV[6] ~= '0' then redis.call('XTRIM', KEYS[1], 'MINID', '~', '0-' .. ARGV[6]) end
 return {'ok', chain}

@@ -11,6 +11,7 @@ for epoch in string.gmatch(epochs, '%w+') do
 end
 redis.call('HDEL', KEYS[3], name)
 redis.call('DEL', KEYS[1], KEYS[2])
--- The batches of nodes, and the keys of posts, which another channel of that name must not know.
+-- The batches of nodes, and the keys of posts, which another channel of that name must not know. KEYS
+-- goes through all keys of the engine, and that is no harm: a channel is seldom put away.
 for _, key in ipairs(redis.call('KEYS', KEYS[1] .. ':*')) do redis.call('DEL', key) end
 return 0

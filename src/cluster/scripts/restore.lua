@@ -4,6 +4,8 @@
 -- ARGV: epoch, run, first line, hash before it, lines, times, senders, origin "NODE.BATCH" (or ""),
 --       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file.
 -- Returns: ok | moved | fork | epoch | run
+-- How long a node's highest batch and the ids of a key are kept, in seconds: a day. append.lua has the same.
+local A_DAY = 86400
 if redis.call('SISMEMBER', KEYS[5], ARGV[13]) == 1 then
   return redis.error_reply('AWAY the channel was put away')
 end
@@ -25,9 +27,9 @@ if ARGV[9] ~= '' then entry[#entry + 1], entry[#entry + 2] = 'k', ARGV[9] end
 redis.call('XADD', KEYS[1], '0-' .. ARGV[11], unpack(entry))
 if ARGV[8] ~= '' then
   local highest = tonumber(redis.call('GET', KEYS[3]) or 0)
-  redis.call('SET', KEYS[3], math.max(highest, tonumber(ARGV[10])), 'EX', 86400)
+  redis.call('SET', KEYS[3], math.max(highest, tonumber(ARGV[10])), 'EX', A_DAY)
 end
-if ARGV[9] ~= '' then redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. ARGV[11], 'EX', 86400) end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. ARGV[11], 'EX', A_DAY) end
 local t = 0
 for time in string.gmatch(ARGV[6], '%d+') do t = math.max(t, tonumber(time)) end
 redis.call('HSET', KEYS[2], 'last', ARGV[11], 'chain', ARGV[12], 't', math.max(t, tonumber(meta[5] or 0)))
