@@ -1,4 +1,5 @@
-//! Brings clients that are behind up to date: those that join, and those whose sockets were full.
+//! Brings clients that are behind up to date: those that join and could not be sent the whole history
+//! at once, and those whose sockets were full.
 //!
 //! A few threads serve all these clients. Each thread waits until one of its sockets takes more
 //! (epoll), sends the client what it lacks from the history, and asks the hub for more, until the

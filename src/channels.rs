@@ -1,6 +1,6 @@
 //! The channels of one server, by name: what finds a hub, opens one, and lets go of one that ended.
 //!
-//! Each channel is a text file with a hub of its own; this is the only thing that knows several.
+//! Each channel is a text file with a hub of its own; this alone finds a channel by its name.
 //! Its one lock is held to look something up or to note it down, never while anything waits for a
 //! disk or a client. A channel that is open belongs to its hub's thread, which alone takes it off
 //! the table when it ends; one that is not open belongs to the thread that opens it.

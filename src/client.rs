@@ -199,8 +199,8 @@ fn join(
     } else if !history.is_done() {
         membership.hand_over_at(CutFrame::default(), Some(history), None, Some(next_id));
     } else {
-        // If this thread waited for an answer, a hundred who join 1,000 messages at once would have them
-        // after 1.4 times the time.
+        // This thread does not wait for an answer. If it did, a hundred clients that join at once, with
+        // a history of 1,000 messages, would have it after 1.4 times the time.
         let (catch_up, behind) =
             (membership.services.catch_up.clone(), membership.behind(Some(next_id)));
         let otherwise = Otherwise::new(move || catch_up.take(behind));

@@ -179,8 +179,9 @@ impl Post {
     }
 }
 
-/// What is done if the hub does not do what it was asked, also because it ends with the command in its
-/// queue or has ended before: it is done when this is dropped. Nobody waits for an answer.
+/// Something that is done unless the hub does what it was asked. It is done when this is dropped, so
+/// also when the hub has ended or ends with the command in its queue. Whoever asked need not wait for
+/// an answer.
 pub struct Otherwise {
     act: Option<Box<dyn FnOnce() + Send>>,
 }

@@ -68,7 +68,7 @@ pub struct Hub {
     followers: Followers,
     keys: Keys,
     metrics: Arc<Metrics>,
-    /// Where everybody can see how far this channel is.
+    /// Where everybody can see how far this channel has come.
     summary: Arc<Summary>,
     published: Figures,
     stopping: bool,
@@ -92,7 +92,7 @@ pub struct Hub {
 
 impl Hub {
     /// A hub for an open file. It hands clients that fall behind over to `catch_up`, with a handle
-    /// from `handle` to ask for more, and publishes in `summary` how far the channel is. No line longer
+    /// from `handle` to ask for more, and publishes in `summary` how far the channel has come. No line longer
     /// than `line_limit` bytes holds a message.
     pub fn new(
         journal: Journal,
@@ -317,7 +317,7 @@ impl Hub {
         self.note_numbering();
     }
 
-    /// Publishes how far this channel is.
+    /// Publishes how far this channel has come.
     fn publish(&mut self) {
         let figures = self.figures();
         if figures != self.published {

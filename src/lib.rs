@@ -77,19 +77,19 @@
 //! | `hub-NAME` | batches of commands of the channel NAME | the last handle is dropped, the channel is put away, or the file fails |
 //! | `open` | opens the channels that are new in the folder | they are open |
 //! | `watch` | looks at the files of all channels, about once a second | the server ends |
-//! | `catch-up-N` | sends to its share of the clients that are behind | the hub and its last such client are gone |
+//! | `catch-up-N` | sends to its share of the clients that are behind | the last handle is dropped, and the last such client is gone |
 //! | `sequencer` | has the engine of a cluster give numbers to the posts of a channel | its hub ends |
 //! | `reader` | brings the orders of all channels of a cluster into their files | all their hubs have ended |
 //! | `inbox` | posts what other programs appended on a node of a cluster | all hubs have ended |
 //! | `roster` | makes the channels of a cluster that are missing here | the server stops |
-//! | `signals` | waits for SIGTERM and SIGINT | the process ends |
+//! | `signals` | waits for signals: to stop, or to read the access file again | the process ends |
 //!
 //! # What always holds
 //!
 //! 1. The hub alone has the journal, the history and the list of clients; there is no lock around
 //!    them.
-//! 2. Waits point one way: the other threads wait for the hub, and the hub waits for the disk
-//!    alone.
+//! 2. Waits point one way: a client's thread may wait for a catch-up thread, both of them for the hub,
+//!    and the hub for the disk alone.
 //! 3. The file comes first: every message that a client has been shown is in the file, and is read
 //!    back from nowhere else.
 //! 4. One thread at a time writes to a socket, and every byte that leaves is part of a whole frame.

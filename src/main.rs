@@ -23,14 +23,14 @@ use txtcord::{
     config::{Config, Task},
     health,
     journal::{Fatal, OpenError},
-    server::{self, Failure, Order, Server, StartError},
+    server::{self, Failure, Instruction, Server, StartError},
 };
 
 /// The exit code after a second signal. The first one stops the server in order, with exit code 0.
 const EXIT_ON_SECOND_SIGNAL: i32 = 1;
 
-/// How many orders may wait.
-const ORDERS: usize = 16;
+/// How many instructions may wait.
+const INSTRUCTIONS: usize = 16;
 
 // The exit codes of failures are those that sysexits.h has for them, so that a supervisor can tell
 // what is worth another start.
@@ -66,8 +66,8 @@ fn main() -> ExitCode {
         eprintln!("txtcord: {error}");
         return ExitCode::FAILURE;
     }
-    let orders = match orders_of_signals(&config) {
-        Ok(orders) => orders,
+    let instructions = match instructions_of_signals(&config) {
+        Ok(instructions) => instructions,
         Err(error) => {
             error!("cannot handle signals: {error}");
             return ExitCode::FAILURE;
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
             });
         }
     };
-    match server.run(&orders) {
+    match server.run(&instructions) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Fatal(fatal)) => ExitCode::from(exit_code(&fatal)),
         Err(Failure::DiskHangs) => ExitCode::from(EXIT_STORAGE),
@@ -168,9 +168,9 @@ fn start_logging(config: &Config) -> Result<(), String> {
     WriteLogger::init(config.log_level, format, out).map_err(|error| error.to_string())
 }
 
-/// Catches signals, and sends orders through the queue that is returned. A second SIGTERM or SIGINT
+/// Catches signals, and sends instructions through the queue that is returned. A second SIGTERM or SIGINT
 /// ends the process at once.
-fn orders_of_signals(config: &Config) -> io::Result<Receiver<Order>> {
+fn instructions_of_signals(config: &Config) -> io::Result<Receiver<Instruction>> {
     // SIGXFSZ comes when a file may not grow any more (`ulimit -f`). It is caught so that it does
     // not kill the process: the write fails then, and is handled as on a full disk.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
@@ -178,25 +178,25 @@ fn orders_of_signals(config: &Config) -> io::Result<Receiver<Order>> {
         // Without an access file, the end of a terminal ends the server, as everywhere.
         signals.add_signal(SIGHUP)?;
     }
-    let (give, orders) = bounded(ORDERS);
+    let (give, instructions) = bounded(INSTRUCTIONS);
     let watch = move || {
         let mut is_stopping = false;
         for signal in signals.forever() {
-            let order = match signal {
+            let instruction = match signal {
                 SIGXFSZ => continue,
-                SIGHUP => Order::ReadAccessFile,
+                SIGHUP => Instruction::ReadAccessFile,
                 _ if is_stopping => std::process::exit(EXIT_ON_SECOND_SIGNAL),
-                _ => Order::Stop,
+                _ => Instruction::Stop,
             };
-            is_stopping |= order == Order::Stop;
+            is_stopping |= instruction == Instruction::Stop;
             // If the queue has no receiver any more, the server is ending. If it is full, the access
             // file will be read again all the same.
-            let _ = match order {
-                Order::Stop => give.send(order).is_ok(),
-                Order::ReadAccessFile => give.try_send(order).is_ok(),
+            let _ = match instruction {
+                Instruction::Stop => give.send(instruction).is_ok(),
+                Instruction::ReadAccessFile => give.try_send(instruction).is_ok(),
             };
         }
     };
     thread::Builder::new().name("signals".into()).spawn(watch)?;
-    Ok(orders)
+    Ok(instructions)
 }

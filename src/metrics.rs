@@ -57,7 +57,7 @@ pub struct Metrics {
     fsync_nanos: AtomicU64,
 }
 
-/// The state of the server that the hub alone knows. It is asked for it when a request wants it.
+/// The state of the server that the hub alone knows. The hub is asked when a request wants it.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// Whether messages can be stored, as far as the server knows.

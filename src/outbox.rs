@@ -4,9 +4,11 @@
 //! straight to the socket. When the socket is full, the client falls *behind*: no message is queued
 //! for it; a catch-up thread sends it messages from the history (`catch_up.rs`), and the hub makes
 //! it live again when it lacks none. The state is kept here and nowhere else, and decides which
-//! thread may write: any thread while the client is live, if it does not wait for the socket; only
-//! the catch-up thread while the client is behind; none once it is closed. So every byte that
-//! leaves is part of a whole frame.
+//! thread may write: at first the connection's own thread alone, until it has sent a client the
+//! beginning of the history or has handed the client over; the catch-up thread alone while the client
+//! is behind; any thread while the client is live, if it does not wait for the socket; none once it is
+//! closed. So every byte that leaves is part of a whole frame. A connection that never becomes a chat
+//! stays as it was at first.
 
 use std::{
     io::{self, IoSlice},
@@ -22,8 +24,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use crate::wire::{CutFrame, Frames, close_frame, rest_of_begun};
 
 /// The most bytes of control frames and error answers that wait for a client that is behind. What the
-/// client's own thread answers finds room, since nothing is read from the client meanwhile; else
-/// further ones are dropped. With this limit, ten thousand clients that ask and never read hold 40 MB.
+/// client's own thread answers finds room, since nothing is read from the client meanwhile.
+/// What the hub answers beyond the limit is dropped. With this limit, ten thousand clients that ask and never read hold 40 MB.
 const CONTROL_LIMIT: usize = 4 << 10;
 
 /// Nothing is read from a client for which more bytes of them wait: the other half has room for what the
@@ -127,15 +129,10 @@ impl Outbox {
         &self.socket
     }
 
-    /// Sends the frames from the offset `start` of `frames.bytes()` on, without waiting. For the
-    /// hub.
-    pub fn offer(&self, frames: &Frames, start: usize) -> Offered {
-        self.offer_with(frames, start, &[])
-    }
-
-    /// The same, with whole frames of events after the messages, all in one send. Events that the
-    /// socket does not take are dropped, but a frame that is begun is finished.
-    pub fn offer_with(&self, frames: &Frames, start: usize, events: &[u8]) -> Offered {
+    /// Sends the frames from the offset `start` of `frames.bytes()` on, and whole frames of events after
+    /// them, all in one send and without waiting. For the hub. Events that the socket does not take
+    /// are dropped, but a frame that is begun is finished.
+    pub fn offer(&self, frames: &Frames, start: usize, events: &[u8]) -> Offered {
         let mut sending = self.lock();
         match sending.state {
             State::Live => {}
@@ -171,8 +168,9 @@ impl Outbox {
 
     /// Makes the client live; false when control frames must be sent to it first.
     ///
-    /// For the hub alone, when the client lacks no message, and only while the catch-up thread
-    /// waits for the hub's answer and has no cut frame to finish.
+    /// For the hub alone, when the client lacks no message and no thread has a frame of it to finish:
+    /// the catch-up thread waits for the hub's answer, or the client's own thread has sent it the whole
+    /// history.
     pub fn go_live(&self) -> bool {
         let mut sending = self.lock();
         match sending.state {

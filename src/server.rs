@@ -134,7 +134,7 @@ pub enum Failure {
 
 /// What a running server is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum Instruction {
     /// End in order.
     Stop,
     /// Read the access file again.
@@ -241,18 +241,18 @@ impl Server {
         self.address
     }
 
-    /// Serves until the order to stop comes, or the sender of orders is dropped, or the hub ends. Then
+    /// Serves until it is told to stop, or the sender of instructions is dropped, or the hub ends. Then
     /// it tells all clients, waits for them for some seconds at the most, and returns.
     ///
     /// # Errors
     /// When the file failed or the hub panicked. Messages that were shown before are stored all the
     /// same.
-    pub fn run(self, orders: &Receiver<Order>) -> Result<(), Failure> {
+    pub fn run(self, instructions: &Receiver<Instruction>) -> Result<(), Failure> {
         let (time, ended) = loop {
             select! {
-                recv(orders) -> order => match order {
-                    Ok(Order::ReadAccessFile) => self.read_access_file(),
-                    Ok(Order::Stop) | Err(_) => break (STOP_TIME, None),
+                recv(instructions) -> instruction => match instruction {
+                    Ok(Instruction::ReadAccessFile) => self.read_access_file(),
+                    Ok(Instruction::Stop) | Err(_) => break (STOP_TIME, None),
                 },
                 recv(self.hub_ended) -> done => {
                     break (FAILED_TIME, Some(done.map_err(RecvTimeoutError::from)));

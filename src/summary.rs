@@ -1,6 +1,6 @@
 //! What everybody may know of a channel without asking its hub, and who wants to hear of changes.
 //!
-//! A hub says how far it is whenever it shows something; a request for the list reads that, so
+//! A hub says how far it has come whenever it shows something; a request for the list reads that, so
 //! that a list costs the hubs nothing, however much is said. The locks here are held while a few
 //! numbers are copied, and for nothing else.
 
@@ -94,7 +94,7 @@ impl Summary {
         self.is_stored.store(true, SeqCst);
     }
 
-    /// Says how far the channel is: for its hub alone.
+    /// Says how far the channel has come: for its hub alone.
     pub fn publish(&self, figures: Figures) {
         let before = std::mem::replace(&mut *lock(&self.figures), figures);
         if figures.differ_in_what_was_said(&before) {

@@ -54,7 +54,7 @@ pub struct Web<'a> {
     pub channels: &'a Channels,
     /// What is counted.
     pub metrics: &'a Metrics,
-    /// Limits, and who may ask.
+    /// The limits of requests and answers.
     pub config: &'a Config,
 }
 

@@ -76,8 +76,8 @@ impl Buffers {
         }
     }
 
-    /// Forgets what is from before a line of its file was erased. While it is kept, so are the bytes of
-    /// all lines that are erased, as for a reader that began before.
+    /// Forgets what was read before a line of its file was erased. As long as a view of the file from
+    /// before is held, the erased bytes stay in memory.
     fn forget_erased(&mut self) {
         if !self.frames.is_latest() {
             self.frames = SharedFrames::default();

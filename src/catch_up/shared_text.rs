@@ -12,7 +12,7 @@ use crate::{
     wire::make_array,
 };
 
-/// How many blocks are kept: a client that is further behind another has its blocks read anew.
+/// How many blocks are kept: a client that is further back than another has its blocks read anew.
 const KEPT: usize = 8;
 
 /// Blocks of one text file, as they stand in a history.

@@ -503,10 +503,12 @@ fn full(chat: &mut Chat, first: usize) -> (Cursor, Peer) {
     let mut frames = Frames::default();
     frames.push(&vec![b'1'; first], 0, 1, None, None);
     if first < 1000 {
-        assert_eq!(outbox.offer(&frames, 0), Offered::Sent);
+        assert_eq!(outbox.offer(&frames, 0, &[]), Offered::Sent);
         while outbox.send_now(&[0; 1000]).expect("the peer is there") > 0 {}
     }
-    let Offered::SocketFull { cut, next_id } = outbox.offer(&frames, 0) else { panic!("it fits") };
+    let Offered::SocketFull { cut, next_id } = outbox.offer(&frames, 0, &[]) else {
+        panic!("it fits")
+    };
     let behind = chat.behind(ClientId(1), outbox);
     (Cursor::new(Behind { cut, next_id: Some(next_id), ..behind }), peer)
 }

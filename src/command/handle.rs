@@ -45,7 +45,7 @@ pub struct HubHandle {
     door: Arc<Door>,
 }
 
-/// Where what the hub is asked goes.
+/// The queues for commands and for posts.
 #[derive(Debug)]
 struct Door {
     commands: Sender<Box<Command>>,

@@ -63,7 +63,7 @@ impl Client {
             return Served { messages: 0, is_live: true };
         }
         let lacked = frames.count_from(self.next_id);
-        match self.outbox.offer_with(frames, frames.start_of(self.next_id), &events) {
+        match self.outbox.offer(frames, frames.start_of(self.next_id), &events) {
             Offered::Sent => {
                 self.next_id = frames.next_id().max(self.next_id);
                 Served { messages: lacked, is_live: true }

@@ -1,4 +1,4 @@
-//! When the hub lets other threads have its processor in the middle of a round.
+//! When the hub lets other threads have its processor, in a round or before a batch.
 //!
 //! Programs on this machine that read what was just sent (a proxy, as a rule) may wait for the hub's
 //! processor, and a yield lets them have it. But if a program that computes waits for it, too, that one
@@ -73,7 +73,8 @@ impl Yields {
         }
     }
 
-    /// Yields, unless that is known to take long.
+    /// Yields in a round, unless that is known to take long. Under pressure it yields only where there
+    /// is one processor.
     pub(super) fn yield_now(&mut self) {
         self.yield_by(Instant::now, thread::yield_now);
     }

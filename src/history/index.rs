@@ -119,11 +119,11 @@ impl Index {
         let mut first_id = before;
         let mut missing = count;
         for run in self.holes.iter_back(before) {
-            let behind = first_id.saturating_sub(run.last_id() + 1);
-            if behind >= missing {
+            let between = first_id.saturating_sub(run.last_id() + 1);
+            if between >= missing {
                 break;
             }
-            missing -= behind;
+            missing -= between;
             first_id = run.first_id;
         }
         first_id - missing.min(first_id - 1)

@@ -1,4 +1,4 @@
-// Which channels there are, how far each is, and how far one has read in each. The list follows the
+// Which channels there are, how far each has come, and how far one has read in each. The list follows the
 // server by one stream of events; what was read is kept in the browser, with the numbering (the epoch)
 // that it belongs to, so that in another one all is unread.
 
