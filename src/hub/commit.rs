@@ -132,7 +132,7 @@ impl Hub {
                     if let Some((_, operation)) =
                         operations.next_if(|(line, _)| *line == lines_before)
                     {
-                        self.apply_operation(operation, id, from);
+                        self.apply_operation(Some(operation), id, from);
                     }
                     lines_before += 1;
                 }

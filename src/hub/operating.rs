@@ -95,13 +95,31 @@ impl Hub {
         }
     }
 
-    /// Applies an operation that was accepted and now stands on the line `id`.
-    pub(super) fn apply_operation(&mut self, operation: &Operation, id: u64, from: Option<&str>) {
+    /// Applies an operation that stands on the line `id` now, or notes that this line is one that cannot
+    /// be done. Whether its sender may ask for it was decided before the line was written. A line that
+    /// came in between may have left it nothing to do: all that read the log come to the same result.
+    pub(super) fn apply_operation(
+        &mut self,
+        operation: Option<&Operation>,
+        id: u64,
+        from: Option<&str>,
+    ) {
+        let asker = Asker { sender: from, ..Asker::OPERATOR };
+        let accepted = operation.filter(|operation| {
+            let target = self.history.target(operation.target, None);
+            let index = self.history.operations();
+            operation.target < id && decide(operation, asker, target, index).is_ok()
+        });
         let index = self.history.operations_mut();
-        let _ = index.apply(operation, id, from.map(Person::of));
+        if let Some(operation) = accepted {
+            let _ = index.apply(operation, id, from.map(Person::of));
+            if operation.action == Action::Delete {
+                self.deleted.push(operation.target);
+            }
+        }
         index.push_line(id);
-        if operation.action == Action::Delete {
-            self.deleted.push(operation.target);
+        if accepted.is_none() {
+            self.warnings.refused(self.journal.path(), id);
         }
     }
 
@@ -111,24 +129,12 @@ impl Hub {
         self.apply_ordered_operation(id, message, None);
     }
 
-    /// Applies a line whose place is decided, if it is an operation. A line before it may have left
-    /// it nothing to do. All that read the log come to the same result.
+    /// Applies a line whose place is decided, if it is an operation.
     pub(super) fn apply_ordered_operation(&mut self, id: u64, message: &[u8], from: Option<&str>) {
         let Some(LoggedOperation { operation, .. }) = LoggedOperation::of(id, message) else {
             return;
         };
-        let index = self.history.operations();
-        let accepted = operation.filter(|operation| {
-            let target = self.history.target(operation.target, None);
-            // Whether the sender may was decided before the line was written.
-            let asker = Asker { sender: from, ..Asker::OPERATOR };
-            operation.target < id && decide(operation, asker, target, index).is_ok()
-        });
-        if let Some(operation) = accepted {
-            return self.apply_operation(&operation, id, from);
-        }
-        self.history.operations_mut().push_line(id);
-        self.warnings.refused(self.journal.path(), id);
+        self.apply_operation(operation.as_ref(), id, from);
     }
 
     /// Erases the messages that were deleted, and their edits, in the file, and takes them out of the

@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) const LIMIT: usize = 1000;
-const ROOMY: usize = 1 << 20;
+pub(super) const ROOMY: usize = 1 << 20;
 
 /// A hub without a thread, fed by hand.
 pub(super) struct House {

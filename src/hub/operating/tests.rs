@@ -12,16 +12,17 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::{
-    super::tests::{Guest, House},
+    super::tests::{Guest, House, ROOMY},
     *,
 };
 use crate::{
     command::{Command, Stored},
     config::Fsync,
-    history::History,
+    history::{BLOCK, History},
     journal::{Journal, system::System},
     operations::{Forbidden, Recognised, Standing, is_operation, recognise},
     testing::{Dir, frames_in, tries},
+    wire::HistoryFrame,
 };
 
 const OPERATOR: (Option<&str>, Standing) = (None, Standing::Admin);
@@ -150,6 +151,30 @@ fn an_operation_by_hand_is_the_operators_word() {
     assert!(again.replay_operations(|_| None).is_empty());
     assert!(again.operations().is_pinned(2) && again.operations().is_deleted(1));
     assert_eq!(again.holes(), Some((2, 1)));
+}
+
+#[test]
+fn what_a_foreign_line_in_between_left_nothing_to_do_means_nothing() {
+    // Our write ends the foreign line, so that it is applied after the post was decided.
+    let delete = r#"{"$op":"delete","id":1}"#;
+    let edit = r#"{"$op":"edit","id":1,"data":[1]}"#;
+    for ours in [delete, edit] {
+        let mut house = House::new("[\"one\"]\n[\"two\"]\n");
+        house.dir.append(delete);
+        assert_eq!(
+            house.ask_to(OPERATOR, &format!("{ours}\n")),
+            Ok(Stored { first_id: 4, last_id: 4 }),
+            "it is stored as the latest word"
+        );
+        assert_eq!(house.text(), format!("null   \n[\"two\"]\n{delete}\n{ours}\n"));
+        assert_eq!((house.hub.history.messages(), house.hub.history.holes()), (3, Some((1, 1))));
+        // Those who join are sent a whole history, as long as its frame says.
+        let (_, snapshot) = house.join(ROOMY);
+        let mut history = Vec::new();
+        HistoryFrame::new(snapshot).expect("a file").peek(&mut history, BLOCK).expect("a file");
+        let json: Value = serde_json::from_slice(&frames_in(&history).0[0].payload).expect("JSON");
+        assert_eq!(json["data"].as_array().map(Vec::len), Some(3), "{json}");
+    }
 }
 
 #[test]
