@@ -12,6 +12,7 @@
 
 mod epoch;
 mod erasing;
+mod landmark;
 mod recovery;
 mod replica;
 mod shortage;
@@ -33,7 +34,9 @@ use std::{
 use log::warn;
 
 pub(crate) use self::shortage::is_full;
-use self::{epoch::Epoch, shortage::Shortage, stamps::StampFile, system::System};
+use self::{
+    epoch::Epoch, landmark::Landmark, shortage::Shortage, stamps::StampFile, system::System,
+};
 pub use self::{
     erasing::Erased,
     recovery::{OpenError, REWRITE_BYTES, create},
@@ -111,6 +114,7 @@ pub struct Journal {
     fsync: Fsync,
     /// The committed end, as the hub gave it last.
     committed_end: u64,
+    landmark: Landmark,
     shortage: Option<Shortage>,
     /// The lines of deleted messages that could not be erased yet.
     unerased: Vec<ErasedLine>,
@@ -176,14 +180,14 @@ impl Journal {
     /// than `committed_end`.
     ///
     /// # Errors
-    /// When the file was removed, replaced or cut. A file that is no longer under its path has been
+    /// When the file was removed, replaced, cut or overwritten. A file that is no longer under its path has been
     /// copied to a file beside it then.
     pub fn survey(&mut self, committed_end: u64) -> Result<u64, Fatal> {
         self.move_committed_end(committed_end);
         // While the path leads to the same file, one system call tells both its identity and size.
         let what = match fs::metadata(&self.path) {
             Ok(found) if identity(&found) != self.identity => "the file was replaced by another",
-            Ok(found) if found.len() >= committed_end => return Ok(found.len()),
+            Ok(found) if found.len() >= committed_end => return self.check_growth(found.len()),
             Ok(found) => {
                 return Err(Fatal::Changed(format!(
                     "the file was cut from {committed_end} to {} bytes while the server ran",
@@ -194,6 +198,22 @@ impl Journal {
             Err(error) => return Err(Fatal::Storage(error)),
         };
         Err(Fatal::Changed(format!("{what} while the server ran; {}", self.salvage())))
+    }
+
+    /// Looks whether committed bytes are still there, if another program has made the file longer; returns
+    /// its size.
+    fn check_growth(&mut self, size: u64) -> Result<u64, Fatal> {
+        if size > self.committed_end {
+            if !self.landmark.is_in(&self.file).map_err(Fatal::Storage)? {
+                let what = "the file was overwritten by another program while the server ran";
+                return Err(Fatal::Changed(what.to_owned()));
+            }
+            if self.landmark.end() < self.committed_end {
+                let landmark = Landmark::read(&self.file, self.committed_end);
+                self.landmark = landmark.map_err(Fatal::Storage)?;
+            }
+        }
+        Ok(size)
     }
 
     /// Copies the open file to a new file beside its path; returns a sentence about how that went.
@@ -241,6 +261,7 @@ impl Journal {
             if self.stamps.is_none() {
                 self.note_room();
             }
+            self.landmark.write(start, lines);
             return Ok(start);
         }
         self.take_back(lines, claimed)?;
@@ -317,8 +338,9 @@ impl Journal {
     }
 
     /// Cuts the file to `end` bytes.
-    fn truncate(&self, end: u64) -> io::Result<()> {
+    fn truncate(&mut self, end: u64) -> io::Result<()> {
         assert!(end >= self.committed_end, "the file is never cut below its committed end");
+        self.landmark.leave(end..u64::MAX);
         self.file.set_len(end)
     }
 
@@ -332,6 +354,7 @@ impl Journal {
     /// When the range begins before the committed end.
     pub fn blank(&mut self, range: Range<u64>) -> Result<(), Fatal> {
         assert!(range.start >= self.committed_end, "committed lines are never overwritten");
+        self.landmark.leave(range.clone());
         let spaces = vec![b' '; (range.end - range.start) as usize];
         open_in_place(&self.path, self.identity)
             .and_then(|file| file.write_all_at(&spaces, range.start))

@@ -19,7 +19,9 @@ use std::{
 use log::{info, warn};
 
 use super::{
-    AppendError, Fatal, Journal, OpenError, open_in_place, path_beside,
+    AppendError, Fatal, Journal, OpenError,
+    landmark::Landmark,
+    open_in_place, path_beside,
     shortage::{is_full, is_short},
 };
 use crate::{
@@ -154,6 +156,7 @@ impl Journal {
         for line in lines {
             self.system.overwrite(in_place, &line.bytes, line.offset).map_err(Fatal::Storage)?;
         }
+        self.landmark = Landmark::read(&self.file, self.landmark.end()).map_err(Fatal::Storage)?;
         self.sync()?;
         if self.has_warned_of_unerased {
             info!("{}: {} deleted lines are erased now", self.path.display(), lines.len());

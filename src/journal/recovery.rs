@@ -19,7 +19,9 @@ use log::{info, warn};
 use super::{
     Journal, copy_part, create_beside,
     epoch::{Epoch, Record},
-    identity, open_in_place, path_beside,
+    identity,
+    landmark::Landmark,
+    open_in_place, path_beside,
     shortage::is_full,
     sync_folder_of, system,
 };
@@ -144,6 +146,7 @@ impl Journal {
         }
         let epoch = Epoch::open(lock_file, record, &file, &history).map_err(failed)?;
         let identity = identity(&file.metadata().map_err(failed)?);
+        let landmark = Landmark::read(&file, end).map_err(failed)?;
         let journal = Journal {
             path: path.to_owned(),
             file,
@@ -153,6 +156,7 @@ impl Journal {
             stamps: None,
             fsync,
             committed_end: end,
+            landmark,
             shortage: None,
             unerased: Vec::new(),
             has_warned_of_unerased: false,

@@ -162,6 +162,47 @@ fn a_file_that_is_removed_replaced_or_cut_is_noticed_and_saved() {
     check(replace, "was replaced by another", all);
     let cut = |path: &Path| OpenOptions::new().write(true).open(path).unwrap().set_len(3).unwrap();
     check(cut, "was cut from 4 to 3 bytes", &[]);
+    // As `cp` does it.
+    let overwrite = |path: &Path| fs::write(path, "another chat\n").unwrap();
+    check(overwrite, "was overwritten by another program", &[]);
+}
+
+#[test]
+fn what_the_journal_and_other_programs_do_as_agreed_is_no_overwriting() {
+    let dir = Dir::new();
+    dir.write("1\n");
+    let (mut journal, _) = open(&dir);
+    let mut end = 2;
+    let append = |journal: &mut Journal, end: u64| {
+        dir.append("foreign\n");
+        assert_eq!(journal.survey(end).unwrap(), end + 8);
+        end + 8
+    };
+    end = append(&mut journal, end);
+    // A line of ours after a foreign one, and one that is taken back.
+    for (line, is_kept) in [("2\n".repeat(100), true), ("3\n".into(), false), ("4\n".into(), true)]
+    {
+        let start = journal.append(line.as_bytes(), end).unwrap();
+        assert_eq!(start, end);
+        match is_kept {
+            true => end += line.len() as u64,
+            false => journal.retract(start..start + line.len() as u64).unwrap(),
+        }
+        end = append(&mut journal, end);
+    }
+    // One that is blanked, since another program has appended after it.
+    let start = journal.append(b"5\n", end).unwrap();
+    dir.append("foreign\n");
+    journal.retract(start..start + 2).unwrap();
+    assert_eq!(journal.survey(end).unwrap(), end + 10);
+    append(&mut journal, end + 10);
+    // A program overwrites what it has begun.
+    end += 18;
+    dir.append("unfin");
+    assert_eq!(journal.survey(end).unwrap(), end + 5);
+    OpenOptions::new().write(true).open(dir.file()).unwrap().set_len(end).unwrap();
+    dir.append("else\n");
+    assert_eq!(journal.survey(end).unwrap(), end + 5);
 }
 
 #[test]
