@@ -82,6 +82,7 @@
 //! | `reader` | brings the orders of all channels of a cluster into their files | all their hubs have ended |
 //! | `inbox` | posts what other programs appended on a node of a cluster | all hubs have ended |
 //! | `roster` | makes the channels of a cluster that are missing here | the server stops |
+//! | `log` | writes the lines of the log | the process ends |
 //! | `signals` | waits for signals: to stop, or to read the access file again | the process ends |
 //!
 //! # What always holds
@@ -136,5 +137,6 @@ pub mod tally;
 pub mod socket;
 pub mod unsent;
 pub mod config;
+pub mod logging;
 #[cfg(test)]
 mod testing;

@@ -1,9 +1,7 @@
 //! The program: arguments, logging, signals, exit code; the one place that prints and exits.
 
 use std::{
-    env,
-    fs::OpenOptions,
-    io::{self, LineWriter, Write},
+    env, io,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
     thread,
@@ -17,12 +15,12 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     iterator::Signals,
 };
-use simplelog::{ConfigBuilder, WriteLogger};
 use txtcord::{
     access::new_token,
     config::{Config, Task},
     health,
     journal::{Fatal, OpenError},
+    logging,
     server::{self, Failure, Instruction, Server, StartError},
 };
 
@@ -62,18 +60,28 @@ fn main() -> ExitCode {
         Some(Task::Token { name }) => return token(name),
         None => {}
     }
-    if let Err(error) = start_logging(&config) {
-        eprintln!("txtcord: {error}");
-        return ExitCode::FAILURE;
+    match logging::start(&config) {
+        Ok(log) => {
+            let code = serve(&config);
+            log.flush();
+            code
+        }
+        Err(error) => {
+            eprintln!("txtcord: {error}");
+            ExitCode::FAILURE
+        }
     }
-    let instructions = match instructions_of_signals(&config) {
+}
+
+fn serve(config: &Config) -> ExitCode {
+    let instructions = match instructions_of_signals(config) {
         Ok(instructions) => instructions,
         Err(error) => {
             error!("cannot handle signals: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(&config) {
+    let server = match Server::start(config) {
         Ok(server) => server,
         Err(error) => {
             error!("{error}");
@@ -143,29 +151,6 @@ fn share_one_heap_where_space_is_limited() {
         // This returns only when it fails; the server then serves fewer clients.
         let _ = Command::new(program).args(env::args_os().skip(1)).env(HEAPS_VARIABLE, "1").exec();
     }
-}
-
-fn start_logging(config: &Config) -> Result<(), String> {
-    let out: Box<dyn Write + Send> = match &config.log_file {
-        None => Box::new(io::stderr()),
-        Some(path) => {
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            Box::new(file.map_err(|error| format!("--log-file {}: {error}", path.display()))?)
-        }
-    };
-    // simplelog writes each line in twenty parts, which would be as many system calls.
-    let out = LineWriter::new(out);
-    let format = ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_target_level(log::LevelFilter::Off)
-        .set_location_level(log::LevelFilter::Off)
-        .set_thread_level(log::LevelFilter::Debug)
-        .set_thread_mode(simplelog::ThreadLogMode::Names)
-        // Without this filter, tungstenite would log every frame at the level trace, and so all
-        // that people say.
-        .add_filter_allow_str("txtcord")
-        .build();
-    WriteLogger::init(config.log_level, format, out).map_err(|error| error.to_string())
 }
 
 /// Catches signals, and sends instructions through the queue that is returned. A second SIGTERM or SIGINT

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::{fd::OwnedFd, unix::net::UnixDatagram},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -387,5 +388,49 @@ fn a_stop_under_load(fsync: &str) {
     let messages = history.messages();
     for heard in shown {
         assert_eq!(messages[heard.id as usize - 1], (heard.id, heard.data.as_str()));
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nobody() {
+    let setup = Setup::new().flags(&["--log-level", "debug"]);
+    let server = setup.command().stderr(Stdio::piped()).spawn().expect("the server");
+    let mut server = KilledWhenDropped(server);
+    let mut log = BufReader::new(server.0.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    // From here on, it is not read.
+    let port = loop {
+        line.clear();
+        log.read_line(&mut line).expect("it says where it listens");
+        if let Some((_, rest)) = line.split_once("ws://127.0.0.1:") {
+            break rest.split_once('/').expect("a path").0.parse::<u16>().expect("a port");
+        }
+    };
+    let ask = |request: &str| {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        socket.write_all(request.as_bytes()).expect("the request");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("the answer");
+        answer
+    };
+    // Each is logged in some 80 bytes, and a pipe takes 64 KiB.
+    for _ in 0..1500 {
+        let answer = ask("GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let answer = ask("GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let pid = server.0.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    assert_eq!(server.0.wait().expect("it ends").code(), Some(0));
+}
+
+struct KilledWhenDropped(Child);
+
+impl Drop for KilledWhenDropped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
