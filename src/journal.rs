@@ -33,7 +33,6 @@ use std::{
 
 use log::warn;
 
-pub(crate) use self::shortage::is_full;
 use self::{
     epoch::Epoch, landmark::Landmark, shortage::Shortage, stamps::StampFile, system::System,
 };
@@ -42,6 +41,7 @@ pub use self::{
     recovery::{OpenError, REWRITE_BYTES, create},
     replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
+pub(crate) use self::{shortage::is_full, stamps::boot};
 use crate::{
     config::Fsync,
     history::{ErasedLine, History},

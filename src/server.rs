@@ -23,7 +23,7 @@ use crate::{
     cluster::{CopyError, Threads},
     config::{Config, Fsync},
     connection::House,
-    journal::{Fatal, Journal, OpenError},
+    journal::{Fatal, Journal, OpenError, boot},
     metrics::Metrics,
     name::Name,
     outbox::CLOSE_WAIT,
@@ -198,6 +198,12 @@ impl Server {
             in_words(config.fsync),
             at = reachable(address),
         );
+        if !config.no_stamps && boot().is_none() {
+            warn!(
+                "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid in the unit?); after a \
+                 kill -9, the times and senders of the last messages are not believed"
+            );
+        }
 
         let hub_ended = channels.start_default(opened).map_err(other("starting the hub"))?;
         let (watching, watched) = bounded(0);

@@ -27,8 +27,9 @@ use crate::{
 
 mod note;
 
+pub(super) use note::Note;
+pub(crate) use note::boot;
 use note::{Believed, Run};
-pub(super) use note::{Note, boot};
 
 /// How many bytes are copied or written at a time: enough that the calls cost little.
 const BLOCK: usize = 64 << 10;

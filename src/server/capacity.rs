@@ -22,6 +22,10 @@ const MAPS: u64 = 4;
 /// How many memory maps are kept free of clients: for libraries, heaps and long messages.
 const OTHER_MAPS: u64 = 4096;
 
+/// How many memory maps a process may have, and how many threads there may be, where Linux is as it comes.
+const USUAL_MAPS: u64 = 65_530;
+const USUAL_THREADS: u64 = 32_768;
+
 /// How much address space a client's thread takes beside its stack, in bytes: for the stack for
 /// signals, guard pages and heap.
 const OTHER_SPACE: u64 = 32 << 10;
@@ -146,17 +150,19 @@ impl Capacity {
             Ok(limit) => Some(limit),
         };
         let files = rlimit::increase_nofile_limit(u64::MAX).ok();
-        let maps = number_in("/proc/sys/vm/max_map_count");
+        // Where /proc/sys is hidden, most machines have these.
+        let maps = number_in("/proc/sys/vm/max_map_count").or(Some(USUAL_MAPS));
         let space = soft(Resource::AS);
         let system =
             [number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")];
+        let system = system.into_iter().flatten().min().or(Some(USUAL_THREADS));
         let threads = |count: u64| count.saturating_sub(OTHER_THREADS);
         let limits = [
             (Limit::Files, files.map(|count| count.saturating_sub(other_files()))),
             (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
             (Limit::Space, space.map(threads_in_space)),
             (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads)),
-            (Limit::Threads, system.into_iter().flatten().min().map(threads)),
+            (Limit::Threads, system.map(threads)),
             (Limit::GroupThreads, group_threads().map(threads)),
         ];
         let known = limits.into_iter().filter_map(|(limit, room)| Some((limit, room?)));

@@ -56,7 +56,7 @@ impl Run {
 }
 
 /// The name of the machine's boot; `None` when the system does not say it in one word.
-pub(in crate::journal) fn boot() -> Option<String> {
+pub(crate) fn boot() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let name = name.trim();
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
