@@ -29,8 +29,8 @@ use crate::{
     unsent::{UNSENT, Unsent},
 };
 
-/// The shortest and the longest time between two attempts to accept, when the system lacks memory
-/// or descriptors. The time doubles with each attempt.
+/// The shortest and the longest time between two attempts to accept, when one failed: the system lacks
+/// memory or descriptors, as a rule. The time doubles with each attempt.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// The address of a peer that has none.
@@ -97,13 +97,15 @@ impl Acceptor {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    // The listener was shut down.
+                    Some(libc::EINVAL) => return debug!("no longer accepting: {error}"),
+                    // The system lacks something, or a firewall or a security module says no, which
+                    // may be over soon.
+                    _ => {
                         self.note_shortage(&format!("cannot accept: {error}; trying again"));
                         thread::sleep(back_off);
                         back_off = (back_off * 2).min(BACK_OFF.1);
                     }
-                    // The listener was shut down.
-                    _ => return debug!("no longer accepting: {error}"),
                 },
             }
         }
