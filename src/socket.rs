@@ -29,6 +29,15 @@ pub fn read(mut socket: &Socket, space: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// Has reads wait for so long at the most.
+///
+/// # Errors
+/// When the connection is gone.
+pub fn limit_reads(socket: &Socket, time: Duration) -> io::Result<()> {
+    // The kernel counts in microseconds, and takes 0 of them for ever.
+    socket.set_read_timeout(Some(time.max(Duration::from_micros(1))))
+}
+
 /// Whether a read ended because of its timeout. Which of the two errors it gives depends on the
 /// system.
 pub fn would_block(error: &io::Error) -> bool {
@@ -54,7 +63,7 @@ pub fn linger(socket: &Socket) -> Lingered {
     let mut unread = [0; 1024];
     for _ in 0..LINGER_BYTES / unread.len() {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+        if left.is_zero() || limit_reads(socket, left).is_err() {
             return Lingered::TimedOut;
         }
         match read(socket, &mut unread) {
@@ -65,4 +74,17 @@ pub fn linger(socket: &Socket) -> Lingered {
         }
     }
     Lingered::TimedOut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pair;
+
+    #[test]
+    fn the_shortest_time_is_not_for_ever() {
+        let (socket, _peer) = pair(1 << 20);
+        limit_reads(&socket, Duration::from_nanos(1)).expect("a connection");
+        assert!(socket.read_timeout().expect("a connection").is_some());
+    }
 }

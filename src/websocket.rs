@@ -22,7 +22,7 @@ use crate::{
     fanout::NOT_A_READER,
     metrics::LeaveReason,
     outbox::{CLOSE_WAIT, ControlOutcome, Outbox},
-    socket::{Lingered, linger, read, would_block},
+    socket::{Lingered, limit_reads, linger, read, would_block},
     wire::{CutFrame, ping_frame},
 };
 
@@ -112,7 +112,7 @@ impl Connection {
     /// # Errors
     /// When the socket is gone.
     pub fn new(outbox: Arc<Outbox>, received: Vec<u8>, limits: Limits) -> io::Result<Connection> {
-        outbox.socket().set_read_timeout(Some(limits.ping_interval))?;
+        limit_reads(outbox.socket(), limits.ping_interval)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)

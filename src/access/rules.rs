@@ -257,10 +257,13 @@ impl Rules {
 /// Checks that a text can be the name of a token's owner.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    if (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(is_plain) {
+    if (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(is_plain) && name != "-" {
         return Ok(());
     }
-    Err(format!("{name:?} is no name; a name is 1 to {NAME_BYTES} letters, digits, _, - and ."))
+    Err(format!(
+        "{name:?} is no name; a name is 1 to {NAME_BYTES} letters, digits, _, - and ., and - alone stands \
+         for nobody"
+    ))
 }
 
 fn token_hash(text: &str) -> Result<TokenHash, String> {

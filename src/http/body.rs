@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode, Version, header};
 use socket2::Socket;
 
 use super::HttpRefusal;
-use crate::socket::{read, would_block};
+use crate::socket::{limit_reads, read, would_block};
 
 /// From the end of a head to the end of its body.
 pub const BODY_TIME: Duration = Duration::from_secs(30);
@@ -99,7 +99,7 @@ pub fn read_body(
     let mut filled = received.len();
     while filled < length {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+        if left.is_zero() || limit_reads(socket, left).is_err() {
             return Err(BodyError::Refused(HttpRefusal::late()));
         }
         // It grows as the body comes: a stranger who announces much takes no more than it sends.

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, hea
 use socket2::Socket;
 
 use super::{HttpRefusal, query::NAME_BYTES};
-use crate::socket::{read, would_block};
+use crate::socket::{limit_reads, read, would_block};
 
 /// From the first byte to the last of a head.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
             Err(refusal) => return Err(HeadError::Refused(refusal)),
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let late = left.is_zero() || socket.set_read_timeout(Some(left)).is_err();
+        let late = left.is_zero() || limit_reads(socket, left).is_err();
         let from = bytes.len();
         bytes.resize((from * 2).clamp(HEAD_BLOCK, HEAD_BYTES + 1), 0);
         let count = match if late { Ok(0) } else { read(socket, &mut bytes[from..]) } {

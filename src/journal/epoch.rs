@@ -175,7 +175,8 @@ impl Record {
     pub(super) fn read(mut lock_file: &File) -> Option<Record> {
         let mut text = String::new();
         lock_file.by_ref().take(RECORD_LIMIT).read_to_string(&mut text).ok()?;
-        Record::parse(&text)
+        // A crash may have left the end of a longer record after this one.
+        Record::parse(text.lines().next()?)
     }
 
     /// The epoch.

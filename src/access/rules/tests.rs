@@ -74,6 +74,7 @@ fn a_line_that_makes_no_sense_is_named_with_what_is_wrong() {
     check(&format!("a~n {FOO} * read"), "is no name");
     check(&format!("é {FOO} * read"), "is no name");
     check(&format!("{} {FOO} * read", "n".repeat(65)), "is no name");
+    check(&format!("- {FOO} * read"), "is no name");
     check(&format!("ann {} * read", &FOO[1..]), "no SHA-256");
     check(&format!("ann {FOO}0 * read"), "no SHA-256");
     check(&format!("ann g{} * read", &FOO[1..]), "no SHA-256");

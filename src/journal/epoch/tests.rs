@@ -39,6 +39,16 @@ fn the_epoch_stays_as_long_as_the_file_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_a_crash_left_of_a_longer_record_does_no_harm() {
+    let dir = Dir::new();
+    let first = epoch(&dir);
+    let lock_file = path_beside(&dir.file(), "lock");
+    let record = fs::read_to_string(&lock_file).unwrap();
+    fs::write(&lock_file, record + "is left\n").unwrap();
+    assert_eq!(epoch(&dir), first);
+}
+
+#[test]
 fn the_epoch_changes_when_ids_may_mean_other_messages() {
     #[track_caller]
     fn check(before: &[u8], after: &[u8]) {
