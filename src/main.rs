@@ -87,7 +87,9 @@ fn serve(config: &Config) -> ExitCode {
             error!("{error}");
             return ExitCode::from(match error {
                 StartError::Access(..) => EXIT_ACCESS,
-                StartError::File(OpenError::Unusable(..) | OpenError::Stamps(..)) => EXIT_UNUSABLE,
+                StartError::File(
+                    OpenError::Unusable(..) | OpenError::NoFolder(..) | OpenError::Stamps(..),
+                ) => EXIT_UNUSABLE,
                 StartError::File(OpenError::InUse(..)) => EXIT_IN_USE,
                 StartError::File(OpenError::Failed(..)) => EXIT_STORAGE,
                 StartError::Cluster(fatal) => exit_code(&fatal),

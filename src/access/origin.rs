@@ -62,7 +62,10 @@ fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), HttpRe
     let shown = shown(host);
     Err(HttpRefusal::new(
         StatusCode::FORBIDDEN,
-        format!("this server is not {shown}; its --allow-origin https://{shown} allows the name"),
+        format!(
+            "this server is not {shown}; its --allow-origin https://{shown} (or http://, as the page is \
+             reached) allows the name"
+        ),
     ))
 }
 

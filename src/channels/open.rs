@@ -397,6 +397,7 @@ impl Drop for Attempt<'_> {
 fn reason(error: &OpenError) -> String {
     match error {
         OpenError::InUse(_) => "its file is in use by another server".into(),
+        OpenError::NoFolder(_) => "its folder is not there".into(),
         OpenError::Unusable(_, why) if why.raw_os_error().is_none() => format!("its file {why}"),
         OpenError::Stamps(_, why) if why.raw_os_error().is_none() => {
             format!("its stamps file {why}")

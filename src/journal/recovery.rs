@@ -19,7 +19,7 @@ use log::{info, warn};
 use super::{
     Journal, copy_part, create_beside,
     epoch::{Epoch, Record},
-    identity,
+    folder_of, identity,
     landmark::Landmark,
     open_in_place, path_beside,
     shortage::is_full,
@@ -45,6 +45,8 @@ const BLOCK: usize = 64 << 10;
 pub enum OpenError {
     /// The server cannot use it: it is a directory or a device, or permission is missing.
     Unusable(PathBuf, io::Error),
+    /// There is no such folder to put it in.
+    NoFolder(PathBuf),
     /// The server cannot use its stamps file, which is at this path.
     Stamps(PathBuf, io::Error),
     /// Another server uses it.
@@ -58,6 +60,13 @@ impl fmt::Display for OpenError {
         match self {
             OpenError::Unusable(path, why) => {
                 write!(out, "{}: {why}; name a text file with --file", path.display())
+            }
+            OpenError::NoFolder(folder) => {
+                write!(
+                    out,
+                    "there is no folder {}; make it, or name another --file",
+                    folder.display()
+                )
             }
             OpenError::Stamps(path, why) => write!(
                 out,
@@ -204,7 +213,10 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
         .create(true)
         .truncate(false)
         .open(&lock_path)
-        .map_err(unusable)?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::NoFolder(folder_of(path).to_owned()),
+            _ => unusable(error),
+        })?;
     match lock_file.try_lock() {
         Ok(()) => Ok(lock_file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
