@@ -53,6 +53,8 @@ function label(element, words) {
 export function moveTo(item) {
   if (item === at && (!item || tools.parentNode === item.row?.querySelector('.message'))) return;
   at = item && item.row && mayReact() ? item : null;
+  // Else the message that is drawn anew next would take the focus to where the tools are now.
+  focused = null;
   if (!at) return tools.remove();
   tools.setAttribute('aria-label', `Message of ${nameOf(at)}`);
   label(react, 'React');
@@ -80,7 +82,13 @@ let focused = null;
 tools.addEventListener('focusin', event => { focused = event.target; });
 document.addEventListener('focusin', event => { if (!tools.contains(event.target)) focused = null; });
 
-list.addEventListener('pointerover', event => { if (event.pointerType === 'mouse' && !tools.contains(document.activeElement)) moveTo(itemAt(event.target)); });
+// Whether the focus is moved by the keyboard. A click leaves it in the tools, too, and so does a dialog that
+// closes; but who goes on by mouse then means the message that the mouse is at.
+let isByKeyboard = false;
+document.addEventListener('pointerdown', () => { isByKeyboard = false; }, true);
+const isHeld = () => isByKeyboard && tools.contains(document.activeElement);
+
+list.addEventListener('pointerover', event => { if (event.pointerType === 'mouse' && !isHeld()) moveTo(itemAt(event.target)); });
 list.addEventListener('click', event => {
   if (event.target.closest('a, button') || String(getSelection())) return;
   moveTo(itemAt(event.target));
@@ -88,7 +96,9 @@ list.addEventListener('click', event => {
 list.addEventListener('focusin', event => { if (!tools.contains(event.target)) moveTo(itemAt(event.target)); });
 // A person who comes by keyboard finds them at the last message.
 document.addEventListener('keydown', event => {
-  if (event.key === 'Tab' && !list.contains(document.activeElement)) moveTo(lastDrawn());
+  if (event.key !== 'Tab') return;
+  isByKeyboard = true;
+  if (!list.contains(document.activeElement)) moveTo(lastDrawn());
 }, true);
 tools.addEventListener('keydown', event => {
   const step = { ArrowUp: -1, ArrowDown: 1 }[event.key], along = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -100,6 +110,7 @@ tools.addEventListener('keydown', event => {
   }
   const next = step && beside(at, step);
   if (!step && !along) return;
+  isByKeyboard = true;
   event.preventDefault();
   if (!next) return;
   const had = document.activeElement;

@@ -33,10 +33,26 @@ impl Page {
         self.clicks(&format!(".tools .{what}"));
     }
 
-    /// Moves the mouse over a message, until the buttons are there. They do not leave a message of which
-    /// a button has the focus.
+    /// Moves the mouse over a message, until the buttons are there.
     #[track_caller]
     fn points_at(&mut self, text: &str) {
+        let has = format!(
+            "!!document.querySelector('.tools')?.parentNode.textContent.includes({})",
+            json!(text)
+        );
+        let deadline = Instant::now() + BROWSER_PATIENCE;
+        loop {
+            self.passes_over(text);
+            if self.tab.ask(&has) == true {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the buttons never come to {text:?}");
+        }
+    }
+
+    /// Moves the mouse to a message, from the left.
+    #[track_caller]
+    fn passes_over(&mut self, text: &str) {
         let place = format!(
             "(e => {{
                 e.scrollIntoView({{ block: 'center' }});
@@ -45,21 +61,10 @@ impl Page {
             }})([...document.querySelectorAll('#Log .text, #Log pre')].find(e => e.textContent === {}))",
             json!(text)
         );
-        let has = format!(
-            "!!document.querySelector('.tools')?.parentNode.textContent.includes({})",
-            json!(text)
-        );
-        let deadline = Instant::now() + BROWSER_PATIENCE;
-        loop {
-            let at = self.tab.gives(&format!("{text:?} is in the list"), &place);
-            for x in [json!(1), at[0].clone()] {
-                let params = json!({ "type": "mouseMoved", "x": x, "y": at[1] });
-                self.tab.call("Input.dispatchMouseEvent", params);
-            }
-            if self.tab.ask(&has) == true {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the buttons never come to {text:?}");
+        let at = self.tab.gives(&format!("{text:?} is in the list"), &place);
+        for x in [json!(1), at[0].clone()] {
+            let params = json!({ "type": "mouseMoved", "x": x, "y": at[1] });
+            self.tab.call("Input.dispatchMouseEvent", params);
         }
     }
 
@@ -140,7 +145,6 @@ fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
     );
 
     // What is another's cannot be changed, and the buttons are not there.
-    bob.clicks("#Text");
     bob.points_at("second");
     bob.tab.comes_to(HIDDEN, json!([false, true, false, true]));
 
@@ -160,6 +164,46 @@ fn one_edits_reacts_pins_and_deletes_by_mouse_and_all_pages_show_it() {
         page.shows_only(&["second"]);
         page.counts("1 message");
     }
+}
+
+#[test]
+fn the_buttons_go_with_the_mouse_after_a_click_on_one_of_them_or_in_a_dialog() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    ann.says("first");
+    ann.says("second");
+    ann.takes("first", "pin");
+    ann.is_marked_as("pinned");
+    ann.points_at("second");
+    ann.takes("first", "delete");
+    ann.clicks("#Delete .close");
+    ann.points_at("second");
+    ann.takes("first", "react");
+    ann.clicks("#Keys button");
+    ann.has_chips(&["👍 1 true"]);
+    ann.points_at("second");
+    // What is typed into a dialog does not hold them, either.
+    ann.takes("first", "react");
+    ann.clicks("#OwnKey");
+    ann.types("ok");
+    ann.presses("Enter");
+    ann.has_chips(&["👍 1 true", "ok 1 true"]);
+    ann.points_at("second");
+
+    // They stay where the keyboard has brought the focus.
+    ann.clicks("#Text");
+    for _ in 0..12 {
+        ann.presses_shift("Tab");
+        if ann.tab.ask("!!document.activeElement.closest('.tools')") == true {
+            break;
+        }
+    }
+    ann.presses("ArrowUp");
+    let at = "document.activeElement.closest('.message')?.querySelector('.text').textContent";
+    ann.tab.comes_to(at, "first");
+    ann.passes_over("second");
+    ann.tab.comes_to(at, "first");
 }
 
 #[test]
