@@ -82,13 +82,18 @@ let focused = null;
 tools.addEventListener('focusin', event => { focused = event.target; });
 document.addEventListener('focusin', event => { if (!tools.contains(event.target)) focused = null; });
 
-// Whether the focus is moved by the keyboard. A click leaves it in the tools, too, and so does a dialog that
-// closes; but who goes on by mouse then means the message that the mouse is at.
-let isByKeyboard = false;
-document.addEventListener('pointerdown', () => { isByKeyboard = false; }, true);
-const isHeld = () => isByKeyboard && tools.contains(document.activeElement);
+// What moved the focus: 'keyboard', 'mouse', 'touch' or 'pen'. A click leaves it in the tools, too, and so does
+// a dialog that closes; but who goes on by mouse then means the message that the mouse is at.
+let means = '';
+document.addEventListener('pointerdown', event => { means = event.pointerType; }, true);
+const isHeld = () => means === 'keyboard' && tools.contains(document.activeElement);
 
 list.addEventListener('pointerover', event => { if (event.pointerType === 'mouse' && !isHeld()) moveTo(itemAt(event.target)); });
+// A mouse that is elsewhere means no message; one in a dialog about a message means that one.
+function putAway() {
+  if (!isHeld() && !document.querySelector('dialog[open]')) moveTo(null);
+}
+list.addEventListener('pointerleave', event => { if (event.pointerType === 'mouse') putAway(); });
 list.addEventListener('click', event => {
   if (event.target.closest('a, button') || String(getSelection())) return;
   moveTo(itemAt(event.target));
@@ -97,7 +102,7 @@ list.addEventListener('focusin', event => { if (!tools.contains(event.target)) m
 // A person who comes by keyboard finds them at the last message.
 document.addEventListener('keydown', event => {
   if (event.key !== 'Tab') return;
-  isByKeyboard = true;
+  means = 'keyboard';
   if (!list.contains(document.activeElement)) moveTo(lastDrawn());
 }, true);
 tools.addEventListener('keydown', event => {
@@ -110,7 +115,7 @@ tools.addEventListener('keydown', event => {
   }
   const next = step && beside(at, step);
   if (!step && !along) return;
-  isByKeyboard = true;
+  means = 'keyboard';
   event.preventDefault();
   if (!next) return;
   const had = document.activeElement;
@@ -166,4 +171,5 @@ for (const dialog of document.querySelectorAll('dialog')) {
   for (const close of dialog.querySelectorAll('.close')) close.onclick = () => dialog.close();
   // A click beside it closes it, too.
   dialog.addEventListener('click', event => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener('close', () => { if (means === 'mouse' && !list.matches(':hover')) putAway(); });
 }

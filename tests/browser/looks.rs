@@ -222,6 +222,7 @@ fn pictures() {
     for (button, what) in
         [("#Pins", "pinned"), (".tools .react", "picker"), (".tools .delete", "delete")]
     {
+        page.clicks("#Log .row:nth-last-child(3) .text");
         page.clicks(button);
         picture(&mut page, what);
         page.presses("Escape");

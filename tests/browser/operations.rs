@@ -68,6 +68,27 @@ impl Page {
         }
     }
 
+    /// Moves the mouse to the left edge, and waits until the page has noticed.
+    #[track_caller]
+    fn moves_the_mouse_out(&mut self) {
+        let params = json!({ "type": "mouseMoved", "x": 1, "y": 300 });
+        self.tab.call("Input.dispatchMouseEvent", params);
+        self.tab.until("it is out of the list", "!document.querySelector('#Log:hover')");
+    }
+
+    /// Goes by keyboard from the box, backwards: its name and state, then the buttons of the last message.
+    #[track_caller]
+    fn goes_back_to_the_buttons(&mut self) {
+        let is_there = "!!document.activeElement.closest('.tools')";
+        for _ in 0..12 {
+            self.presses_shift("Tab");
+            if self.tab.ask(is_there) == true {
+                return;
+            }
+        }
+        panic!("the buttons are not behind the box");
+    }
+
     /// Replaces what is in the box.
     #[track_caller]
     fn rewrites(&mut self, text: &str) {
@@ -193,17 +214,38 @@ fn the_buttons_go_with_the_mouse_after_a_click_on_one_of_them_or_in_a_dialog() {
 
     // They stay where the keyboard has brought the focus.
     ann.clicks("#Text");
-    for _ in 0..12 {
-        ann.presses_shift("Tab");
-        if ann.tab.ask("!!document.activeElement.closest('.tools')") == true {
-            break;
-        }
-    }
+    ann.goes_back_to_the_buttons();
     ann.presses("ArrowUp");
     let at = "document.activeElement.closest('.message')?.querySelector('.text').textContent";
     ann.tab.comes_to(at, "first");
     ann.passes_over("second");
     ann.tab.comes_to(at, "first");
+}
+
+#[test]
+fn the_buttons_go_away_with_the_mouse_unless_a_dialog_or_the_keyboard_needs_them() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let mut ann = browser.open(&server);
+    let is_there = "document.querySelector('.tools') !== null";
+    ann.says("hello");
+    ann.is_known();
+    ann.points_at("hello");
+    ann.moves_the_mouse_out();
+    ann.tab.comes_to(is_there, false);
+    ann.takes("hello", "react");
+    ann.has_focus_on("#Keys button");
+    ann.moves_the_mouse_out();
+    assert_eq!(ann.tab.ask(is_there), true);
+    ann.presses("Escape");
+    ann.tab.comes_to(is_there, false);
+
+    ann.clicks("#Text");
+    ann.passes_over("hello");
+    ann.tab.comes_to(is_there, true);
+    ann.goes_back_to_the_buttons();
+    ann.moves_the_mouse_out();
+    assert_eq!(ann.tab.ask(is_there), true);
 }
 
 #[test]
@@ -223,13 +265,7 @@ fn one_edits_reacts_and_deletes_by_keyboard() {
     ann.shows_only(&["first", "the last"]);
     ann.tab.until("it is edited no more", "document.getElementById('Editing').hidden");
 
-    // Backwards from the box: its name and state, then the buttons of the last message.
-    for _ in 0..12 {
-        ann.presses_shift("Tab");
-        if ann.tab.ask("!!document.activeElement.closest('.tools')") == true {
-            break;
-        }
-    }
+    ann.goes_back_to_the_buttons();
     ann.presses("ArrowUp");
     let at = "document.activeElement.closest('.message')?.querySelector('.text').textContent";
     ann.tab.until("the focus is at the first message", &format!("{at} === 'first'"));
@@ -375,15 +411,14 @@ fn a_phone_shows_the_buttons_after_a_tap_on_the_screen() {
     ann.is_shown_on(Screen::Phone);
     for scheme in ["light", "dark"] {
         ann.is_seen_in(scheme);
-        if scheme == "light" {
-            ann.clicks("#Log .text");
-        }
+        ann.clicks("#Log .text");
+        ann.tab.until("the buttons come", "document.querySelector('.tools') !== null");
+        let outside = "(({ left, right }) => left < 0 || right > innerWidth)(document.querySelector('.tools').getBoundingClientRect())";
+        ann.tab.comes_to(outside, false);
         ann.clicks(".tools .react");
         ann.clicks("#Keys button");
         let count = if scheme == "light" { vec!["👍 1 true"] } else { vec![] };
         ann.has_chips(&count);
-        let outside = "(({ left, right }) => left < 0 || right > innerWidth)(document.querySelector('.tools').getBoundingClientRect())";
-        ann.tab.comes_to(outside, false);
     }
 }
 
