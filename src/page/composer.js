@@ -22,9 +22,14 @@ export function saveDraft() {
   else remember('localStorage', draftKey(), textBox.value);
 }
 
+// Makes the box as high as its text. While it is measured its line keeps its height: else the list above would
+// grow for that moment, and be somewhere else after it.
 function fit() {
+  const line = textBox.parentElement;
+  line.style.minHeight = line.offsetHeight + 'px';
   textBox.style.height = 'auto';
   textBox.style.height = textBox.scrollHeight + 'px';
+  line.style.minHeight = '';
 }
 
 function onInput() {

@@ -255,7 +255,7 @@ export function drawEdges() {
     top.textContent = wanted === 'retry' ? 'Older messages could not be loaded. ' : wanted;
     if (wanted === 'retry') top.append(button('more', 'Try again', () => { olderFailed = false; loadOlder(); }));
   }
-  const far = hidden > 0 || scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight > 300;
+  const far = hidden > 0 || belowSight() > 300;
   const jump = $('Jump');
   const isIdle = isStuck || !(far || unread);
   if (isIdle && document.activeElement === jump) scroller.focus({ preventScroll: true });
@@ -272,8 +272,11 @@ const isAtEnd = () => isStuck && isLooking();
 // Whether somebody has seen all messages: what came since were operations.
 export const isAllSeen = () => isLooking() && (isStuck || !shown.unread);
 
+// How far what is in sight is from the end, in px.
+const belowSight = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+
 function onScroll() {
-  const { scrollTop } = scroller, below = scroller.scrollHeight - scrollTop - scroller.clientHeight;
+  const { scrollTop } = scroller, below = belowSight();
   isStuck = below < (scrollTop < lastTop ? 2 : 48) && end === shown.log.length;
   lastTop = scrollTop;
   if (isAtEnd()) shown.unread = 0;
@@ -294,8 +297,9 @@ export function jumpToLatest() {
 
 let scrollFrame = 0;
 scroller.addEventListener('scroll', () => {
-  // Who goes up is not taken back by a message that comes in the same moment.
-  if (scroller.scrollTop < lastTop) isStuck = false;
+  // Who goes up is not taken back by a message that comes in the same moment. A list that has got higher, as
+  // when a draft is cleared, is further up and still at its end.
+  if (scroller.scrollTop < lastTop && belowSight() >= 2) isStuck = false;
   scrollFrame ||= requestAnimationFrame(() => { scrollFrame = 0; onScroll(); });
 }, { passive: true });
 scroller.addEventListener('keydown', event => {

@@ -154,6 +154,7 @@ impl Page {
     #[track_caller]
     fn presses_with(&mut self, modifiers: u8, key: &str) {
         let (code, text) = match key {
+            "Backspace" => (8, None),
             "Enter" => (13, Some("\r")),
             "Tab" => (9, None),
             "Escape" => (27, None),

@@ -115,6 +115,13 @@ const HEARS: &str = "window.hears = id => newest.onmessage(new MessageEvent('mes
 const BELOW: &str = "(({ scrollHeight, scrollTop, clientHeight }) => Math.round(scrollHeight - scrollTop - clientHeight))\
     (document.getElementById('Scroll'))";
 
+/// Comes to how far the list is from its end once two frames are drawn: what the page does later than that
+/// has been seen by people. A pixel more or less is rounding.
+const BELOW_IN_TWO_FRAMES: &str = "(async () => {
+    for (let frame = 0; frame < 2; frame++) await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    return BELOW;
+})()";
+
 /// For some frames in a row, a message comes and somebody scrolls up a little, both before the next frame.
 const SCROLLS_UP_IN_A_FLOOD: &str = "(async () => {
     for (let id = 201; id <= 220; id++) {
@@ -140,4 +147,39 @@ fn one_can_scroll_up_while_messages_come_without_a_pause() {
     ann.tab.ask("hears(221)");
     ann.shows_last("221 is said now");
     ann.tab.comes_to(BELOW, 0);
+}
+
+#[test]
+fn the_end_of_the_list_stays_in_sight_while_a_draft_grows_and_shrinks() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::on(numbered(200));
+    let mut ann = browser.open(&server);
+    ann.shows_last("200 and some words");
+    ann.tab.until("the end is in sight", &format!("{BELOW} < 2"));
+    let below = BELOW_IN_TWO_FRAMES.replace("BELOW", BELOW);
+    let mut bob = server.join_at("/ws?limit=0");
+    let twelve = "a line\n".repeat(12);
+    for (number, text) in [(201, twelve.as_str()), (202, "one\ntwo"), (203, "")] {
+        ann.tab.ask("document.getElementById('Text').select()");
+        match text {
+            "" => ann.presses("Backspace"),
+            _ => ann.types(text),
+        }
+        assert_eq!(ann.draft(), text);
+        assert!(ann.tab.ask(&below).as_i64() < Some(2), "with the draft {text:?}");
+        bob.says(&json!({ "user": "Bob", "content": format!("{number} is new") }).to_string());
+        ann.shows_last(&format!("{number} is new"));
+        assert!(ann.tab.ask(&below).as_i64() < Some(2), "{number} is hidden by {text:?}");
+    }
+    for lines in 2..6 {
+        ann.types("a line");
+        ann.presses_shift("Enter");
+        assert!(ann.tab.ask(&below).as_i64() < Some(2), "with {lines} lines");
+    }
+    // Who reads further up is not taken to the end.
+    ann.wheels_up(700);
+    let before = ann.tab.ask(&below).as_i64().expect("a number");
+    ann.types(&twelve);
+    let after = ann.tab.ask(&below).as_i64().expect("a number");
+    assert!(before >= 690 && after >= before, "{before} and then {after} pixels from the end");
 }
