@@ -270,7 +270,7 @@ function flushAfterHistory() {
 
 // ---- When to look ---------------------------------------------------------------------------
 
-// Nothing tells a page that its network is gone, but a message that is not answered does.
+// A network may go away without a word; then a message that is not answered tells.
 setInterval(() => {
   if (!socket || !shown.isReady || !shown.outbox.sent().length) return;
   if (socket.bufferedAmount !== lastBuffered) lastSign = Date.now();
@@ -280,5 +280,7 @@ setInterval(() => {
 
 const comeBack = () => { if (retryAt && retryAt - Date.now() > 300) connect(); };
 window.addEventListener('online', comeBack);
+// A connection that outlives it, as one within this computer does, is there again with the first attempt.
+window.addEventListener('offline', () => { if (socket) lost(socket, 1006, '', true); });
 window.addEventListener('pageshow', event => { if (event.persisted) comeBack(); });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) comeBack(); });

@@ -116,6 +116,40 @@ fn try_now_does_not_wait_for_the_next_attempt() {
     ann.says("here again");
 }
 
+/// Whether a browser has a network, of which it tells its pages.
+const NO_NETWORK: &str =
+    r#"{ "offline": true, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 }"#;
+const A_NETWORK: &str =
+    r#"{ "offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 }"#;
+
+impl Page {
+    #[track_caller]
+    fn has(&mut self, network: &str) {
+        let params = serde_json::from_str(network).expect("JSON");
+        self.tab.call("Network.emulateNetworkConditions", params);
+    }
+}
+
+#[test]
+fn a_page_that_is_told_that_its_network_is_gone_says_so_and_is_back_with_it() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let line = Line::to(server.address());
+    let mut ann = browser.open_at(line.address());
+    ann.says("before");
+    // Nothing else tells her: the connection is open, and silent.
+    line.falls_mute();
+    ann.has(NO_NETWORK);
+    ann.says_its_state("Disconnected");
+    ann.writes("written while away");
+    ann.holds_back(&["written while away"], "Waiting for the connection");
+    line.breaks();
+    ann.has(A_NETWORK);
+    ann.is_connected();
+    ann.shows_only(&["before", "written while away"]);
+    ann.holds_back_nothing();
+}
+
 /// The first requests for these paths get this instead of an answer.
 const LOSES_THE_FIRST: &str = "{
     const own = fetch, lost = new Set(['/me', '/channels']);
