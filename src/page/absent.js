@@ -26,7 +26,7 @@ export function showAbsent(why, name) {
   const words = $('Absent').querySelector('p');
   words.textContent = text;
   const home = button('', `Go to #${DEFAULT}`, () => { location.hash = DEFAULT; });
-  const create = button('', `Create #${name}`, async () => {
+  const create = button('making', `Create #${name}`, async () => {
     create.disabled = true;
     words.textContent = await make(name) ?? text;
     create.disabled = false;

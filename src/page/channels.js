@@ -3,7 +3,7 @@
 // that it belongs to, so that in another one all is unread.
 
 import { recall, remember } from './dom.js';
-import { fields, sign } from './identity.js';
+import { fields, isWithoutRules, sign } from './identity.js';
 import { DEFAULT, isOwn } from './server.js';
 
 const AGAIN_MS = 5000;     // between attempts to follow or to get the list
@@ -32,6 +32,9 @@ export const has = name => known.has(name);
 export const wasThere = name => past.has(name);
 export const mayPost = name => known.get(name)?.may.includes('post') ?? true;
 export const isAdmin = name => known.get(name)?.may.includes('admin') ?? false;
+// Whether it is worth to offer the making of a channel. What a token gives is known only where there is a
+// channel, so whoever has one may try any name.
+export const mayMake = () => isWithoutRules() || !!fields().Authorization || [...known.keys()].some(isAdmin);
 
 // Their names in order, the default channel first. The same array as long as they are the same.
 export function names() {
@@ -132,6 +135,7 @@ export async function make(name) {
   try {
     const answer = await fetch('/' + encodeURIComponent(name), { method: 'PUT', headers: fields(), signal: AbortSignal.timeout?.(PATIENCE_MS) });
     const words = await answer.text();
+    if (answer.status === 403) return 'You may not make a channel of this name. The operator of this chat can give you the right to.';
     if (!answer.ok) return words.trim().slice(0, 400) || `The server answered ${answer.status}.`;
     told.add(name);
     take(JSON.parse(words));

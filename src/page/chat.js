@@ -126,6 +126,7 @@ function draw() {
   if (!isAbsent && shown.hasHistory && timeline.isAllSeen()) channels.markRead(shown.name, shown.epoch, shown.lastId);
   const current = isAbsent ? null : shown.name, names = channels.names();
   sidebar.draw(names, current, facts);
+  document.body.classList.toggle('reader', !channels.mayMake());
   const others = names.filter(name => name !== current).reduce((sum, name) => sum + unreadOf(name), 0);
   drawTitle(current, others + (isAbsent ? 0 : shown.unread));
 }
@@ -241,7 +242,11 @@ composer.on.edited = async (id, text) => {
   status.hush();
   return true;
 };
-identity.on.known = () => { if (shown && !isAbsent) timeline.redrawAll(); };
+identity.on.known = () => {
+  if (!shown) return;
+  if (!isAbsent) timeline.redrawAll();
+  draw();
+};
 
 composer.on.name = name => { if (identity.call(name) && !isAbsent) connection.open(); };
 identity.on.change = becomeAnother;

@@ -129,9 +129,9 @@ async function ask() {
       return say(notAccepted('token', words));
     }
     if (isUnproved && status === 200) keepToken(token);
-    isOpen = false;
     from = sender;
-    if (from && !token) await askForRules();
+    // Until that is known, it is as it was: what is offered does not come and go.
+    isOpen = from !== '' && !token && await hasNoRules();
     draw(status === 401 ? 'refused' : status === 200 ? 'known' : 'unknown');
   } catch {
     // It is down, as the state of the connection says. Without an answer nobody could edit or react.
@@ -140,9 +140,9 @@ async function ask() {
 }
 
 // Without an access file everybody may make channels, so also this one, which is there: nothing happens.
-async function askForRules() {
+async function hasNoRules() {
   const answer = await fetch('/' + DEFAULT, { method: 'PUT', cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
-  isOpen = answer.ok;
+  return answer.ok;
 }
 
 function draw(state) {

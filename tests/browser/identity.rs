@@ -302,6 +302,33 @@ fn one_who_may_only_read_has_no_box_to_write_in() {
 }
 
 #[test]
+fn the_making_of_channels_is_offered_to_none_who_may_not() {
+    let Some(browser) = Browser::shared() else { return };
+    let rules = format!("ann {ANNS} * admin\nbob {BOBS} * read,post\n* - messages read,post\n");
+    let server = with_rules(&rules);
+    let offered = "[...document.querySelectorAll('#New, #Absent button')]\
+        .filter(e => e.checkVisibility()).map(e => e.textContent)";
+    let mut eve = browser.open_link(server.address(), "");
+    eve.is_complete();
+    assert_eq!(eve.tab.ask(offered), json!([]));
+    eve.follows("#plans");
+    eve.has_no_channel("There is no channel #plans");
+    assert_eq!(eve.tab.ask(offered), json!(["Go to #messages"]));
+    // With her token she may, and nobody need load the page anew.
+    eve.follows("#token=tc_anns");
+    eve.tab.comes_to(offered, json!(["+ New channel"]));
+    eve.asks_for("plans");
+    eve.is_in("plans");
+
+    // What a token is good for shows when it is tried.
+    let mut bob = browser.open_link(server.address(), "#token=tc_bobs");
+    bob.is_complete();
+    bob.asks_for("dev");
+    let why = "document.getElementById('Why').textContent.startsWith('You may not make a channel')";
+    bob.tab.until("it says so in words for people", why);
+}
+
+#[test]
 fn one_who_may_not_write_any_more_is_told_and_the_text_is_kept() {
     let Some(browser) = Browser::shared() else { return };
     let server = with_rules(&format!("ann {ANNS} messages read,post\n"));
