@@ -12,7 +12,7 @@ const PATIENCE_MS = 15e3;  // how long one look may take
 const KEEP_MS = 300;       // how long what was read may wait until it is kept
 
 export const isName = name => /^[a-z0-9][a-z0-9_-]{0,62}$/.test(name);
-export const NAME_RULE = 'A channel’s name is 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit.';
+export const NAME_RULE = 'A name has 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit.';
 
 // Set by chat.js: something is other than it was.
 export const on = { change() {} };
@@ -130,12 +130,13 @@ document.addEventListener('visibilitychange', follow);
 
 // Makes a channel. Undefined when it is there afterwards, else a sentence about why it is not.
 export async function make(name) {
-  // An address cannot hold these.
-  if (/^\.*$/.test(name)) return NAME_RULE;
+  if (!isName(name)) return NAME_RULE;
   try {
-    const answer = await fetch('/' + encodeURIComponent(name), { method: 'PUT', headers: fields(), signal: AbortSignal.timeout?.(PATIENCE_MS) });
+    const answer = await fetch('/' + name, { method: 'PUT', headers: fields(), signal: AbortSignal.timeout?.(PATIENCE_MS) });
     const words = await answer.text();
     if (answer.status === 403) return 'You may not make a channel of this name. The operator of this chat can give you the right to.';
+    // What the server says is for programs: it answers something else at this address.
+    if (answer.status === 404 || answer.status === 405) return 'The server keeps this name for itself. Choose another one.';
     if (!answer.ok) return words.trim().slice(0, 400) || `The server answered ${answer.status}.`;
     told.add(name);
     take(JSON.parse(words));

@@ -33,6 +33,9 @@ const TOP: &str = "(() => {
     return [row.querySelector('.text').textContent, Math.round(row.getBoundingClientRect().top)];
 })()";
 
+/// What the page says of a text that cannot be a name.
+const RULE: &str = "A name has 1 to 63 of a-z, 0-9, _ and -, and begins with a letter or digit.";
+
 impl Page {
     #[track_caller]
     fn marks_as_new(&mut self, text: &str) {
@@ -86,25 +89,26 @@ fn a_channel_is_made_and_what_is_said_there_stays_there() {
 }
 
 #[test]
-fn a_name_that_is_none_is_refused_in_the_words_of_the_server() {
+fn a_name_that_is_none_is_refused_in_words_for_people() {
     let Some(browser) = Browser::shared() else { return };
     let server = Server::with(&["--max-channels", "1"]);
     let mut ann = browser.open(&server);
     ann.clicks("#New");
     ann.has_focus_on("#NewName");
     for (name, words) in [
-        ("me", "the server keeps this name for itself"),
-        ("a/b", "begins with a letter or digit"),
-        ("a.b", "begins with a letter or digit"),
-        ("-a", "begins with a letter or digit"),
-        ("..", "begins with a letter or digit"),
-        ("<b>&\"", "begins with a letter or digit"),
-        (&"x".repeat(64), "1 to 63"),
+        ("me", "The server keeps this name for itself. Choose another one."),
+        ("ws", "The server keeps this name for itself. Choose another one."),
+        ("a/b", RULE),
+        ("a.b", RULE),
+        ("-a", RULE),
+        ("..", RULE),
+        ("<b>&\"", RULE),
+        (&"x".repeat(64), RULE),
     ] {
         ann.tab.ask("document.getElementById('NewName').select()");
         ann.types(name);
         ann.presses("Enter");
-        ann.refuses(words);
+        ann.tab.comes_to("document.getElementById('Why').textContent", words);
         ann.has_focus_on("#NewName");
     }
     ann.presses("Escape");
@@ -425,7 +429,7 @@ fn a_link_to_a_channel_leads_there_and_one_to_none_offers_to_make_it() {
         server.asks("GET /metrics", &[]).body.contains("\ntxtcord_clients 1\n")
     });
     bob.clicks("#Absent button:last-child");
-    bob.has_no_channel("the server keeps this name for itself");
+    bob.has_no_channel("The server keeps this name for itself");
     bob.clicks("#Absent button");
     bob.is_in("messages");
 }
