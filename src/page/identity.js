@@ -39,7 +39,12 @@ export function takeFromAddress() {
   if (given === undefined) return false;
   history.replaceState(null, '', location.pathname + location.search);
   if (!isOwn) return false;
-  try { token = decodeURIComponent(given).trim(); } catch { token = given; }
+  let text = given;
+  try { text = decodeURIComponent(given); } catch { /* as it is, then */ }
+  // No token has control characters, and no header field could hold them.
+  text = text.replace(/\p{Cc}/gu, '').trim();
+  if (!text) return false;
+  token = text;
   isUnproved = true;
   return true;
 }
@@ -125,8 +130,7 @@ async function ask() {
       token = recall('localStorage', 'token');
       isUnproved = false;
       on.change();
-      open(true);
-      return say(notAccepted('token', words));
+      return tellOfLink(words);
     }
     if (isUnproved && status === 200) keepToken(token);
     from = sender;
@@ -172,6 +176,8 @@ function show(isShown) {
   panel.hidden = !isShown;
   who.setAttribute('aria-expanded', isShown);
   instead.setAttribute('aria-expanded', isShown);
+  $('WhoText').hidden = false;
+  $('Without').hidden = true;
   secret.value = '';
   secret.type = 'password';
   say('');
@@ -192,12 +198,25 @@ function say(words) {
 
 const notAccepted = (what, words) => `The server did not accept this ${what}.` + (words && ` It says: “${words}”.`);
 
+// Whoever came by a link to be somebody wants to know what to do now, and not who they are without it.
+function tellOfLink(words) {
+  open(true);
+  $('WhoText').hidden = true;
+  $('Without').hidden = false;
+  say(notAccepted('token', words));
+}
+
 who.onclick = instead.onclick = () => open(panel.hidden);
 panel.addEventListener('keydown', event => {
   if (event.key !== 'Escape' || event.isComposing) return;
   show(false);
   opener.focus();
 });
+
+$('Without').onclick = () => {
+  show(false);
+  (hasMouse() ? $('Text') : opener).focus({ preventScroll: true });
+};
 
 $('Copy').onclick = async () => {
   try {

@@ -223,6 +223,30 @@ fn a_wrong_token_takes_nothing_from_who_has_a_key() {
 }
 
 #[test]
+fn who_has_followed_a_link_with_a_wrong_token_can_go_on_without_it() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = with_rules("* - messages read,post\n");
+    let mut bob = browser.open_link(server.address(), "#token=%00wrong");
+    bob.is_refused_because("The server did not accept this token");
+    bob.is_connected();
+    let mut ann = browser.open_link(server.address(), "#token=tc_wrong");
+    ann.is_refused_because("The server did not accept this token");
+    // She did not come to be a guest.
+    ann.is_somebody("You are guest-");
+    let is_told = "document.getElementById('WhoText').checkVisibility()";
+    assert_eq!(ann.tab.ask(is_told), false);
+    ann.clicks("#Without");
+    ann.tab.until("the panel is closed", "document.getElementById('Identity').hidden");
+    ann.is_connected();
+    ann.clicks("#Text");
+    ann.says("without it");
+    // In the panel that she opens herself, it is as always.
+    ann.clicks("#Who");
+    ann.tab.comes_to(is_told, true);
+    ann.tab.comes_to("document.getElementById('Without').checkVisibility()", false);
+}
+
+#[test]
 fn a_token_that_is_taken_back_is_told_and_works_again_when_it_is_given_back() {
     let Some(browser) = Browser::shared() else { return };
     let (both, bob) = (format!("ann {ANNS} * admin\n* - * read\n"), format!("bob {BOBS} * read\n"));
