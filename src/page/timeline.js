@@ -243,7 +243,7 @@ export function drawEdges() {
   // Which of the older lines are messages, and not edits or reactions, is known once they are loaded.
   const older = isNumbered ? firstId - 1 : 0, most = older + log.length;
   const hidden = log.length - end, hasMore = start > 0 || older > 0;
-  $('Count').textContent = hasHistory && most ? (older ? 'up to ' : '') + counted(most, 'message') : '';
+  $('Count').textContent = hasHistory && most ? (older ? 'about ' : '') + counted(most, 'message') : '';
   $('Empty').hidden = !hasHistory || most > 0 || entries.length > 0;
   $('Top').hidden = !$('Empty').hidden;
   $('Pending').hidden = !entries.length || hidden > 0;
