@@ -226,6 +226,7 @@ tools.on.edit = item => composer.edit(item.id, editableOf(item));
 reactions.on.mayReact = tools.mayReact;
 reactions.on.toggle = (item, key, isMine) => tools.act(item, isMine ? 'unreact' : 'react', { key });
 
+composer.on.editing = timeline.showEdited;
 composer.on.types = () => { if (tools.mayReact()) connection.typing(); };
 composer.on.editLast = () => {
   const item = shown.log.findLast(item => identity.isMe(item.from) && tools.mayChange(item));

@@ -9,8 +9,8 @@ const DRAFT_MS = 250; // how long a draft may wait until it is kept
 const textBox = $('Text'), nameBox = $('Name');
 
 // Set by chat.js: somebody says something, types, wants to edit the last message, or has edited one (which
-// comes to whether that was taken).
-export const on = { say(_name, _text) {}, name(_name) {}, types() {}, editLast() {}, async edited(_id, _text) {} };
+// comes to whether that was taken). Also: another message is edited than before, or none.
+export const on = { say(_name, _text) {}, name(_name) {}, types() {}, editLast() {}, async edited(_id, _text) {}, editing() {} };
 
 let draftTimer = 0;
 const draftKey = () => 'draft ' + shown.url.href;
@@ -54,6 +54,7 @@ export function edit(id, text) {
   saveDraft();
   shown.editing = { id, text };
   takeDraft();
+  on.editing();
   focusOnText();
   textBox.setSelectionRange(text.length, text.length);
 }
@@ -63,6 +64,7 @@ export function endEdit() {
   if (!shown.editing) return;
   shown.editing = null;
   takeDraft();
+  on.editing();
 }
 
 $('StopEditing').onclick = () => { endEdit(); focusOnText(); };

@@ -48,8 +48,16 @@ function drawRow(i) {
   if (isNewDay) row.append(make('div', 'rule', dayName(day)));
   if (isNew) row.append(make('div', 'rule new', 'New messages'));
   row.append(drawMessage(item, shown.log[i - 1], isNewDay || isNew, resize));
-  return item.row = row;
+  item.row = row;
+  markEdited(item);
+  return row;
 }
+
+// Marks the message whose text is in the box, so that one sees which it is, and no other.
+function markEdited({ id, row }) {
+  row.classList.toggle('editing', shown.editing?.id === id);
+}
+export const showEdited = () => shown.log.slice(start, end).forEach(markEdited);
 
 function rowsOf(from, to) {
   const rows = document.createDocumentFragment();

@@ -284,6 +284,48 @@ fn one_edits_reacts_and_deletes_by_keyboard() {
 }
 
 #[test]
+fn the_message_that_is_edited_is_marked_until_that_is_given_up_by_key_or_button() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    server.makes("dev");
+    let mut ann = browser.open(&server);
+    ann.is_known();
+    ann.says("first");
+    ann.says("second");
+    let marked = "[...document.querySelectorAll('#Log .editing .text')].map(e => e.textContent)";
+    ann.takes("first", "edit");
+    ann.tab.comes_to(marked, json!(["first"]));
+    // It stays marked when it is drawn anew, here or after another channel.
+    server.dir.append("{\"$op\":\"pin\",\"id\":1}\n");
+    ann.is_marked_as("pinned");
+    ann.tab.comes_to(marked, json!(["first"]));
+    ann.chooses("dev");
+    ann.tab.comes_to(marked, json!([]));
+    ann.chooses("messages");
+    ann.tab.comes_to(marked, json!(["first"]));
+    ann.takes("second", "edit");
+    ann.tab.comes_to(marked, json!(["second"]));
+    ann.presses("Escape");
+    ann.tab.comes_to(marked, json!([]));
+    ann.presses("ArrowUp");
+    ann.rewrites("the second");
+    ann.shows_only(&["first", "the second"]);
+    ann.tab.comes_to(marked, json!([]));
+
+    // A phone has no such key, and a button that a thumb can hit.
+    let keys = "document.querySelector('#Editing .keys').checkVisibility()";
+    ann.presses("ArrowUp");
+    ann.tab.comes_to(keys, true);
+    ann.is_shown_on(Screen::Phone);
+    ann.tab.comes_to(keys, false);
+    let height = "document.getElementById('StopEditing').getBoundingClientRect().height >= 44";
+    ann.tab.comes_to(height, true);
+    ann.clicks("#StopEditing");
+    ann.tab.comes_to(marked, json!([]));
+    assert_eq!(ann.draft(), "");
+}
+
+#[test]
 fn an_edit_that_is_refused_stays_in_the_box_and_one_of_a_deleted_message_becomes_a_draft() {
     let Some(browser) = Browser::shared() else { return };
     let server = Server::with(&["--max-message", "200"]);
