@@ -73,15 +73,25 @@ impl Channels {
 impl Room {
     /// Opens channels that are noted down as being opened.
     pub(super) fn open_all(self: &Arc<Room>, names: &[Name]) {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
-                self.open(name);
-            }
-        };
+        self.open_all_with(names, || thread::Builder::new().name("open".into()));
+    }
+
+    /// The same with helpers of this kind. Where no more of them can be started, there are fewer: this
+    /// thread opens what they do not.
+    pub(super) fn open_all_with(
+        self: &Arc<Room>,
+        names: &[Name],
+        helper: impl Fn() -> thread::Builder,
+    ) {
+        let batch = Batch::new(self, names);
         thread::scope(|scope| {
-            (1..OPENERS.min(names.len())).for_each(|_| drop(scope.spawn(work)));
-            work();
+            for _ in 1..OPENERS.min(names.len()) {
+                if let Err(error) = helper().spawn_scoped(scope, || batch.work()) {
+                    warn!("channels are opened by fewer threads than at other times: {error}");
+                    break;
+                }
+            }
+            batch.work();
         });
     }
 
@@ -371,6 +381,42 @@ pub fn names_in(folder: &Path) -> io::Result<Vec<Name>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Channels that several threads open. Those that none of them has come to when it is dropped, since
+/// there was a panic, are not left as being opened: a request opens them.
+pub(super) struct Batch<'a> {
+    room: &'a Arc<Room>,
+    names: &'a [Name],
+    next: AtomicUsize,
+}
+
+impl<'a> Batch<'a> {
+    /// Channels that are noted down as being opened.
+    pub(super) fn new(room: &'a Arc<Room>, names: &'a [Name]) -> Batch<'a> {
+        Batch { room, names, next: AtomicUsize::new(0) }
+    }
+
+    fn next(&self) -> Option<&'a Name> {
+        self.names.get(self.next.fetch_add(1, Relaxed))
+    }
+
+    fn work(&self) {
+        while let Some(name) = self.next() {
+            self.room.open(name);
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        while let Some(name) = self.next() {
+            self.room.note(name, |entry| {
+                entry.state = State::Ended;
+                entry.why = "opening the channels failed, by a bug".into();
+            });
+        }
+    }
 }
 
 /// Opening a channel: whatever becomes of it, it is not left as being opened.

@@ -3,7 +3,7 @@ use std::{fs, os::unix::fs::symlink, path::Path, thread};
 use clap::Parser;
 use crossbeam_channel::RecvTimeoutError;
 
-use super::*;
+use super::{open::Batch, *};
 use crate::{
     command::{ClientId, Joined, NextStep, Otherwise},
     history::{Resume, Window},
@@ -182,6 +182,33 @@ fn files_in_the_folder_are_channels_and_what_is_no_file_says_why_not() {
         b"\"secret\"\n"
     );
     assert!(!folder.join("nowhere").exists());
+}
+
+/// Files in the folder, noted down as channels that are being opened.
+fn taken_up(house: &House, names: &[&str]) -> Vec<Name> {
+    fs::create_dir(house.file("x").parent().expect("a folder")).expect("a folder");
+    names.iter().for_each(|text| fs::write(house.file(text), "1\n").expect("a file"));
+    house.channels.room.take_up(names.iter().map(|text| name(text)).collect())
+}
+
+#[test]
+fn channels_are_opened_where_no_threads_can_be_started_to_help() {
+    let house = House::new();
+    let names = taken_up(&house, &["a", "b", "c"]);
+    // No memory has room for such a stack.
+    house.channels.room.open_all_with(&names, || thread::Builder::new().stack_size(1 << 60));
+    assert_eq!(house.channels.open().into_keys().collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn a_channel_that_no_thread_came_to_is_opened_by_the_next_request() {
+    let house = House::new();
+    let names = taken_up(&house, &["a", "b"]);
+    // As when all threads that open channels panicked.
+    drop(Batch::new(&house.channels.room, &names));
+    for name in &names {
+        assert_eq!(said(&house.channels.find(name).expect("it is opened")), ["1"]);
+    }
 }
 
 #[test]
