@@ -132,9 +132,7 @@ impl Room {
                     }
                 }
             }
-            Err(CopyError::Open(OpenError::Unusable(_, why)))
-                if why.kind() == io::ErrorKind::NotFound =>
-            {
+            Err(CopyError::Open(OpenError::Unusable(_, why))) if is_gone(&why) => {
                 attempt.why.clear();
                 self.forget(name);
             }
@@ -268,9 +266,9 @@ impl Room {
 
     /// The hub of a channel has ended, and its file is closed.
     fn ended(&self, name: &Name, done: Ended) {
-        let is_there = fs::symlink_metadata(self.path(name)).is_ok();
+        let is_gone = fs::symlink_metadata(self.path(name)).is_err_and(|error| is_gone(&error));
         match done {
-            Err(fatal) if is_there => self.note(name, |entry| {
+            Err(fatal) if !is_gone => self.note(name, |entry| {
                 entry.state = State::Ended;
                 entry.why = match fatal {
                     Fatal::Storage(why) => format!("its file failed ({})", why.kind()),
@@ -300,6 +298,12 @@ impl Room {
         }
         new
     }
+}
+
+/// Whether a look at a file failed since there is none. Where it failed otherwise, the disk may answer
+/// the next one, or the folder may be open to us again.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Ends the threads of a copy when it is dropped.

@@ -1,9 +1,15 @@
-use std::{fs, os::unix::fs::symlink, path::Path, thread};
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+    time::SystemTime,
+};
 
 use clap::Parser;
 use crossbeam_channel::RecvTimeoutError;
 
-use super::{open::Batch, *};
+use super::{open::Batch, watch::Watch, *};
 use crate::{
     command::{ClientId, Joined, NextStep, Otherwise},
     history::{Resume, Window},
@@ -314,4 +320,47 @@ fn the_watch_takes_in_what_is_appended_put_there_and_taken_away() {
     });
     fs::remove_file(house.file("dev")).expect("a file");
     until("it is gone", || house.names() == ["ops"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_looked_into_for_a_while_loses_no_channel() {
+    let house = House::new();
+    let dev = name("dev");
+    house.channels.make(&dev).expect("it is made");
+    let open = house.channels.find(&dev).expect("it is there");
+    open.hub.store(None, None, b"1\n".to_vec(), None).expect("a hub").expect("room");
+    let folder = house.file("x").parent().expect("a folder").to_owned();
+    let aside = folder.with_file_name("aside");
+    fs::rename(&folder, &aside).expect("it is moved");
+    // The system does not say whether there is a file.
+    symlink(&folder, &folder).expect("a link");
+    assert!(open.hub.survey());
+    until("its hub has ended", || house.channels.open().is_empty());
+    Watch::default().look_at_folder(&house.channels.room);
+    fs::remove_file(&folder).expect("a link");
+    fs::rename(&aside, &folder).expect("it is moved back");
+    assert_eq!(said(&house.channels.find(&dev).expect("it is opened anew")), ["1"]);
+}
+
+#[test]
+fn channels_are_back_with_a_folder_that_is_moved_away_and_back() {
+    let house = House::new();
+    let dev = name("dev");
+    house.channels.make(&dev).expect("it is made");
+    let open = house.channels.find(&dev).expect("it is there");
+    let folder = house.file("x").parent().expect("a folder").to_owned();
+    // The folder looks as if nothing has happened in it for a long time.
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    File::open(&folder).and_then(|file| file.set_modified(long_ago)).expect("it is ours");
+    let mut watch = Watch::default();
+    watch.look_at_folder(&house.channels.room);
+    let aside = folder.with_file_name("aside");
+    fs::rename(&folder, &aside).expect("it is moved");
+    assert!(open.hub.survey());
+    until("it is forgotten", || house.names().is_empty());
+    fs::rename(&aside, &folder).expect("it is moved back");
+    until("it is back", || {
+        watch.look_at_folder(&house.channels.room);
+        house.channels.find(&dev).is_ok()
+    });
 }

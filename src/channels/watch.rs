@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::MetadataExt,
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering::SeqCst},
     thread,
     time::{Duration, SystemTime},
 };
@@ -33,12 +33,13 @@ type Seen = Option<(u64, u64, u64)>;
 
 /// What the thread remembers from one look to the next.
 #[derive(Debug, Default)]
-struct Watch {
+pub(super) struct Watch {
     /// How each file was when its hub was last woken for it: a hub is woken once for each change.
     told: HashMap<Name, Seen>,
-    /// When the folder had changed last, as of the last time that it was listed; `None` when it has to
-    /// be listed again.
-    listed: Option<SystemTime>,
+    /// When the folder had changed last, and the generation of the channels, as of the last time that
+    /// it was listed; `None` when it has to be listed again. A channel that was forgotten may be back
+    /// in a folder that does not look changed: somebody moved the folder away and back.
+    listed: Option<(SystemTime, u64)>,
     /// What has been logged of the folder.
     complaint: Option<String>,
 }
@@ -93,20 +94,21 @@ impl Watch {
     }
 
     /// Opens what is new in the folder, and forgets what is gone.
-    fn look_at_folder(&mut self, room: &Arc<Room>) {
+    pub(super) fn look_at_folder(&mut self, room: &Arc<Room>) {
         let changed = fs::metadata(&room.folder).and_then(|meta| meta.modified()).ok();
-        if changed.is_some() && changed == self.listed && !room.has_ended_ones() {
+        let now = changed.map(|time| (time, room.generation.load(SeqCst)));
+        if now.is_some() && now == self.listed && !room.has_ended_ones() {
             return;
         }
-        let is_settled = |time: &SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
-        self.listed = changed.filter(is_settled);
+        // Until the list is there: the next look makes up for one that fails.
+        self.listed = None;
+        let is_settled = |time: SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
+        let settled = now.filter(|(time, _)| is_settled(*time));
         let found = match names_in(&room.folder) {
             Ok(found) => found,
-            Err(error) => {
-                self.listed = None;
-                return self.complain(format!("{}: {error}", room.folder.display()));
-            }
+            Err(error) => return self.complain(format!("{}: {error}", room.folder.display())),
         };
+        self.listed = settled;
         let there: HashSet<&Name> = found.iter().collect();
         let gone: Vec<Name> = {
             let table = room.lock();
