@@ -154,11 +154,11 @@ impl Journal {
     }
 
     /// Gives the file another name beside its own, `NAME.removed-` and the time in Unix milliseconds,
-    /// which is on disk afterwards. Nothing may be appended to it any more.
+    /// which is on disk afterwards, unless the log says that it may not be. Nothing may be appended to
+    /// it any more.
     ///
     /// # Errors
-    /// When the folder cannot be written. The file has its own name then, or the new one is not on
-    /// disk yet.
+    /// When the folder cannot be written. The file has its own name then.
     pub fn put_away(&self) -> io::Result<PathBuf> {
         // An empty file takes the name, so that no other file can have it; then this file replaces it.
         let (away, _) = create_beside(&self.path, "removed")?;
@@ -172,7 +172,10 @@ impl Journal {
         {
             warn!("{} could not be put away along with it: {error}", stamps.path().display());
         }
-        sync_folder_of(&self.path)?;
+        // All see the new name, so it is put away, whatever a power cut may bring back.
+        if let Err(error) = self.system.sync_folder_of(&self.path) {
+            warn!("that {} is put away may not be on disk: {error}", self.path.display());
+        }
         Ok(away)
     }
 

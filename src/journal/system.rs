@@ -40,6 +40,11 @@ pub(crate) trait System: fmt::Debug + Send {
         file.sync_data()
     }
 
+    /// Brings the names in the folder of a file to the disk.
+    fn sync_folder_of(&self, path: &Path) -> io::Result<()> {
+        sync_folder_of(path)
+    }
+
     /// Writes a small file; it is on disk afterwards, with its name.
     fn write_beside(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;

@@ -167,6 +167,26 @@ fn a_file_that_is_removed_replaced_or_cut_is_noticed_and_saved() {
     check(overwrite, "was overwritten by another program", &[]);
 }
 
+/// A disk that fails when the names in a folder are to be brought to it.
+#[derive(Debug)]
+struct FailsFolders;
+
+impl System for FailsFolders {
+    fn sync_folder_of(&self, _: &Path) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::EIO))
+    }
+}
+
+#[test]
+fn a_file_that_has_its_new_name_is_put_away_even_if_the_disk_fails_then() {
+    let dir = Dir::new();
+    dir.write("1\n");
+    let journal = open(&dir).0.with_system(FailsFolders);
+    let away = journal.put_away().expect("it has its new name");
+    assert_eq!(fs::read(away).expect("it is there"), b"1\n");
+    assert!(!dir.file().exists());
+}
+
 #[test]
 fn what_the_journal_and_other_programs_do_as_agreed_is_no_overwriting() {
     let dir = Dir::new();
