@@ -187,8 +187,10 @@ impl Journal {
     /// copied to a file beside it then.
     pub fn survey(&mut self, committed_end: u64) -> Result<u64, Fatal> {
         self.move_committed_end(committed_end);
-        // While the path leads to the same file, one system call tells both its identity and size.
-        let what = match fs::metadata(&self.path) {
+        // While the path leads to the same file, one system call tells both its identity and size. No
+        // link was there when the file was opened, and one that is there now is not followed: the lock
+        // file is not beside what it leads to, so that another server could open that, too.
+        let what = match fs::symlink_metadata(&self.path) {
             Ok(found) if identity(&found) != self.identity => "the file was replaced by another",
             Ok(found) if found.len() >= committed_end => return self.check_growth(found.len()),
             Ok(found) => {
@@ -198,6 +200,10 @@ impl Journal {
                 )));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => "the file was removed",
+            // A file or a circle of links is in the place of a folder.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+                "the file's folder was replaced"
+            }
             Err(error) => return Err(Fatal::Storage(error)),
         };
         Err(Fatal::Changed(format!("{what} while the server ran; {}", self.salvage())))

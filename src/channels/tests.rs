@@ -343,6 +343,23 @@ fn a_folder_that_cannot_be_looked_into_for_a_while_loses_no_channel() {
 }
 
 #[test]
+fn a_link_that_takes_the_place_of_a_file_is_refused_though_it_leads_to_it() {
+    let house = House::new();
+    let dev = name("dev");
+    house.channels.make(&dev).expect("it is made");
+    let (_watching, stop) = bounded(0);
+    house.channels.watch(house.dir.file(), stop).expect("a thread");
+    let elsewhere = house.dir.path().join("elsewhere");
+    fs::rename(house.file("dev"), &elsewhere).expect("it is moved");
+    symlink(&elsewhere, house.file("dev")).expect("a link");
+    until("it is noticed", || house.channels.open().is_empty());
+    until("it is seen in the folder", || {
+        matches!(house.channels.find(&dev), Err(NoChannel::Unavailable(_)))
+    });
+    is_refused(house.channels.find(&dev), 503, "is a symbolic link");
+}
+
+#[test]
 fn channels_are_back_with_a_folder_that_is_moved_away_and_back() {
     let house = House::new();
     let dev = name("dev");

@@ -80,7 +80,8 @@ impl Watch {
         for (name, Open { hub, summary }) in open {
             let meta = match name.is_default() {
                 true => fs::metadata(default_file),
-                false => fs::metadata(room.path(&name)),
+                // A link in its place is another file, wherever it leads.
+                false => fs::symlink_metadata(room.path(&name)),
             };
             let seen = meta.ok().map(|meta| (meta.dev(), meta.ino(), meta.len()));
             let (dev, ino) = summary.file;

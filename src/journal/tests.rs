@@ -1,3 +1,5 @@
+use std::os::unix::fs::symlink;
+
 use super::{
     shortage::{FULL_FOR, RETRY_AFTER},
     *,
@@ -160,11 +162,37 @@ fn a_file_that_is_removed_replaced_or_cut_is_noticed_and_saved() {
         fs::rename(other, path).unwrap();
     };
     check(replace, "was replaced by another", all);
+    // It was opened without a link, and its lock file is not beside what the link leads to.
+    let link = |path: &Path| {
+        let other = path.with_extension("moved");
+        fs::rename(path, &other).unwrap();
+        symlink(other, path).unwrap();
+    };
+    check(link, "was replaced by another", all);
     let cut = |path: &Path| OpenOptions::new().write(true).open(path).unwrap().set_len(3).unwrap();
     check(cut, "was cut from 4 to 3 bytes", &[]);
     // As `cp` does it.
     let overwrite = |path: &Path| fs::write(path, "another chat\n").unwrap();
     check(overwrite, "was overwritten by another program", &[]);
+}
+
+#[test]
+fn a_folder_that_is_replaced_by_another_thing_is_no_failure_of_the_disk() {
+    #[track_caller]
+    fn check(replace: impl Fn(&Path)) {
+        let dir = Dir::new();
+        let folder = dir.path().join("folder");
+        let path = folder.join("messages.txt");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        let (mut journal, _) = Journal::open(&path, Fsync::Never, MAX_MESSAGE).unwrap();
+        fs::rename(&folder, dir.path().join("aside")).unwrap();
+        replace(&folder);
+        let Err(Fatal::Changed(what)) = journal.survey(2) else { panic!("it counts as a failure") };
+        assert!(what.contains("the file's folder was replaced"), "{what}");
+    }
+    check(|folder| fs::write(folder, "").unwrap());
+    check(|folder| symlink(folder, folder).unwrap());
 }
 
 /// A disk that fails when the names in a folder are to be brought to it.
