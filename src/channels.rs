@@ -43,6 +43,10 @@ const REOPEN: Duration = Duration::from_secs(10);
 /// How long a request waits for a channel that is being opened: longer than a file of a gigabyte needs.
 const OPEN_TIME: Duration = Duration::from_secs(10);
 
+/// How long a stop waits at a time for a hub that is busy, before it turns to the next one: long enough
+/// to be among those who wait for room in its queue, and a hundred that hang delay others by a second.
+const TURN: Duration = Duration::from_millis(10);
+
 /// All channels of one server.
 #[derive(Clone, Debug)]
 pub struct Channels {
@@ -325,12 +329,17 @@ impl Channels {
         self.room.changed.notify_all();
         self.room.news.end();
         self.room.comings.end();
-        // A hub whose disk hangs delays none of the others.
-        let now = Instant::now();
-        let busy: Vec<_> = open.values().filter(|open| !open.hub.stop(now)).collect();
-        for open in busy {
-            // A hub that takes no command by then is not waited for.
-            let _ = open.hub.stop(deadline);
+        // A hub whose disk hangs delays none of the others: at first none is waited for, and then
+        // those that are busy are in turn.
+        let mut turn = Duration::ZERO;
+        let mut busy: Vec<_> = open.into_values().collect();
+        while !busy.is_empty() {
+            busy.retain(|open| !open.hub.stop(deadline.min(Instant::now() + turn)));
+            if Instant::now() >= deadline {
+                // A hub that takes no command by then is not waited for.
+                return;
+            }
+            turn = TURN;
         }
     }
 

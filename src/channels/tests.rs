@@ -11,7 +11,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::{open::Batch, watch::Watch, *};
 use crate::{
-    command::{ClientId, Joined, NextStep, Otherwise},
+    command::{self, ClientId, Command, Commands, Joined, NextStep, Otherwise},
     history::{Resume, Window},
     outbox::Outbox,
     testing::{CLOSE, Dir, Peer, pair, permit},
@@ -288,6 +288,36 @@ fn all_hubs_end_when_the_server_stops_and_none_begins() {
     is_refused(house.channels.find(&name("a")).map(|_| panic!("it is open")), 503, "stopping");
     assert!(matches!(house.channels.make(&name("d")), Err(NoChannel::Stopping)));
     assert!(!house.file("d").exists());
+}
+
+#[test]
+fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
+    let house = House::new();
+    let room = &house.channels.room;
+    let add = |text| {
+        let (hub, commands) = command::queue();
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), room.news.clone()));
+        let open = Open { hub: hub.clone(), summary };
+        let entry = Entry { state: State::Open(open), ..Entry::opening() };
+        room.lock().channels.insert(name(text), entry);
+        (hub, commands)
+    };
+    let (hangs, never_read) = add("a");
+    let (busy, commands) = add("b");
+    let (_idle, idle_commands) = add("c");
+    // The queues of two are full.
+    while hangs.survey() || busy.survey() {}
+    let is_stopped = |commands: &Commands| {
+        let next = || commands.recv_timeout(PATIENCE).expect("it is told to stop");
+        while !matches!(*next(), Command::Stop) {}
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| house.channels.stop(Instant::now() + 2 * PATIENCE));
+        // The idle one is told after both were found busy.
+        is_stopped(&idle_commands);
+        is_stopped(&commands);
+        drop(never_read);
+    });
 }
 
 #[test]
