@@ -227,17 +227,29 @@ impl Journal {
 
     /// Copies the open file to a new file beside its path; returns a sentence about how that went.
     fn salvage(&self) -> String {
-        let copy = || -> io::Result<PathBuf> {
-            let (path, mut saved) = create_beside(&self.path, "saved")?;
-            let mut file = &*self.file;
-            file.seek(SeekFrom::Start(0))?;
-            io::copy(&mut file, &mut saved)?;
-            saved.sync_all()?;
-            Ok(path)
+        let failed = |error| format!("its content could not be saved: {error}");
+        let (path, mut saved) = match create_beside(&self.path, "saved") {
+            Ok(created) => created,
+            Err(error) => return failed(error),
         };
-        match copy() {
-            Ok(path) => format!("its content is saved in {}", path.display()),
-            Err(error) => format!("its content could not be saved: {error}"),
+        let mut file = &*self.file;
+        let copied = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| io::copy(&mut file, &mut saved))
+            .and_then(|_| saved.sync_all());
+        match (copied, saved.metadata()) {
+            (Ok(()), _) => format!("its content is saved in {}", path.display()),
+            // There may be no other copy of what was saved.
+            (Err(error), Ok(part)) if part.len() > 0 => format!(
+                "only the first {} bytes of its content could be saved, in {}: {error}",
+                part.len(),
+                path.display()
+            ),
+            (Err(error), _) => {
+                // It is empty, and ours.
+                let _ = fs::remove_file(&path);
+                failed(error)
+            }
         }
     }
 
@@ -482,6 +494,17 @@ fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
             Ok(file) => return Ok((saved, file)),
         }
     }
+}
+
+/// Copies the bytes of `range` in `file`, which must be there, to a new file beside the text file; they
+/// are on disk afterwards. No incomplete copy stays.
+fn save_part(path: &Path, what: &str, file: &File, range: Range<u64>) -> io::Result<PathBuf> {
+    let (saved, mut copy) = create_beside(path, what)?;
+    if let Err(error) = copy_part(file, range, &mut copy).and_then(|()| copy.sync_all()) {
+        let _ = fs::remove_file(&saved);
+        return Err(error);
+    }
+    Ok(saved)
 }
 
 /// Appends the bytes of `range` in `file` to another file. They must be there.

@@ -17,11 +17,11 @@ use std::{
 use log::{info, warn};
 
 use super::{
-    Journal, copy_part, create_beside,
+    Journal,
     epoch::{Epoch, Record},
     folder_of, identity,
     landmark::Landmark,
-    open_in_place, path_beside,
+    open_in_place, path_beside, save_part,
     shortage::is_full,
     sync_folder_of, system,
 };
@@ -345,10 +345,7 @@ fn mend_tail(
 }
 
 pub(super) fn save_tail(path: &Path, file: &File, whole: u64, size: u64) -> io::Result<PathBuf> {
-    let (saved, mut copy) = create_beside(path, "torn")?;
-    copy_part(file, whole..size, &mut copy)?;
-    copy.sync_all()?;
-    Ok(saved)
+    save_part(path, "torn", file, whole..size)
 }
 
 #[cfg(test)]

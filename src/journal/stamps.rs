@@ -19,7 +19,9 @@ use std::{
 
 use log::{info, warn};
 
-use super::{copy_part, create_beside, identity, path_beside, sync_folder_of, system::System};
+use super::{
+    copy_part, create_beside, identity, path_beside, save_part, sync_folder_of, system::System,
+};
 use crate::{
     lines::{Line, Lines, read_at},
     stamps::{Index, NOTHING, erase_sender},
@@ -108,7 +110,7 @@ impl StampFile {
             return Ok(());
         }
         let words = "describe no line of the text that is known";
-        match self.save_from(self.index.end(), len) {
+        match save_part(&self.text, "stamps.torn", &self.file, self.index.end()..len) {
             Ok(saved) => warn!(
                 "{}: the last {surplus} bytes {words}; the server moved them to {}",
                 self.path.display(),
@@ -138,13 +140,6 @@ impl StampFile {
         Ok(())
     }
 
-    fn save_from(&self, start: u64, end: u64) -> io::Result<PathBuf> {
-        let (saved, mut copy) = create_beside(&self.text, "stamps.torn")?;
-        copy_part(&self.file, start..end, &mut copy)?;
-        copy.sync_all()?;
-        Ok(saved)
-    }
-
     /// Sets aside a file that describes another text, and begins a new one.
     fn begin_anew(&mut self) -> io::Result<()> {
         let old = self.set_aside()?;
@@ -161,7 +156,11 @@ impl StampFile {
     fn set_aside(&self) -> io::Result<PathBuf> {
         // An empty file takes the name, so that no other file can have it.
         let (old, _) = create_beside(&self.text, "stamps.old")?;
-        fs::rename(&self.path, &old)?;
+        if let Err(error) = fs::rename(&self.path, &old) {
+            // A directory cannot replace it, for one. It is empty, and ours.
+            let _ = fs::remove_file(&old);
+            return Err(error);
+        }
         Ok(old)
     }
 

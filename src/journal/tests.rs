@@ -216,6 +216,26 @@ fn a_file_that_has_its_new_name_is_put_away_even_if_the_disk_fails_then() {
 }
 
 #[test]
+fn a_removed_file_is_saved_as_far_as_there_is_room_and_leaves_no_empty_file() {
+    #[track_caller]
+    fn check(content: File, expected: &str, saved: &[u64]) {
+        let dir = Dir::new();
+        let (mut journal, _) = open(&dir);
+        journal.file = Arc::new(content);
+        fs::remove_file(dir.file()).unwrap();
+        let Err(Fatal::Changed(what)) = journal.survey(0) else { panic!("it is not noticed") };
+        assert!(what.contains(expected), "{what}");
+        let lengths: Vec<_> = dir.beside("saved-").iter().map(|it| it.len() as u64).collect();
+        assert_eq!(lengths, saved);
+    }
+    let limit = limit_file_size();
+    let part = format!("only the first {limit} bytes of its content could be saved");
+    check(File::open("/dev/zero").unwrap(), &part, &[limit]);
+    // Nothing of it can be read.
+    check(File::open("/").unwrap(), "could not be saved", &[]);
+}
+
+#[test]
 fn what_the_journal_and_other_programs_do_as_agreed_is_no_overwriting() {
     let dir = Dir::new();
     dir.write("1\n");

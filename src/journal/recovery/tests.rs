@@ -87,6 +87,14 @@ fn a_torn_tail_of_any_length_is_saved_and_each_in_a_file_of_its_own() {
 }
 
 #[test]
+fn a_torn_tail_that_cannot_be_saved_leaves_no_file_beside() {
+    let dir = Dir::new();
+    let unreadable = File::open(dir.path()).unwrap();
+    save_tail(&dir.file(), &unreadable, 0, 10).expect_err("a directory has no bytes");
+    assert!(dir.beside("torn-").is_empty());
+}
+
+#[test]
 fn a_tail_above_the_longest_line_is_torn_even_if_it_is_json() {
     let dir = Dir::new();
     dir.write(format!("1\n{:>101}", 2));

@@ -493,6 +493,20 @@ fn stamps_that_are_removed_replaced_or_cut_while_the_server_runs_are_written_aga
 }
 
 #[test]
+fn a_directory_in_the_place_of_the_stamps_leaves_no_empty_files() {
+    let mut pair = five_lines();
+    fs::remove_file(pair.path()).unwrap();
+    fs::create_dir(pair.path()).unwrap();
+    for _ in 0..3 {
+        pair.journal.survey_stamps().expect_err("no file can replace it");
+        assert!(pair.saved("old").is_empty());
+    }
+    fs::remove_dir(pair.path()).unwrap();
+    pair.tick();
+    assert_eq!(pair.check(), 5);
+}
+
+#[test]
 fn text_and_stamp_are_one_promise_on_a_full_disk() {
     for room in 0..30 {
         let mut pair = five_lines();
