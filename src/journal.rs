@@ -34,7 +34,8 @@ use std::{
 use log::warn;
 
 use self::{
-    epoch::Epoch, landmark::Landmark, shortage::Shortage, stamps::StampFile, system::System,
+    epoch::Epoch, erasing::Announced, landmark::Landmark, shortage::Shortage, stamps::StampFile,
+    system::System,
 };
 pub use self::{
     erasing::Erased,
@@ -119,8 +120,7 @@ pub struct Journal {
     /// The lines of deleted messages that could not be erased yet.
     unerased: Vec<ErasedLine>,
     has_warned_of_unerased: bool,
-    /// The lines that the file beside names, since they are about to be deleted.
-    announced: Vec<u64>,
+    announced: Option<Announced>,
     /// The time of the oldest write that has not been synced.
     unsynced_since: Option<Instant>,
 }
@@ -456,10 +456,15 @@ fn identity(meta: &fs::Metadata) -> (u64, u64) {
 /// The file must still have the identity `expected`.
 fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
     let file = OpenOptions::new().write(true).open(path)?;
-    if identity(&file.metadata()?) != expected {
-        return Err(io::Error::other("the file was replaced by another"));
-    }
+    check_identity(&file, expected)?;
     Ok(file)
+}
+
+fn check_identity(file: &File, expected: (u64, u64)) -> io::Result<()> {
+    match identity(&file.metadata()?) == expected {
+        true => Ok(()),
+        false => Err(io::Error::other("the file was replaced by another")),
+    }
 }
 
 /// Brings the names in the folder of a file to the disk: a file survives a power cut only with its

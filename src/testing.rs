@@ -257,6 +257,7 @@ struct Plan {
     foreign: Vec<(usize, Vec<u8>)>,
     stamp_room: Option<usize>,
     beside_fails: Option<i32>,
+    is_append_only: bool,
 }
 
 impl FaultySystem {
@@ -270,6 +271,7 @@ impl FaultySystem {
             foreign: Vec::new(),
             stamp_room: None,
             beside_fails: None,
+            is_append_only: false,
         })))
     }
 
@@ -286,6 +288,11 @@ impl FaultySystem {
     /// Files beside cannot be written, with this number of an error; without one, they can.
     pub(crate) fn fail_beside(&self, error: Option<i32>) {
         self.lock().beside_fails = error;
+    }
+
+    /// Lets the text file be opened for overwriting, or not.
+    pub(crate) fn set_append_only(&self, is_append_only: bool) {
+        self.lock().is_append_only = is_append_only;
     }
 
     /// Forgets what is planned and has not happened.
@@ -350,6 +357,13 @@ impl System for FaultySystem {
         let written = file.write_at(&bytes[..bytes.len().min(*room)], offset)?;
         *room -= written;
         Ok(written)
+    }
+
+    fn open_in_place(&mut self, path: &Path) -> io::Result<File> {
+        match self.lock().is_append_only {
+            true => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            false => Real.open_in_place(path),
+        }
     }
 
     fn write_beside(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! Erases the lines of deleted messages: the one change before the committed end.
 //!
-//! First the ids of the lines are in a file beside, on disk: without room for it nothing is deleted.
+//! First the text file is open for overwriting, and the ids of the lines are in a file beside, on disk:
+//! where that cannot be done, nothing is deleted.
 //! Then the operation that deletes is on disk; then the senders are erased in the stamps; then the lines
 //! are overwritten by as many bytes that say nothing; then that is on disk, the file beside is removed,
 //! and the client is answered. So a line that is erased has no sender any more.
@@ -13,16 +14,16 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     io::{self, ErrorKind},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use log::{info, warn};
 
 use super::{
-    AppendError, Fatal, Journal, OpenError,
+    AppendError, Fatal, Journal, OpenError, check_identity,
     landmark::Landmark,
-    open_in_place, path_beside,
-    shortage::{is_full, is_short},
+    path_beside,
+    shortage::{is_denied, is_full, is_short},
 };
 use crate::{
     history::{ErasedLine, History},
@@ -32,35 +33,59 @@ use crate::{
 /// The ending of the file that names the lines which are being erased.
 const ENDING: &str = "erasing";
 
+/// The erasure that was announced last, and has not begun.
+#[derive(Debug)]
+pub(super) struct Announced {
+    /// The lines that the file beside names, in their order.
+    ids: Vec<u64>,
+    /// The text file, open for overwriting.
+    in_place: File,
+}
+
 /// What became of lines that were to be erased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Erased {
     /// They are erased, and that is on disk, whatever `--fsync` says.
     Done,
-    /// The system had no room for what that takes. It is to be tried again:
+    /// The system had no room or no permission for what that takes. It is to be tried again:
     /// [`Journal::erase_what_is_left`].
     Later,
 }
 
 impl Journal {
-    /// Names the lines that are about to be deleted in the file beside, so that no lack of room keeps
-    /// them from being erased. Lines that are not deleted then are left alone.
+    /// Opens the file for overwriting, and names the lines that are about to be deleted in the file
+    /// beside, so that no lack of room or permission keeps them from being erased. Lines that are not
+    /// deleted then are left alone.
     ///
     /// # Errors
     /// When that cannot be done; the messages should not be deleted now.
     pub fn announce_erasure(&mut self, mut ids: Vec<u64>) -> Result<(), AppendError> {
+        let in_place = match self.open_in_place() {
+            Ok(in_place) => in_place,
+            Err(error) => return Err(self.cannot_delete(&self.path.clone(), &error)),
+        };
         if let Err(error) = self.name_lines(&ids) {
-            let path = self.erasing_path();
-            if is_full(&error) {
-                return Err(self.note_disk_full(&format_args!("{}: {error}", path.display())));
-            }
-            warn!("{} cannot be written, so nothing is deleted now: {error}", path.display());
-            return Err(AppendError::DiskFull);
+            return Err(self.cannot_delete(&self.erasing_path(), &error));
         }
         ids.sort_unstable();
-        self.announced = ids;
+        self.announced = Some(Announced { ids, in_place });
         Ok(())
+    }
+
+    /// Opens the file once more, to overwrite lines.
+    fn open_in_place(&mut self) -> io::Result<File> {
+        let file = self.system.open_in_place(&self.path)?;
+        check_identity(&file, self.identity)?;
+        Ok(file)
+    }
+
+    fn cannot_delete(&mut self, path: &Path, error: &io::Error) -> AppendError {
+        if is_full(error) {
+            return self.note_disk_full(&format_args!("{}: {error}", path.display()));
+        }
+        warn!("{} cannot be written, so nothing is deleted now: {error}", path.display());
+        AppendError::DiskFull
     }
 
     fn erasing_path(&self) -> PathBuf {
@@ -114,7 +139,7 @@ impl Journal {
                 self.overwrite_lines(&lines, &in_place)?;
                 Ok(Erased::Done)
             }
-            Err(Fatal::Storage(error)) if is_short(&error) => {
+            Err(Fatal::Storage(error)) if is_short(&error) || is_denied(&error) => {
                 if !self.has_warned_of_unerased {
                     warn!(
                         "{}: {} deleted lines cannot be erased now: {error}; trying again",
@@ -134,12 +159,14 @@ impl Journal {
     fn begin_erasing(&mut self, lines: &[ErasedLine], history: &History) -> Result<File, Fatal> {
         let end = |line: &ErasedLine| line.offset + line.bytes.len() as u64;
         assert!(lines.iter().all(|line| end(line) < history.end()), "each line has its end");
-        let in_place = open_in_place(&self.path, self.identity).map_err(Fatal::Storage)?;
+        let (named, in_place) = match self.announced.take() {
+            Some(Announced { ids, in_place }) => (ids, in_place),
+            None => (Vec::new(), self.open_in_place().map_err(Fatal::Storage)?),
+        };
         let ids: Vec<u64> = lines.iter().map(|line| line.id).collect();
-        if ids.iter().any(|id| self.announced.binary_search(id).is_err()) {
+        if ids.iter().any(|id| named.binary_search(id).is_err()) {
             self.name_lines(&ids).map_err(Fatal::Storage)?;
         }
-        self.announced.clear();
         self.erase_senders(ids.into_iter())?;
         // The lock file tells of the last bytes that were numbered. If these are about to change, it
         // tells of the lines before instead, until all is done: so a crash keeps the epoch.

@@ -22,7 +22,7 @@ use super::{
     folder_of, identity,
     landmark::Landmark,
     open_in_place, path_beside, save_part,
-    shortage::is_full,
+    shortage::{is_denied, is_full},
     sync_folder_of, system,
 };
 use crate::{
@@ -169,7 +169,7 @@ impl Journal {
             shortage: None,
             unerased: Vec::new(),
             has_warned_of_unerased: false,
-            announced: Vec::new(),
+            announced: None,
             unsynced_since: None,
         };
         Ok((journal, history))
@@ -261,7 +261,7 @@ fn recover(path: &Path, file: &File, line_limit: usize) -> io::Result<u64> {
 /// Syncs the file, after the part of it that an earlier sync may have missed was written again.
 fn bring_to_disk(path: &Path, file: &File, perhaps_unsynced: Range<u64>) -> io::Result<()> {
     match rewrite(path, file, perhaps_unsynced) {
-        Err(error) if is_full(&error) => {
+        Err(error) if is_full(&error) || is_denied(&error) => {
             warn!("{}: {error}; could not write the end of the file again", path.display());
         }
         result => result?,

@@ -83,3 +83,9 @@ pub(super) fn is_short(error: &io::Error) -> bool {
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }
+
+/// Whether a call failed for want of permission, which somebody may give again: the rights of a file or
+/// folder, or that it may only be appended to (`chattr +a`).
+pub(super) fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}

@@ -30,6 +30,11 @@ pub(crate) trait System: fmt::Debug + Send {
         (&*file).stream_position()
     }
 
+    /// Opens a file to overwrite bytes in it.
+    fn open_in_place(&mut self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().write(true).open(path)
+    }
+
     /// Overwrites bytes at an offset of the file, through a descriptor that is not in append mode.
     fn overwrite(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         file.write_all_at(bytes, offset)

@@ -422,6 +422,36 @@ fn nothing_is_deleted_for_whose_erasure_there_is_no_room_and_the_rest_goes_on() 
 }
 
 #[test]
+fn nothing_is_deleted_in_a_file_that_may_only_be_appended_to() {
+    let before = "[\"one\"]\n[\"two\"]\n";
+    let delete = |id| format!("{{\"$op\":\"delete\",\"id\":{id}}}\n");
+    let mut house = House::new(before);
+    house.system.set_append_only(true);
+    assert_eq!(house.ask_to(OPERATOR, &delete(1)), Err(ErrorAnswer::StorageFull));
+    assert_eq!((house.text(), house.hub.history.messages()), (before.into(), 2));
+    assert!(!house.dir.path().join("messages.txt.erasing").exists());
+    // What another program deletes is a hole, and is erased later.
+    house.system.append(delete(2));
+    house.tick();
+    assert!(!house.hub.history.is_message(2) && house.hub.journal.has_unerased());
+    assert_eq!(house.text(), format!("{before}{}", delete(2)));
+    house.system.set_append_only(false);
+    house.ask_to(OPERATOR, &delete(1)).expect("it may be overwritten again");
+    assert_eq!(house.text(), format!("null   \nnull   \n{}{}", delete(2), delete(1)));
+}
+
+#[test]
+fn a_file_that_may_only_be_appended_to_after_a_delete_was_accepted_does_not_end_the_server() {
+    let mut house = House::new("[\"one\"]\n");
+    house.hub.journal.announce_erasure(vec![1]).expect("it may be overwritten");
+    house.system.set_append_only(true);
+    let line = house.hub.history.erase(1).expect("the file can be read");
+    let erased = house.hub.journal.erase([line], &house.hub.history);
+    assert_eq!(erased.expect("it is open already"), Erased::Done);
+    assert_eq!(house.text(), "null   \n");
+}
+
+#[test]
 fn what_another_program_deletes_is_erased_when_there_is_room() {
     let mut house = House::new("[\"one\"]\n[\"two\"]\n");
     house.system.fail_beside(Some(libc::ENOSPC));

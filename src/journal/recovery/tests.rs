@@ -1,6 +1,10 @@
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::{
+    fd::AsRawFd,
+    unix::fs::{MetadataExt, symlink},
+};
 
 use proptest::prelude::*;
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::*;
 use crate::testing::{Dir, tries};
@@ -164,6 +168,19 @@ fn a_start_writes_a_batch_of_any_size_again_but_no_line_that_was_synced_long_ago
     // The record is that of another file, or there is none.
     check(0, 9 * REWRITE_BYTES, 9 * REWRITE_BYTES - BATCH);
     check(u64::MAX, 9 * REWRITE_BYTES, 8 * REWRITE_BYTES);
+}
+
+#[test]
+fn a_file_whose_end_may_not_be_written_again_can_be_served() {
+    // The seal gives the error that `chattr +a` gives, and root gets it, too.
+    let file = rustix::fs::memfd_create("text", MemfdFlags::ALLOW_SEALING).expect("a file");
+    let file = File::from(file);
+    (&file).write_all(b"1\n").expect("it is not sealed yet");
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE).expect("it can be sealed");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let error = rewrite(&path, &file, 0..2).expect_err("it is sealed");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    bring_to_disk(&path, &file, 0..2).expect("that stops no start");
 }
 
 #[test]
