@@ -8,7 +8,7 @@ use log::warn;
 
 use super::{
     AppendError, Fatal, Journal, OpenError, SYNC_EVERY, path_beside,
-    shortage::{is_full, is_short},
+    shortage::{is_denied, is_full, is_short},
     stamps::{RunEnds, StampFile, boot},
 };
 use crate::{
@@ -78,6 +78,11 @@ impl Journal {
     /// After [`AppendError::DiskFull`], nothing of them is in the file.
     pub fn stamp(&mut self, new: &NewStamps) -> Result<(), AppendError> {
         let Some(stamps) = &mut self.stamps else { return Ok(()) };
+        if let Err(error) = stamps.restore_if_cut() {
+            // A full disk is one reason, and a folder that may not be written another.
+            let why = format!("the stamps were cut, and cannot be written again: {error}");
+            return Err(self.note_disk_full(&why));
+        }
         match stamps.append(new.bytes(), &mut *self.system) {
             Ok(()) => {
                 self.note_room();
@@ -101,10 +106,11 @@ impl Journal {
     /// Erases the senders of lines, which keep their times. It is on disk afterwards.
     pub(super) fn erase_senders(&mut self, ids: impl Iterator<Item = u64>) -> Result<(), Fatal> {
         let Some(stamps) = &mut self.stamps else { return Ok(()) };
-        let erased = stamps.erase_senders(ids, &mut *self.system);
+        let erased =
+            stamps.restore_if_cut().and_then(|()| stamps.erase_senders(ids, &mut *self.system));
         // The record depends on stamps that may have changed; it is written before the text changes.
         let noted = erased.and_then(|()| self.note_stamps(RunEnds::Later));
-        noted.map_err(|error| match is_short(&error) {
+        noted.map_err(|error| match is_short(&error) || is_denied(&error) {
             true => Fatal::Storage(error),
             false => self.stamps_failed(&error),
         })
@@ -170,11 +176,13 @@ impl Journal {
     }
 
     /// Syncs the stamps, and takes the note of them for the next record: what is noted is on the disk,
-    /// with `--fsync never`, too. There, nothing is noted between the start and the stop.
+    /// with `--fsync never`, too. There, nothing is noted between the start and the stop. While the file
+    /// is cut, the older note stays: it tells at the next start which of the lines that are left are known.
     fn note_stamps(&mut self, ends: RunEnds) -> io::Result<()> {
         let Some(stamps) = &mut self.stamps else { return Ok(()) };
-        let note = stamps.sync(ends)?;
-        self.epoch.set_stamps(note);
+        if let Some(note) = stamps.sync(ends)? {
+            self.epoch.set_stamps(note);
+        }
         Ok(())
     }
 

@@ -186,14 +186,22 @@ impl StampFile {
         self.missing += lines;
     }
 
-    /// Appends whole stamps. The lines before that have none are filled up.
+    /// Writes the file again if another program has cut it, so that stamps can be written and read.
+    ///
+    /// # Errors
+    /// When it cannot be written again. The open file is as it was then.
+    pub(super) fn restore_if_cut(&mut self) -> io::Result<()> {
+        match self.file.metadata()?.len() < self.index.end() {
+            true => self.restore("cut"),
+            false => Ok(()),
+        }
+    }
+
+    /// Appends whole stamps to a file that was not cut. The lines before that have none are filled up.
     ///
     /// # Errors
     /// When they could not all be written; then none of them is in the file.
     pub(super) fn append(&mut self, stamps: &[u8], system: &mut dyn System) -> io::Result<()> {
-        if self.file.metadata()?.len() < self.index.end() {
-            self.restore("cut")?;
-        }
         self.fill_up(system)?;
         self.write(stamps, system)
     }
@@ -268,9 +276,9 @@ impl StampFile {
         }
     }
 
-    /// Brings the file to the disk; returns the note of it. `ends` says whether the run ends with
-    /// this.
-    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Note> {
+    /// Brings the file to the disk; returns the note of it, or `None` while the file is shorter than
+    /// what was written, since another program has cut it. `ends` says whether the run ends with this.
+    pub(super) fn sync(&mut self, ends: RunEnds) -> io::Result<Option<Note>> {
         if self.unsynced_since.take().is_some() {
             self.file.sync_data()?;
         }
@@ -278,7 +286,10 @@ impl StampFile {
             RunEnds::Now => Run::default(),
             RunEnds::Later => self.run()?,
         };
-        Note::of(&self.file, &self.index, run)
+        match Note::of(&self.file, &self.index, run) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            note => note.map(Some),
+        }
     }
 
     fn run(&self) -> io::Result<Run> {

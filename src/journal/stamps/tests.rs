@@ -507,6 +507,28 @@ fn a_directory_in_the_place_of_the_stamps_leaves_no_empty_files() {
 }
 
 #[test]
+fn stamps_that_are_cut_and_cannot_be_written_again_do_not_end_the_server() {
+    let mut pair = five_lines();
+    assert!(pair.say(1, Some("cleo")));
+    OpenOptions::new().write(true).open(pair.path()).unwrap().set_len(40).unwrap();
+    // No file can be made in a folder that is not there.
+    let away = pair.dir.path().with_extension("away");
+    fs::rename(pair.dir.path(), &away).unwrap();
+    for _ in 0..2 {
+        pair.system.wait(SYNC_EVERY);
+        pair.journal.survey_stamps().expect_err("it cannot be written again");
+        pair.journal.sync_stamps_when_due(&pair.history).expect("what is left can be synced");
+        assert!(!pair.say(1, Some("ann")), "it would have no stamp");
+    }
+    pair.journal.end_stamps().expect("the server can stop in order");
+    fs::rename(&away, pair.dir.path()).unwrap();
+    assert!(pair.say(1, Some("bob")));
+    pair.tick();
+    assert_eq!((pair.check(), pair.stamps().len()), (2, 7));
+    assert_eq!(pair.reopen("boot-1", |_| {}).check(), 2);
+}
+
+#[test]
 fn text_and_stamp_are_one_promise_on_a_full_disk() {
     for room in 0..30 {
         let mut pair = five_lines();
