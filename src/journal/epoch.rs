@@ -15,8 +15,9 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
+use log::warn;
 
-use super::stamps::Note;
+use super::{shortage::is_full, stamps::Note};
 use crate::history::History;
 
 /// How many bytes at the end of the file are hashed: a page, which is read at once and tells two
@@ -47,7 +48,7 @@ pub(super) struct Epoch {
 impl Epoch {
     /// Takes the epoch of the record, if the text file still begins with all lines that were
     /// numbered under it; otherwise a new one. Afterwards the epoch is on disk, so that it lives as
-    /// long as the ids that clients are told under it.
+    /// long as the ids that clients are told under it, unless the disk is full: it is noted later then.
     pub(super) fn open(
         lock_file: File,
         record: Option<Record>,
@@ -68,7 +69,8 @@ impl Epoch {
             }
         };
         let mut epoch = Epoch { name, lock_file, noted, noted_part, stamps };
-        if epoch.note(file, history)? {
+        let noted = epoch.note(file, history);
+        if go_on_if_full(noted, false)? {
             epoch.lock_file.sync_data()?;
         }
         Ok(epoch)
@@ -147,6 +149,17 @@ impl Epoch {
         self.noted.clear();
         self.noted_part = (0, 0);
         self.lock_file.sync_data()
+    }
+}
+
+/// The result of noting the epoch at a start, which a full disk does not stop; there it is `unnoted`.
+pub(super) fn go_on_if_full<Noted>(noted: io::Result<Noted>, unnoted: Noted) -> io::Result<Noted> {
+    match noted {
+        Err(error) if is_full(&error) => {
+            warn!("the epoch could not be noted and may not outlive a crash now: {error}");
+            Ok(unnoted)
+        }
+        noted => noted,
     }
 }
 

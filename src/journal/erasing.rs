@@ -21,6 +21,7 @@ use log::{info, warn};
 
 use super::{
     AppendError, Fatal, Journal, OpenError, check_identity,
+    epoch::go_on_if_full,
     landmark::Landmark,
     path_beside,
     shortage::{is_denied, is_full, is_short},
@@ -239,7 +240,7 @@ impl Journal {
         match self.sync().and_then(|_| self.erase(lines, history)) {
             Ok(Erased::Done) => {
                 info!("{}: {count} deleted lines were still there; erased", self.path.display());
-                self.note_numbering(history)
+                go_on_if_full(self.note_numbering(history), ())
             }
             // They are holes from now on.
             Ok(Erased::Later) => Ok(()),

@@ -305,7 +305,7 @@ pub(super) fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
 }
 
 /// Repairs a file whose last line has no `\n`; returns its length. If that line is a message, or an
-/// erased one, an editor left it so, and it gets its `\n`. If not, it is torn, and moves to a file
+/// erased one, an editor left it so, and it gets its `\n`, now or when there is room. If not, it is torn, and moves to a file
 /// beside. A crash may leave the beginning of a JSON object, which never parses, so it is never taken
 /// for a message.
 fn mend_tail(
@@ -321,9 +321,21 @@ fn mend_tail(
         file.read_exact_at(&mut tail, whole)?;
         let text = if whole == 0 { tail.strip_prefix(BOM).unwrap_or(&tail) } else { &tail };
         if message::is_json(text) {
-            (&*file).write_all(b"\n")?;
-            info!("{}: the last line had no end; the server added it", path.display());
-            return Ok(size + 1);
+            return match (&*file).write_all(b"\n") {
+                Ok(()) => {
+                    info!("{}: the last line had no end; the server added it", path.display());
+                    Ok(size + 1)
+                }
+                // As below: it is a message when it has its `\n`.
+                Err(error) if is_full(&error) => {
+                    warn!(
+                        "{}: the last line has no end, and no room for it: {error}",
+                        path.display()
+                    );
+                    Ok(whole)
+                }
+                Err(error) => Err(error),
+            };
         }
     }
     match save_tail(path, file, whole, size) {

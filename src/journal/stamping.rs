@@ -7,7 +7,9 @@ use std::{io, ops::Range};
 use log::warn;
 
 use super::{
-    AppendError, Fatal, Journal, OpenError, SYNC_EVERY, path_beside,
+    AppendError, Fatal, Journal, OpenError, SYNC_EVERY,
+    epoch::go_on_if_full,
+    path_beside,
     shortage::{is_denied, is_full, is_short},
     stamps::{RunEnds, StampFile, boot},
 };
@@ -46,7 +48,7 @@ impl Journal {
         }
         self.stamps = Some(stamps);
         self.note_stamps(RunEnds::Later).map_err(failed)?;
-        self.note_numbering(history).map_err(failed)?;
+        go_on_if_full(self.note_numbering(history), ()).map_err(failed)?;
         Ok(self)
     }
 

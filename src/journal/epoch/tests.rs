@@ -112,3 +112,22 @@ fn a_shorter_record_leaves_nothing_of_a_longer_one() {
     assert!(record.starts_with(&format!("epoch {epoch} lines 1 bytes 2 tail ")), "{record}");
     assert_eq!(record.lines().count(), 1);
 }
+
+#[test]
+fn an_epoch_that_finds_no_room_in_the_lock_file_stops_no_start() {
+    let dir = Dir::new();
+    dir.write("1\n2\n");
+    let full = || File::options().read(true).write(true).open("/dev/full").expect("a full disk");
+    let (mut journal, history) = open(&dir);
+    let mut epoch = Epoch::open(full(), None, journal.file(), &history).expect("it goes on");
+    epoch.note(journal.file(), &history).expect_err("the disk is still full");
+    // What the rest of a start notes has no room, either.
+    journal.epoch = epoch;
+    let journal = journal.with_stamps(&history).expect("it goes on");
+    drop(journal);
+    dir.append("{\"$op\":\"delete\",\"id\":1}\n");
+    let (mut journal, history) = open(&dir);
+    journal.epoch = Epoch::open(full(), None, journal.file(), &history).expect("it goes on");
+    journal.with_operations(history).expect("it goes on");
+    assert_eq!(dir.read(), b"0\n2\n{\"$op\":\"delete\",\"id\":1}\n");
+}

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::*;
-use crate::testing::{Dir, tries};
+use crate::testing::{Dir, limit_file_size, tries};
 
 const MAX_MESSAGE: usize = 1 << 20;
 
@@ -88,6 +88,20 @@ fn a_torn_tail_of_any_length_is_saved_and_each_in_a_file_of_its_own() {
     let mut torn: Vec<_> = dir.beside("torn-").iter().map(Vec::len).collect();
     torn.sort();
     assert_eq!(torn, [9, 200_009]);
+}
+
+#[test]
+fn a_last_message_whose_end_finds_no_room_stays_and_stops_no_start() {
+    let limit = limit_file_size();
+    let dir = Dir::new();
+    dir.write("1\n");
+    OpenOptions::new().write(true).open(dir.file()).unwrap().set_len(limit - 4).unwrap();
+    dir.append("\n123");
+    let (mut journal, history) = open(&dir);
+    assert_eq!((history.last_id(), history.end()), (2, limit - 3));
+    // It is the beginning of a line, as if another program had not ended it yet.
+    assert_eq!(journal.survey(history.end()).expect("nothing was cut"), limit);
+    assert!(dir.read().ends_with(b"\0\n123") && dir.beside("torn-").is_empty());
 }
 
 #[test]
