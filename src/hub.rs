@@ -77,6 +77,9 @@ pub struct Hub {
     /// The end of the lines that are stored as `--fsync` asks for it. Their messages may be sent,
     /// and no other messages.
     shown_end: u64,
+    /// Up to here the line that another program has begun is not searched again for its end. It is no
+    /// offset after the committed end while that line is short, or none is begun.
+    searched_end: u64,
     /// The last time of acceptance that was given, in Unix milliseconds.
     last_ts: u64,
     /// When the last message was accepted, if that was in this run.
@@ -123,6 +126,7 @@ impl Hub {
             published: Figures::default(),
             stopping: false,
             is_put_away: false,
+            searched_end: 0,
             last_ts,
             said_at,
             deleted: Vec::new(),

@@ -18,7 +18,7 @@ use crate::{
     command::Stored,
     history::{BLOCK, BOM},
     journal::{AppendError, Fatal, REWRITE_BYTES, SYNC_EVERY},
-    lines::{Line, Lines},
+    lines::{Line, Lines, read_at},
     message,
     wire::ErrorAnswer,
 };
@@ -81,6 +81,9 @@ impl Hub {
                 Err(AppendError::DiskFull) => return Ok(None),
                 Err(AppendError::Fatal(fatal)) => return Err(fatal),
             };
+            // Where our lines stand decides about their ids, so nothing is taken from memory here: the
+            // line that was searched may be another by now.
+            self.searched_end = 0;
             self.apply_foreign(start)?;
             match place(start - self.history.end(), lines) {
                 Ok(placed) => {
@@ -143,7 +146,7 @@ impl Hub {
 
     /// Applies the whole foreign lines from the committed end up to `until`.
     fn apply_foreign(&mut self, until: u64) -> Result<(), Fatal> {
-        if self.history.end() >= until {
+        if !self.may_have_ended(until)? || self.history.end() >= until {
             return Ok(());
         }
         let ts = self.acceptance_time();
@@ -151,12 +154,45 @@ impl Hub {
         self.stamp_foreign(ts)
     }
 
+    /// Whether a line may end between the committed end and `until`. A long line that another program
+    /// does not end would be read from its beginning at each look, so only what came since the last one
+    /// is searched, and the block before: the program may overwrite what it wrote last.
+    fn may_have_ended(&mut self, until: u64) -> Result<bool, Fatal> {
+        if until < self.searched_end {
+            // The line was cut, and may be begun anew.
+            self.searched_end = 0;
+        }
+        if self.searched_end <= self.history.end() {
+            return Ok(true);
+        }
+        let mut block = vec![0; BLOCK];
+        let mut from = self.searched_end;
+        while from < until {
+            let want = (until - from).min(BLOCK as u64) as usize;
+            let got = read_at(self.journal.file(), &mut block[..want], from);
+            let got = got.map_err(Fatal::Storage)?;
+            if memchr::memchr(b'\n', &block[..got]).is_some() {
+                return Ok(true);
+            }
+            from += got as u64;
+        }
+        self.note_searched(until);
+        Ok(false)
+    }
+
+    fn note_searched(&mut self, until: u64) {
+        self.searched_end = until.saturating_sub(BLOCK as u64);
+    }
+
     fn apply_foreign_at(&mut self, until: u64, ts: u64) -> Result<(), Fatal> {
         let from = self.history.end();
         let mut lines = Lines::new(self.journal.file(), from, until, BLOCK, self.line_limit);
         while let Some(line) = lines.next().map_err(Fatal::Storage)? {
             let (len, message) = match line {
-                Line::Unfinished(_) => break,
+                Line::Unfinished(_) => {
+                    self.note_searched(until);
+                    break;
+                }
                 Line::TooLong(len) => (len, None),
                 Line::Whole(mut text) => {
                     if self.history.end() == 0 && text.starts_with(BOM) {

@@ -1,11 +1,11 @@
-use std::{iter, sync::Arc, time::Duration};
+use std::{fs::OpenOptions, iter, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Receiver, bounded};
 use proptest::prelude::*;
 
 use crate::{
     command::{Command, Post, Speaker, Stored},
-    history::History,
+    history::{BLOCK, History},
     hub::tests::{House, messages_of, texts},
     testing::{Mishap, tries},
     wire::ErrorAnswer,
@@ -71,6 +71,56 @@ fn a_speakers_messages_keep_their_order_and_ids_while_other_programs_append() {
     check("", " ", "", "     \n1\n2\n", 2);
     check("", "\u{feff}", "", "\u{feff}    \n1\n2\n", 2);
     check("[]\n", "{}\n\"", "", "[]\n{}\n\"    \n1\n2\n", 4);
+}
+
+#[test]
+fn a_long_line_that_another_program_has_begun_is_searched_once_for_its_end() {
+    let mut house = House::new("");
+    let file = OpenOptions::new().write(true).open(house.dir.file()).expect("the file");
+    let overwrite = |bytes, at| file.write_all_at(bytes, at).expect("the file can be written");
+    let lines_after_a_look = |house: &mut House| {
+        house.tick();
+        house.hub.history.last_id()
+    };
+    let begun = "x".repeat(2 * BLOCK);
+    house.dir.append(&begun);
+    assert_eq!(lines_after_a_look(&mut house), 0);
+    // The beginning is not read again, as long as nothing ends after it.
+    overwrite(b"\n", 3);
+    house.dir.append("yz");
+    assert_eq!(lines_after_a_look(&mut house), 0);
+    overwrite(b"x", 3);
+    house.dir.append("\n");
+    assert_eq!(lines_after_a_look(&mut house), 1);
+    // What was written last is read again.
+    house.dir.append(&begun);
+    assert_eq!(lines_after_a_look(&mut house), 1);
+    overwrite(b"\n", house.dir.read().len() as u64 - 1);
+    assert_eq!(lines_after_a_look(&mut house), 2);
+    // So is a line that was cut and begun anew.
+    house.dir.append(&begun);
+    assert_eq!(lines_after_a_look(&mut house), 2);
+    file.set_len(house.hub.history.end()).expect("the file can be cut");
+    assert_eq!(lines_after_a_look(&mut house), 2);
+    house.dir.append(format!("3\n{begun}"));
+    assert_eq!(lines_after_a_look(&mut house), 3);
+}
+
+#[test]
+fn a_post_has_its_own_ids_and_stamps_even_if_another_program_overwrote_what_it_had_begun() {
+    let mut house = House::new("");
+    let mut ann = house.live();
+    house.dir.append("x".repeat(2 * BLOCK));
+    house.tick();
+    let file = OpenOptions::new().write(true).open(house.dir.file()).expect("the file");
+    file.write_all_at(b"1\n2\n", 0).expect("the file can be written");
+    let (post, answer) = post_of(Some("ann"), "3\n");
+    house.hub.step(iter::once(post)).expect("the file is fine");
+    assert_eq!(answer.try_recv(), Ok(Ok(Stored { first_id: 4, last_id: 4 })));
+    house.tick();
+    assert_eq!(ann.hears(), texts(&[(1, "1"), (2, "2"), (4, "3")]));
+    let senders: Vec<_> = house.stamps().into_values().map(|(_, from)| from).collect();
+    assert_eq!(senders, [None, None, Some("ann".into())]);
 }
 
 #[test]
