@@ -338,26 +338,30 @@ fn mend_tail(
             };
         }
     }
-    match save_tail(path, file, whole, size) {
-        Ok(saved) => {
-            file.set_len(whole)?;
-            warn!(
-                "{}: the last {len} bytes were no whole line; the server moved them to {}",
-                path.display(),
-                saved.display()
-            );
-        }
+    match move_tail(path, file, whole, size) {
+        Ok(saved) => warn!(
+            "{}: the last {len} bytes were no whole line; the server moved them to {}",
+            path.display(),
+            saved.display()
+        ),
         // The bytes stay where they are, and get their `\n` before the next line is written.
         Err(error) => warn!(
-            "{}: the last {len} bytes are no whole line and could not be saved: {error}",
+            "{}: the last {len} bytes are no whole line and could not be moved: {error}",
             path.display()
         ),
     }
     Ok(whole)
 }
 
-pub(super) fn save_tail(path: &Path, file: &File, whole: u64, size: u64) -> io::Result<PathBuf> {
-    save_part(path, "torn", file, whole..size)
+/// Moves the bytes after the whole lines to a file beside.
+pub(super) fn move_tail(path: &Path, file: &File, whole: u64, size: u64) -> io::Result<PathBuf> {
+    let saved = save_part(path, "torn", file, whole..size)?;
+    if let Err(error) = file.set_len(whole) {
+        // They are still where they were, and each start would leave one more copy of them.
+        let _ = fs::remove_file(&saved);
+        return Err(error);
+    }
+    Ok(saved)
 }
 
 #[cfg(test)]

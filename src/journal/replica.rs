@@ -20,7 +20,7 @@ use super::{
     Fatal, Journal, copy_part, create_beside,
     epoch::Record,
     folder_of, path_beside,
-    recovery::{end_of_whole_lines, lock, save_tail},
+    recovery::{end_of_whole_lines, lock, move_tail},
     sync_folder_of,
 };
 use crate::{history::History, lines::read_at};
@@ -206,8 +206,7 @@ pub fn mend_copy(path: &Path) -> io::Result<()> {
     let size = file.metadata()?.len();
     let whole = end_of_whole_lines(&file, size)?;
     if whole < size {
-        let saved = save_tail(path, &file, whole, size)?;
-        file.set_len(whole)?;
+        let saved = move_tail(path, &file, whole, size)?;
         info!("{}: the last line had no end; it is in {}", path.display(), saved.display());
     }
     Ok(())

@@ -108,7 +108,7 @@ fn a_last_message_whose_end_finds_no_room_stays_and_stops_no_start() {
 fn a_torn_tail_that_cannot_be_saved_leaves_no_file_beside() {
     let dir = Dir::new();
     let unreadable = File::open(dir.path()).unwrap();
-    save_tail(&dir.file(), &unreadable, 0, 10).expect_err("a directory has no bytes");
+    move_tail(&dir.file(), &unreadable, 0, 10).expect_err("a directory has no bytes");
     assert!(dir.beside("torn-").is_empty());
 }
 
@@ -184,13 +184,27 @@ fn a_start_writes_a_batch_of_any_size_again_but_no_line_that_was_synced_long_ago
     check(u64::MAX, 9 * REWRITE_BYTES, 8 * REWRITE_BYTES);
 }
 
-#[test]
-fn a_file_whose_end_may_not_be_written_again_can_be_served() {
-    // The seal gives the error that `chattr +a` gives, and root gets it, too.
+/// A file to which something may not be done. The error is that of `chattr +a`, and root gets it, too.
+fn sealed(bytes: &[u8], seal: SealFlags) -> File {
     let file = rustix::fs::memfd_create("text", MemfdFlags::ALLOW_SEALING).expect("a file");
     let file = File::from(file);
-    (&file).write_all(b"1\n").expect("it is not sealed yet");
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE).expect("it can be sealed");
+    (&file).write_all(bytes).expect("it is not sealed yet");
+    rustix::fs::fcntl_add_seals(&file, seal).expect("it can be sealed");
+    file
+}
+
+#[test]
+fn a_torn_tail_that_cannot_be_cut_off_stays_and_stops_no_start() {
+    let dir = Dir::new();
+    let file = sealed(b"1\n{\"torn\"", SealFlags::SHRINK);
+    assert_eq!(recover(&dir.file(), &file, 100).expect("it can be served"), 2);
+    assert_eq!(file.metadata().unwrap().len(), 9);
+    assert!(dir.beside("torn-").is_empty());
+}
+
+#[test]
+fn a_file_whose_end_may_not_be_written_again_can_be_served() {
+    let file = sealed(b"1\n", SealFlags::WRITE);
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let error = rewrite(&path, &file, 0..2).expect_err("it is sealed");
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
