@@ -403,6 +403,8 @@ impl Chunks {
         exchange.send_and(&self.bytes, more)?;
         self.is_held_back = more == More::Follows;
         self.bytes.clear();
+        // A follower would keep room for its longest message for the life of its stream.
+        self.bytes.shrink_to(2 * PIECE);
         Ok(())
     }
 

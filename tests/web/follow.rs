@@ -1,6 +1,6 @@
 //! Streams: `GET /messages?follow=1` and server-sent events.
 
-use std::{io::Read, thread, time::Instant};
+use std::{io::Read, iter, thread, time::Instant};
 
 use crate::{support::*, talk::*};
 
@@ -174,6 +174,28 @@ fn nothing_is_left_of_followers_that_have_gone() {
     resets.into_iter().for_each(Raw::reset);
     // Nobody says a word meanwhile.
     server.shrinks_to(size);
+}
+
+#[test]
+fn a_long_message_is_not_kept_for_each_follower() {
+    const FOLLOWERS: usize = 60;
+    let long = padded(1, 1 << 20);
+    // What the C library keeps for each of its arenas is not what a follower keeps.
+    let server = Setup::new().file(format!("{long}\n")).variable("MALLOC_ARENA_MAX", "1").start();
+    let listen = || {
+        let mut follower = server.follow("/messages?follow=1");
+        follower.hears(&long);
+        follower
+    };
+    let first = listen();
+    let memory = server.status("VmRSS");
+    // One after the other, so that they do not hold it at the same time.
+    let _others: Vec<_> =
+        iter::once(first).chain(iter::repeat_with(listen)).take(FOLLOWERS).collect();
+    until("the memory is given back", || {
+        let grown = server.status("VmRSS").saturating_sub(memory);
+        grown < 20 << 10
+    });
 }
 
 #[test]
