@@ -14,7 +14,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use log::{debug, error, info, warn};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::{
     access::{Access, RulesError},
@@ -42,6 +42,18 @@ use capacity::{Capacity, ChannelCost, Limit, Wanted};
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
 const BACKLOG: i32 = 1024;
+
+/// After this long without a byte, the kernel asks whether a peer is still there. One that vanished
+/// without a word, with its machine or its network, would keep its thread and its place for ever: who
+/// follows a stream need not say anything. It is gone within two minutes; if it has not taken all that
+/// it was sent, when the kernel gives that up, which takes about a quarter of an hour.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// How long it waits for an answer before it asks again, and how often it asks.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES: u32 = 6;
+
+const _: () = assert!(QUIET.as_secs() + PROBE_INTERVAL.as_secs() * PROBES as u64 <= 2 * 60);
 
 /// The stack of a client's thread, in bytes. The part of it that is never used takes no memory.
 const STACK: usize = 128 << 10;
@@ -379,8 +391,10 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
     let open = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Accepted connections inherit this setting and the next.
+        // Accepted connections inherit this setting and the next two.
         socket.set_tcp_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(QUIET).with_interval(PROBE_INTERVAL);
+        socket.set_tcp_keepalive(&keepalive.with_retries(PROBES))?;
         socket.set_tcp_notsent_lowat(UNSENT as u32)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

@@ -1,8 +1,9 @@
 //! `GET /messages?follow=1` and server-sent events: the stream of what is said.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     Channel, Exchange, Stop,
@@ -52,13 +53,13 @@ impl Exchange<'_> {
         self.web.config.ping_interval
     }
 
-    /// Whether the peer of a stream is gone; it has nothing more to say while it listens.
+    /// Whether the peer of a stream is gone. What it sent that nobody has read, such as its next request,
+    /// does not hide that.
     pub(super) fn peer_left(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        match self.web.outbox.socket().recv_with_flags(&mut byte, flags) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+        // Hang-ups and errors are always told.
+        let mut socket = [PollFd::new(self.web.outbox.socket(), PollFlags::RDHUP)];
+        const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A signal may interrupt the call; the next look will tell.
+        poll(&mut socket, Some(&AT_ONCE)).is_ok_and(|ended| ended > 0)
     }
 }

@@ -1,6 +1,6 @@
 //! Streams: `GET /messages?follow=1` and server-sent events.
 
-use std::{io::Read, iter, thread, time::Instant};
+use std::{fs, io::Read, iter, net::TcpStream, thread, time::Instant};
 
 use crate::{support::*, talk::*};
 
@@ -174,6 +174,48 @@ fn nothing_is_left_of_followers_that_have_gone() {
     resets.into_iter().for_each(Raw::reset);
     // Nobody says a word meanwhile.
     server.shrinks_to(size);
+}
+
+#[test]
+fn a_follower_that_asked_for_more_before_it_went_leaves_nothing_behind_either() {
+    let server = Setup::new().file(SEED).flags(&["--ping-interval", "200ms"]).start();
+    server.gets("/healthz");
+    let size = server.size();
+    for path in ["/messages?follow=1&limit=0", "/*?follow=1", "/channels?follow=1"] {
+        let mut raw = server.raw();
+        raw.send(ask(&format!("GET {path}"), &[]));
+        assert_eq!(raw.response().status, 200);
+        // Its turn never comes, as the stream does not end.
+        raw.send(ask("GET /healthz", &[]));
+    }
+    server.shrinks_to(size);
+}
+
+#[test]
+fn the_kernel_asks_a_quiet_peer_soon_whether_it_is_still_there() {
+    let server = Server::start();
+    let mut quiet = server.raw();
+    quiet.send(ask("GET /messages?follow=1", &[]));
+    assert_eq!(quiet.response().status, 200);
+    // A machine that loses its network cannot be had here.
+    until("the peer is watched", || {
+        kernel_asks_within(&server, &quiet.stream).is_some_and(|seconds| seconds <= 60)
+    });
+}
+
+/// When the kernel asks the peer of a connection to the server whether it is there, in seconds: see
+/// `tr tm->when` in proc_net_tcp.txt of Linux.
+fn kernel_asks_within(server: &Server, peer: &TcpStream) -> Option<u64> {
+    const KEEPALIVE: &str = "02";
+    const TICKS: u64 = 100;
+    let peer = peer.local_addr().expect("it is connected");
+    let ports = [server.address().port(), peer.port()].map(|port| format!(":{port:04X}"));
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1].ends_with(&ports[0]) && row[2].ends_with(&ports[1]))?;
+    let (timer, due) = row[5].split_once(':').expect("a timer and when it is due");
+    let due = u64::from_str_radix(due, 16).expect("a number");
+    (timer == KEEPALIVE).then_some(due / TICKS)
 }
 
 #[test]
