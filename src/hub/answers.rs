@@ -179,7 +179,7 @@ impl Hub {
     fn stamps_of(&self, stretch: &Stretch) -> Stamps {
         let (first_id, last_id) = (stretch.first_id, stretch.last_id);
         let stored = self.journal.stamps_from(first_id);
-        stored.unwrap_or_else(|| Stamps::Remembered(self.recent.within(first_id, last_id)))
+        stored.unwrap_or_else(|| Stamps::Remembered(self.recent.around(first_id, last_id)))
     }
 }
 
