@@ -45,14 +45,18 @@ impl Hub {
         posts.retain(|post| !self.answer_if_repeat(post));
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
-        let posts = self.decide(posts);
+        let (posts, refused) = self.sort_out(posts);
         let posts = self.prepare_deletes(posts);
         if posts.is_empty() {
-            return self.show();
+            self.show()?;
+            self.answer_refused(refused);
+            return Ok(());
         }
         let first_id = self.propose(&posts, size)?;
         self.show()?;
         self.serve_speakers(&posts);
+        // No refusal overtakes what the same client said before.
+        self.answer_refused(refused);
         match first_id {
             Some(first_id) => self.acknowledge(posts, first_id),
             None => self.refuse(posts, ErrorAnswer::StorageFull),

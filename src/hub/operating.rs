@@ -8,19 +8,31 @@ use std::iter;
 
 use super::{Hub, Post, Speaker};
 use crate::{
-    command::PostedOperations,
+    command::{ClientId, PostedOperations},
     journal::{Erased, Fatal},
     lines::each_line,
     operations::{Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, decide},
     wire::ErrorAnswer,
 };
 
+/// Operations of clients that were refused, in the order of what was said. Each is answered.
+pub(super) type Refused = Vec<(ClientId, Refusal)>;
+
 impl Hub {
     /// Takes out of posts what is refused of their operations, and answers that. If one operation of
-    /// a request is refused, all of the request is.
+    /// a request is refused, all of the request is. For posts that the engine of a cluster is to order:
+    /// it takes its time, and a refusal does not wait for what was said before.
     pub(super) fn decide(&mut self, posts: Vec<Post>) -> Vec<Post> {
+        let (accepted, refused) = self.sort_out(posts);
+        self.answer_refused(refused);
+        accepted
+    }
+
+    /// The same, but clients are still to be answered: what they said before should be shown first.
+    pub(super) fn sort_out(&mut self, posts: Vec<Post>) -> (Vec<Post>, Refused) {
+        let mut refused_to_clients = Refused::new();
         if posts.iter().all(|post| post.operations.is_none()) {
-            return posts;
+            return (posts, refused_to_clients);
         }
         let mut applied = Vec::new();
         let mut accepted = Vec::with_capacity(posts.len());
@@ -50,11 +62,7 @@ impl Hub {
                     self.refuse(vec![post], why);
                 }
                 (_, Speaker::Client(client)) => {
-                    for (_, why) in &refused {
-                        let answer = ErrorAnswer::Refused(*why);
-                        self.fanout.control(*client, &answer.frame(answer.sentence()));
-                    }
-                    self.metrics.refused(refused.len() as u64);
+                    refused_to_clients.extend(refused.iter().map(|(_, why)| (*client, *why)));
                     let refused: Vec<usize> = refused.into_iter().map(|(line, _)| line).collect();
                     accepted.extend(without(post, *operations, &refused));
                 }
@@ -63,7 +71,15 @@ impl Hub {
         for applied in applied.into_iter().rev() {
             self.history.operations_mut().undo(applied);
         }
-        accepted
+        (accepted, refused_to_clients)
+    }
+
+    pub(super) fn answer_refused(&mut self, refused: Refused) {
+        self.metrics.refused(refused.len() as u64);
+        for (client, why) in refused {
+            let answer = ErrorAnswer::Refused(why);
+            self.fanout.control(client, &answer.frame(answer.sentence()));
+        }
     }
 
     /// Decides about one operation, and takes it into the index for those after it.

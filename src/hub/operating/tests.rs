@@ -21,7 +21,7 @@ use crate::{
     history::{BLOCK, History},
     journal::{Journal, system::System},
     operations::{Forbidden, Recognised, Standing, is_operation, recognise},
-    testing::{Dir, frames_in, tries},
+    testing::{Dir, Seen, frames_in, tries},
     wire::HistoryFrame,
 };
 
@@ -126,6 +126,24 @@ fn what_is_refused_to_a_client_is_left_out_of_its_post_and_the_rest_is_said() {
         house.ask_to(nobody, "{\"$op\":\"delete\",\"id\":1}\n"),
         Err(ErrorAnswer::Refused(Refusal::Forbidden(Forbidden::Nobody)))
     ));
+}
+
+#[test]
+fn a_refusal_does_not_overtake_what_the_client_said_before() {
+    let mut house = House::new("[\"one\"]\n");
+    let mut ann = house.live();
+    let says = |lines| post(Speaker::Client(ann.id), OPERATOR, lines);
+    let refused = r#"{"$op":"pin","id":9}"#;
+    let same_post = format!("1\n{refused}\n");
+    house.step_with(vec![says(&same_post), says("2\n"), says(&format!("{refused}\n"))]);
+    let told: Vec<String> = ann.peer.frames().iter().map(told_as).collect();
+    assert_eq!(told, ["1", "2", "error", "error"]);
+}
+
+/// What a frame tells: the data of a message, or else its type.
+fn told_as(frame: &Seen) -> String {
+    let json: Value = serde_json::from_slice(&frame.payload).expect("each frame is JSON");
+    json.get("data").map_or_else(|| json["type"].as_str().unwrap().to_owned(), Value::to_string)
 }
 
 #[test]
