@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     fmt, fs,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -167,9 +167,15 @@ impl Rules {
     pub fn read(path: &Path) -> Result<Rules, RulesError> {
         let wrong = |why| RulesError { path: path.to_owned(), why };
         let unreadable = |error| wrong(Why::Unreadable(error));
-        let mut file = fs::File::open(path).map_err(unreadable)?;
+        // A FIFO that nobody writes to holds up nobody.
+        let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let mut file = file.map_err(unreadable)?;
         // Of the file that was opened, so that it cannot be another one.
-        if file.metadata().map_err(unreadable)?.mode() & OTHERS_MAY_WRITE != 0 {
+        let meta = file.metadata().map_err(unreadable)?;
+        if !meta.is_file() {
+            return Err(unreadable(io::Error::other("is not a regular file")));
+        }
+        if meta.mode() & OTHERS_MAY_WRITE != 0 {
             return Err(wrong(Why::OthersMayWrite));
         }
         let mut bytes = Vec::new();

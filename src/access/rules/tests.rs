@@ -1,3 +1,5 @@
+use rustix::fs::{CWD, Mode, mkfifoat};
+
 use super::*;
 use crate::{access::pseudonym, testing::Dir};
 
@@ -113,4 +115,8 @@ fn a_file_that_others_may_write_to_is_refused() {
     assert!(error.ends_with("messages.txt:2: this is not UTF-8"), "{error}");
     let error = Rules::read(&dir.path().join("nix")).expect_err("it is not there").to_string();
     assert!(error.contains("nix: No such file"), "{error}");
+    let fifo = dir.path().join("fifo");
+    mkfifoat(CWD, &fifo, Mode::from(0o600)).expect("a FIFO");
+    let error = Rules::read(&fifo).expect_err("it is no file").to_string();
+    assert!(error.ends_with("is not a regular file"), "{error}");
 }
