@@ -5,10 +5,11 @@
 //! appends a line to it says something. The bytes that a failed write left are taken back. Whatever the
 //! system claims, a byte before the committed end is changed for one reason alone: to erase a message
 //! that was deleted. After a failed sync it is unknown what is on disk, so the channel ends, and with the
-//! default channel the server (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file,
-//! `epoch.rs` names its numbering, `shortage.rs` deals with a full disk, `stamps.rs` writes the stamps
-//! beside the file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the
-//! file a copy of a cluster's order.
+//! default channel the server (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX
+//! ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering, `landmark.rs` finds out that
+//! it was overwritten, `shortage.rs` deals with a full disk, `stamps.rs` writes the stamps beside the
+//! file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the file a copy
+//! of a cluster's order.
 
 mod epoch;
 mod erasing;

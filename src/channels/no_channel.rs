@@ -29,14 +29,10 @@ impl NoChannel {
     /// The answer to somebody who asked for it.
     pub fn refusal(self, name: &Name) -> HttpRefusal {
         match self {
-            // It is always there. Whoever hears this may not read it.
-            NoChannel::Missing if *name == Name::default() => HttpRefusal::not_found(
-                "this chat is not open to everybody; send a token (Authorization: Bearer, or token= in the \
-                 query)",
-            ),
+            // The same words for a channel that one may not read.
             NoChannel::Missing => HttpRefusal::not_found(format!(
-                "there is no channel {name}; PUT /{name} makes it, /channels lists those there are, \
-                 and the default channel's chat is at /ws"
+                "there is no channel {name}, or it needs a token; PUT /{name} makes one, /channels lists \
+                 those there are, and the default channel's chat is at /ws"
             )),
             NoChannel::Unavailable(why) => {
                 HttpRefusal::unavailable(format!("the channel {name} cannot be served now: {why}"))

@@ -305,9 +305,9 @@ pub(super) fn end_of_whole_lines(file: &File, size: u64) -> io::Result<u64> {
 }
 
 /// Repairs a file whose last line has no `\n`; returns its length. If that line is a message, or an
-/// erased one, an editor left it so, and it gets its `\n`, now or when there is room. If not, it is torn, and moves to a file
-/// beside. A crash may leave the beginning of a JSON object, which never parses, so it is never taken
-/// for a message.
+/// erased one, an editor left it so, and it gets its `\n`, now or when there is room. If not, it is
+/// torn, and moves to a file beside. A crash may leave the beginning of a JSON object, which never
+/// parses, so it is never taken for a message.
 fn mend_tail(
     path: &Path,
     file: &File,
