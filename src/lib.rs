@@ -136,7 +136,7 @@ pub mod metrics;
 pub mod tally;
 pub mod socket;
 pub mod unsent;
-pub mod config;
 pub mod logging;
+pub mod config;
 #[cfg(test)]
 mod testing;

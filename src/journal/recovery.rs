@@ -45,7 +45,7 @@ const BLOCK: usize = 64 << 10;
 pub enum OpenError {
     /// The server cannot use it: it is a directory or a device, or permission is missing.
     Unusable(PathBuf, io::Error),
-    /// There is no such folder to put it in.
+    /// Its folder is not there.
     NoFolder(PathBuf),
     /// The server cannot use its stamps file, which is at this path.
     Stamps(PathBuf, io::Error),
@@ -61,12 +61,10 @@ impl fmt::Display for OpenError {
             OpenError::Unusable(path, why) => {
                 write!(out, "{}: {why}; name a text file with --file", path.display())
             }
-            OpenError::NoFolder(folder) => {
-                write!(
-                    out,
-                    "there is no folder {}; make it, or name another --file",
-                    folder.display()
-                )
+            OpenError::NoFolder(path) => {
+                let folder = folder_of(path).display();
+                let path = path.display();
+                write!(out, "{path}: there is no folder {folder}; make it, or name another --file")
             }
             OpenError::Stamps(path, why) => write!(
                 out,
@@ -214,7 +212,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .open(&lock_path)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenError::NoFolder(folder_of(path).to_owned()),
+            io::ErrorKind::NotFound => OpenError::NoFolder(path.to_owned()),
             _ => unusable(error),
         })?;
     match lock_file.try_lock() {

@@ -262,7 +262,9 @@ fn a_path_that_is_no_text_file_is_refused_with_the_reason() {
     let what = "is not a regular file";
     assert_eq!(open_error(Path::new("/dev/null")), format!("/dev/null: {what}; {way_out}"));
     let missing = dir.path().join("no/such.txt");
-    let there_is_none = format!("there is no folder {path}/no; make it, or name another --file");
+    let there_is_none = format!(
+        "{path}/no/such.txt: there is no folder {path}/no; make it, or name another --file"
+    );
     assert_eq!(open_error(&missing), there_is_none);
     fs::create_dir(dir.path().join("messages.txt.lock")).unwrap();
     assert!(open_error(&dir.file()).contains("messages.txt.lock: is a directory"));
