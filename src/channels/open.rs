@@ -132,7 +132,7 @@ impl Room {
                     }
                 }
             }
-            Err(CopyError::Open(OpenError::Unusable(_, why))) if is_gone(&why) => {
+            Err(CopyError::Open(error)) if is_missing(&error) => {
                 attempt.why.clear();
                 self.forget(name);
             }
@@ -304,6 +304,15 @@ impl Room {
 /// the next one, or the folder may be open to us again.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether a file cannot be opened since there is none.
+fn is_missing(error: &OpenError) -> bool {
+    match error {
+        OpenError::NoFolder(_) => true,
+        OpenError::Unusable(_, why) => is_gone(why),
+        _ => false,
+    }
 }
 
 /// Ends the threads of a copy when it is dropped.
