@@ -35,6 +35,7 @@
 //! | stamp | the time and the sender of a line, as `messages.txt.stamps` has them |
 //! | journal, history | the writing of the text file; the reading of it |
 //! | committed end | the length of the file up to which all lines are decided and may be read |
+//! | landmark | committed bytes that must still be there when another program has made the file longer |
 //! | lock file | `messages.txt.lock`: it holds the lock and the record |
 //! | record, note | the epoch and how far the numbering has come; how far the stamps have come |
 //! | hub | the thread that owns the journal, the history and the list of clients |
