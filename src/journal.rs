@@ -11,6 +11,7 @@
 //! file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the file a copy
 //! of a cluster's order.
 
+mod beside;
 mod epoch;
 mod erasing;
 mod landmark;
@@ -23,31 +24,39 @@ pub(crate) mod system;
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    fs::{self, File},
+    io::{self, Seek, SeekFrom},
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use log::warn;
 
 use self::{
-    epoch::Epoch, erasing::Announced, landmark::Landmark, shortage::Shortage, stamps::StampFile,
+    beside::{create_beside, rename_beside},
+    epoch::Epoch,
+    erasing::Announced,
+    landmark::Landmark,
+    shortage::Shortage,
+    stamps::StampFile,
     system::System,
+};
+pub(crate) use self::{
+    beside::{folder_of, path_beside},
+    shortage::is_full,
+    stamps::boot,
 };
 pub use self::{
     erasing::Erased,
     recovery::{OpenError, REWRITE_BYTES, create},
     replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
-pub(crate) use self::{shortage::is_full, stamps::boot};
 use crate::{
     config::Fsync,
     history::{ErasedLine, History},
-    lines::read_at,
 };
 
 /// How long a write may wait for its sync with `--fsync 1s`. The hub looks at the clock every 500
@@ -161,13 +170,7 @@ impl Journal {
     /// # Errors
     /// When the folder cannot be written. The file has its own name then.
     pub fn put_away(&self) -> io::Result<PathBuf> {
-        // An empty file takes the name, so that no other file can have it; then this file replaces it.
-        let (away, _) = create_beside(&self.path, "removed")?;
-        if let Err(error) = fs::rename(&self.path, &away) {
-            // It is empty, and ours.
-            let _ = fs::remove_file(&away);
-            return Err(error);
-        }
+        let away = rename_beside(&self.path, &self.path, "removed")?;
         if let Some(stamps) = &self.stamps
             && let Err(error) = stamps.rename_with(&away)
         {
@@ -184,8 +187,8 @@ impl Journal {
     /// than `committed_end`.
     ///
     /// # Errors
-    /// When the file was removed, replaced, cut or overwritten. A file that is no longer under its path has been
-    /// copied to a file beside it then.
+    /// When the file was removed, replaced, cut or overwritten. A file that is no longer under its path
+    /// has been copied to a file beside it then.
     pub fn survey(&mut self, committed_end: u64) -> Result<u64, Fatal> {
         self.move_committed_end(committed_end);
         // While the path leads to the same file, one system call tells both its identity and size. No
@@ -283,7 +286,7 @@ impl Journal {
             if self.stamps.is_none() {
                 self.note_room();
             }
-            self.landmark.write(start, lines);
+            self.landmark.note_written(start, lines);
             return Ok(start);
         }
         self.take_back(lines, claimed)?;
@@ -362,7 +365,7 @@ impl Journal {
     /// Cuts the file to `end` bytes.
     fn truncate(&mut self, end: u64) -> io::Result<()> {
         assert!(end >= self.committed_end, "the file is never cut below its committed end");
-        self.landmark.leave(end..u64::MAX);
+        self.landmark.forget_in(end..u64::MAX);
         self.file.set_len(end)
     }
 
@@ -376,9 +379,9 @@ impl Journal {
     /// When the range begins before the committed end.
     pub fn blank(&mut self, range: Range<u64>) -> Result<(), Fatal> {
         assert!(range.start >= self.committed_end, "committed lines are never overwritten");
-        self.landmark.leave(range.clone());
+        self.landmark.forget_in(range.clone());
         let spaces = vec![b' '; (range.end - range.start) as usize];
-        open_in_place(&self.path, self.identity)
+        open_in_place(&mut *self.system, &self.path, self.identity)
             .and_then(|file| file.write_all_at(&spaces, range.start))
             .map_err(Fatal::Storage)?;
         // After a failed sync, a start writes one batch again. The lines that follow may be as
@@ -455,76 +458,12 @@ fn identity(meta: &fs::Metadata) -> (u64, u64) {
 
 /// Opens the file once more, to overwrite bytes in it, which a descriptor in append mode cannot do.
 /// The file must still have the identity `expected`.
-fn open_in_place(path: &Path, expected: (u64, u64)) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    check_identity(&file, expected)?;
-    Ok(file)
-}
-
-fn check_identity(file: &File, expected: (u64, u64)) -> io::Result<()> {
+fn open_in_place(system: &mut dyn System, path: &Path, expected: (u64, u64)) -> io::Result<File> {
+    let file = system.open_in_place(path)?;
     match identity(&file.metadata()?) == expected {
-        true => Ok(()),
+        true => Ok(file),
         false => Err(io::Error::other("the file was replaced by another")),
     }
-}
-
-/// Brings the names in the folder of a file to the disk: a file survives a power cut only with its
-/// name.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
-}
-
-/// The folder in which a file is.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
-}
-
-/// The path with a `.` and an ending after it.
-pub(crate) fn path_beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
-}
-
-/// Creates a file beside the text file. Its name has `what`, which says what it is for, and the
-/// time in Unix milliseconds.
-fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {
-    let mut ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-    loop {
-        let saved = path_beside(path, &format!("{what}-{ms}"));
-        match OpenOptions::new().write(true).create_new(true).open(&saved) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => ms += 1,
-            Err(error) => return Err(error),
-            Ok(file) => return Ok((saved, file)),
-        }
-    }
-}
-
-/// Copies the bytes of `range` in `file`, which must be there, to a new file beside the text file; they
-/// are on disk afterwards. No incomplete copy stays.
-fn save_part(path: &Path, what: &str, file: &File, range: Range<u64>) -> io::Result<PathBuf> {
-    let (saved, mut copy) = create_beside(path, what)?;
-    if let Err(error) = copy_part(file, range, &mut copy).and_then(|()| copy.sync_all()) {
-        let _ = fs::remove_file(&saved);
-        return Err(error);
-    }
-    Ok(saved)
-}
-
-/// Appends the bytes of `range` in `file` to another file. They must be there.
-fn copy_part(file: &File, range: Range<u64>, to: &mut File) -> io::Result<()> {
-    const BLOCK: u64 = 64 << 10;
-    let mut block = vec![0; BLOCK.min(range.end - range.start) as usize];
-    let mut from = range.start;
-    while from < range.end {
-        let want = (block.len() as u64).min(range.end - from) as usize;
-        let count = read_at(file, &mut block[..want], from)?;
-        to.write_all(&block[..count])?;
-        from += count as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

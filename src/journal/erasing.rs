@@ -20,10 +20,11 @@ use std::{
 use log::{info, warn};
 
 use super::{
-    AppendError, Fatal, Journal, OpenError, check_identity,
+    AppendError, Fatal, Journal, OpenError,
+    beside::path_beside,
     epoch::go_on_if_full,
     landmark::Landmark,
-    path_beside,
+    open_in_place,
     shortage::{is_denied, is_full, is_short},
 };
 use crate::{
@@ -62,7 +63,7 @@ impl Journal {
     /// # Errors
     /// When that cannot be done; the messages should not be deleted now.
     pub fn announce_erasure(&mut self, mut ids: Vec<u64>) -> Result<(), AppendError> {
-        let in_place = match self.open_in_place() {
+        let in_place = match open_in_place(&mut *self.system, &self.path, self.identity) {
             Ok(in_place) => in_place,
             Err(error) => return Err(self.cannot_delete(&self.path.clone(), &error)),
         };
@@ -72,13 +73,6 @@ impl Journal {
         ids.sort_unstable();
         self.announced = Some(Announced { ids, in_place });
         Ok(())
-    }
-
-    /// Opens the file once more, to overwrite lines.
-    fn open_in_place(&mut self) -> io::Result<File> {
-        let file = self.system.open_in_place(&self.path)?;
-        check_identity(&file, self.identity)?;
-        Ok(file)
     }
 
     fn cannot_delete(&mut self, path: &Path, error: &io::Error) -> AppendError {
@@ -162,7 +156,10 @@ impl Journal {
         assert!(lines.iter().all(|line| end(line) < history.end()), "each line has its end");
         let (named, in_place) = match self.announced.take() {
             Some(Announced { ids, in_place }) => (ids, in_place),
-            None => (Vec::new(), self.open_in_place().map_err(Fatal::Storage)?),
+            None => {
+                let in_place = open_in_place(&mut *self.system, &self.path, self.identity);
+                (Vec::new(), in_place.map_err(Fatal::Storage)?)
+            }
         };
         let ids: Vec<u64> = lines.iter().map(|line| line.id).collect();
         if ids.iter().any(|id| named.binary_search(id).is_err()) {

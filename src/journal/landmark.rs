@@ -30,7 +30,7 @@ impl Landmark {
     }
 
     /// Remembers the end of lines that were just written from `start` on.
-    pub(super) fn write(&mut self, start: u64, lines: &[u8]) {
+    pub(super) fn note_written(&mut self, start: u64, lines: &[u8]) {
         if start != self.end || lines.len() >= BYTES {
             self.bytes.clear();
         }
@@ -47,7 +47,7 @@ impl Landmark {
     }
 
     /// Forgets the bytes if some of them are in `range`, which is about to be changed or cut off.
-    pub(super) fn leave(&mut self, range: Range<u64>) {
+    pub(super) fn forget_in(&mut self, range: Range<u64>) {
         if range.start < self.end && self.end - (self.bytes.len() as u64) < range.end {
             *self = Landmark::default();
         }

@@ -18,12 +18,13 @@ use log::{info, warn};
 
 use super::{
     Journal,
+    beside::{folder_of, path_beside, save_part, sync_folder_of},
     epoch::{Epoch, Record},
-    folder_of, identity,
+    identity,
     landmark::Landmark,
-    open_in_place, path_beside, save_part,
+    open_in_place,
     shortage::{is_denied, is_full},
-    sync_folder_of, system,
+    system,
 };
 use crate::{
     config::Fsync,
@@ -276,7 +277,7 @@ fn perhaps_unsynced(synced: u64, end: u64, line_limit: usize) -> Range<u64> {
 }
 
 fn rewrite(path: &Path, file: &File, range: Range<u64>) -> io::Result<()> {
-    let in_place = open_in_place(path, identity(&file.metadata()?))?;
+    let in_place = open_in_place(&mut system::Real, path, identity(&file.metadata()?))?;
     let mut block = vec![0; (range.end - range.start).min(REWRITE_BYTES) as usize];
     for from in range.clone().step_by(REWRITE_BYTES as usize) {
         let part = &mut block[..(range.end - from).min(REWRITE_BYTES) as usize];

@@ -17,11 +17,10 @@ use data_encoding::HEXLOWER;
 use log::{info, warn};
 
 use super::{
-    Fatal, Journal, copy_part, create_beside,
+    Fatal, Journal,
+    beside::{copy_part, create_beside, folder_of, path_beside, sync_folder_of},
     epoch::Record,
-    folder_of, path_beside,
     recovery::{end_of_whole_lines, lock, move_tail},
-    sync_folder_of,
 };
 use crate::{history::History, lines::read_at};
 

@@ -8,8 +8,8 @@ use log::warn;
 
 use super::{
     AppendError, Fatal, Journal, OpenError, SYNC_EVERY,
+    beside::path_beside,
     epoch::go_on_if_full,
-    path_beside,
     shortage::{is_denied, is_full, is_short},
     stamps::{RunEnds, StampFile, boot},
 };

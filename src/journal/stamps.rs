@@ -20,7 +20,9 @@ use std::{
 use log::{info, warn};
 
 use super::{
-    copy_part, create_beside, identity, path_beside, save_part, sync_folder_of, system::System,
+    beside::{copy_part, create_beside, path_beside, rename_beside, save_part, sync_folder_of},
+    identity,
+    system::System,
 };
 use crate::{
     lines::{Line, Lines, read_at},
@@ -154,14 +156,7 @@ impl StampFile {
     }
 
     fn set_aside(&self) -> io::Result<PathBuf> {
-        // An empty file takes the name, so that no other file can have it.
-        let (old, _) = create_beside(&self.text, "stamps.old")?;
-        if let Err(error) = fs::rename(&self.path, &old) {
-            // A directory cannot replace it, for one. It is empty, and ours.
-            let _ = fs::remove_file(&old);
-            return Err(error);
-        }
-        Ok(old)
+        rename_beside(&self.path, &self.text, "stamps.old")
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::sync_folder_of;
+use super::beside::sync_folder_of;
 
 /// The calls that tests replace. The methods given here are the real calls.
 pub(crate) trait System: fmt::Debug + Send {

@@ -1,4 +1,4 @@
-use std::os::unix::fs::symlink;
+use std::{fs::OpenOptions, os::unix::fs::symlink};
 
 use super::{
     shortage::{FULL_FOR, RETRY_AFTER},
