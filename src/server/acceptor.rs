@@ -95,13 +95,10 @@ impl Acceptor {
                     let peer = peer.as_socket().map_or(UNKNOWN, |peer| peer.ip());
                     self.admit(socket, peer);
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => {}
-                    // The listener was shut down.
-                    Some(libc::EINVAL) => return debug!("no longer accepting: {error}"),
-                    // The system lacks something, or a firewall or a security module says no, which
-                    // may be over soon.
-                    _ => {
+                Err(error) => match After::of(&error) {
+                    After::Again => {}
+                    After::End => return debug!("no longer accepting: {error}"),
+                    After::Pause => {
                         self.note_shortage(&format!("cannot accept: {error}; trying again"));
                         thread::sleep(back_off);
                         back_off = (back_off * 2).min(BACK_OFF.1);
@@ -187,6 +184,28 @@ impl Acceptor {
     }
 }
 
+/// What comes after an attempt to accept that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// The next one: only this connection is affected.
+    Again,
+    /// The next one in a while: the system lacks something, or a firewall or a security module says no,
+    /// which may be over soon.
+    Pause,
+    /// Nothing: the listener was shut down.
+    End,
+}
+
+impl After {
+    fn of(error: &io::Error) -> After {
+        match error.raw_os_error() {
+            Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => After::Again,
+            Some(libc::EINVAL) => After::End,
+            _ => After::Pause,
+        }
+    }
+}
+
 /// A place for one open connection, free again when this is dropped.
 #[derive(Debug)]
 struct Seat {
@@ -210,7 +229,10 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpStream, time::Instant};
+    use std::{
+        net::{Shutdown, TcpStream},
+        time::Instant,
+    };
 
     use clap::Parser;
 
@@ -250,6 +272,17 @@ mod tests {
             let may_hold = socket.tcp_notsent_lowat().expect("a socket of TCP");
             self.admit(socket, address.ip());
             (client, may_hold.into())
+        }
+    }
+
+    #[test]
+    fn only_a_listener_that_was_shut_down_ends_the_accepting() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).expect("the loopback");
+        listener.shutdown(Shutdown::Both).expect("it listens");
+        let error = listener.accept().expect_err("it was shut down");
+        assert_eq!(After::of(&error), After::End);
+        for errno in [libc::EPERM, libc::EACCES, libc::ENETDOWN, libc::EMFILE, libc::ENOMEM] {
+            assert_eq!(After::of(&io::Error::from_raw_os_error(errno)), After::Pause, "{errno}");
         }
     }
 
