@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use simplelog::{ConfigBuilder, WriteLogger};
 
 use crate::config::Config;
@@ -24,7 +24,7 @@ use crate::config::Config;
 /// How many lines may wait to be written. Each has some hundred bytes.
 const QUEUE: usize = 1024;
 
-/// How long the end of the process waits for lines that are still to be written.
+/// How long the end of the process waits for room in the queue, and then for what is in it to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// The running log.
@@ -75,13 +75,12 @@ pub fn start(config: &Config) -> Result<Log, String> {
 }
 
 impl Log {
-    /// Waits until all lines are written, unless that takes more than a second.
+    /// Waits until all lines are written, for two seconds at the most.
     pub fn flush(&self) {
         let (flush, flushed) = bounded(0);
-        match self.entries.send_timeout(Entry::Flush(flush), FLUSH_TIME) {
-            // It ends with an error in either case.
-            Ok(()) => drop(flushed.recv_timeout(FLUSH_TIME)),
-            Err(SendTimeoutError::Timeout(_) | SendTimeoutError::Disconnected(_)) => {}
+        if self.entries.send_timeout(Entry::Flush(flush), FLUSH_TIME).is_ok() {
+            // Nothing is sent; the other end is dropped.
+            let _ = flushed.recv_timeout(FLUSH_TIME);
         }
     }
 }
@@ -117,10 +116,7 @@ fn write_all(entries: &Receiver<Entry>, lost: &AtomicU64, mut out: impl Write) {
         // What cannot be written can be told to nobody.
         let _ = match entry {
             Entry::Line(line) => out.write_all(&line),
-            Entry::Flush(flush) => {
-                drop(flush);
-                out.flush()
-            }
+            Entry::Flush(_flush) => out.flush(),
         };
         let lost = lost.swap(0, Relaxed);
         if lost > 0 {

@@ -44,8 +44,8 @@ const BATCHES: usize = 64;
 
 /// While many post, a batch waits a little for as many posts as the one before had, since that saves a
 /// sync: for the time that the engine took for that one, divided by this. The idea is PostgreSQL's
-/// `commit_delay`. In interleaved runs, 8 clients, each with 16 messages in flight, got 0.52 times what one server
-/// alone gives with 2, 0.46 times with 4, and 0.35 times without waiting.
+/// `commit_delay`. In interleaved runs, 8 clients, each with 16 messages in flight, got 0.52 times what
+/// one server alone gives with 2, 0.46 times with 4, and 0.35 times without waiting.
 const GATHER_DIVISOR: u32 = 2;
 
 /// The longest that a batch waits so.

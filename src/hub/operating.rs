@@ -74,9 +74,10 @@ impl Hub {
         (accepted, refused_to_clients)
     }
 
+    /// Tells clients why their operations were refused.
     pub(super) fn answer_refused(&mut self, refused: Refused) {
-        self.metrics.refused(refused.len() as u64);
         for (client, why) in refused {
+            self.metrics.refused(1);
             let answer = ErrorAnswer::Refused(why);
             self.fanout.control(client, &answer.frame(answer.sentence()));
         }

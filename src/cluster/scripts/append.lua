@@ -3,6 +3,7 @@
 -- ARGV: epoch, run, node, batch, last line that the node has, first line to keep (0: all), key (or ""),
 --       senders, lines, how many lines, a hash, the hash after the lines where they follow that one.
 -- Returns: ok hash | known [first, last] | short | settling ms | epoch | run
+
 -- How long a node's highest batch and the ids of a key are kept, in seconds: a day. restore.lua has the same.
 local A_DAY = 86400
 local time = redis.call('TIME')

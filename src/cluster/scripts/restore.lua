@@ -4,6 +4,7 @@
 -- ARGV: epoch, run, first line, hash before it, lines, times, senders, origin "NODE.BATCH" (or ""),
 --       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file.
 -- Returns: ok | moved | fork | epoch | run
+
 -- How long a node's highest batch and the ids of a key are kept, in seconds: a day. append.lua has the same.
 local A_DAY = 86400
 if redis.call('SISMEMBER', KEYS[5], ARGV[13]) == 1 then
