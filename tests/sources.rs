@@ -278,3 +278,11 @@ fn an_upward_import_is_found_however_it_is_written() {
     check(&order, "mid.rs", "const A: &str = \"use crate::top;\"; pub(super) fn top() {}", &[]);
     check(&order, "mid.rs", "extern crate alloc; use other::top; use self::top::A;", &[]);
 }
+
+#[test]
+fn the_unit_hides_nothing_that_the_server_reads() {
+    let unit = fs::read_to_string(".config/txtcord.service").expect("the unit");
+    // With it, /proc/sys is hidden: senders would not outlive a kill, and limits would be unknown.
+    let hides = |line: &str| line.trim_start().starts_with("ProcSubset=pid");
+    assert!(!unit.lines().any(hides), "see the comment there");
+}

@@ -393,6 +393,14 @@ fn a_server_whose_file_is_shortened_ends() {
 }
 
 #[test]
+fn a_server_whose_file_is_overwritten_by_a_longer_text_ends() {
+    // `cp` and `cat >` write into the same file.
+    let overwritten = |file: &Path| fs::write(file, SEED.repeat(2)).expect("the file");
+    check_changed(overwritten, |_| (), Saved::Nothing);
+    check_changed(overwritten, |ann| ann.say("9"), Saved::Nothing);
+}
+
+#[test]
 fn after_a_change_the_next_start_serves_what_is_there() {
     let server = Server::on(SEED);
     let epoch = server.join().history.epoch;
