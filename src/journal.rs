@@ -11,7 +11,7 @@
 //! file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the file a copy
 //! of a cluster's order.
 
-mod beside;
+pub(crate) mod beside;
 mod epoch;
 mod erasing;
 mod landmark;
@@ -44,16 +44,12 @@ use self::{
     stamps::StampFile,
     system::System,
 };
-pub(crate) use self::{
-    beside::{folder_of, path_beside},
-    shortage::is_full,
-    stamps::boot,
-};
 pub use self::{
     erasing::Erased,
     recovery::{OpenError, REWRITE_BYTES, create},
     replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
+pub(crate) use self::{shortage::is_full, stamps::boot};
 use crate::{
     config::Fsync,
     history::{ErasedLine, History},

@@ -20,7 +20,10 @@ use log::{debug, warn};
 use super::{Settings, link::Link, refresh};
 use crate::{
     command::{HubGone, HubHandle, PostedOperations},
-    journal::{self, folder_of, path_beside},
+    journal::{
+        self,
+        beside::{folder_of, path_beside},
+    },
     message,
     operations::{Operation, Recognised, Standing, is_operation, recognise},
     wire::ErrorAnswer,

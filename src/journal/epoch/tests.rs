@@ -3,7 +3,7 @@ use std::fs;
 use super::*;
 use crate::{
     config::Fsync,
-    journal::{Journal, path_beside},
+    journal::{Journal, beside::path_beside},
     testing::Dir,
 };
 

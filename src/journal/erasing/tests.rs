@@ -3,7 +3,7 @@ use std::fs;
 use crate::{
     config::Fsync,
     history::History,
-    journal::{Erased, Journal, path_beside},
+    journal::{Erased, Journal, beside::path_beside},
     testing::{Dir, FaultySystem},
 };
 
