@@ -41,7 +41,7 @@ pub enum Command {
         /// What the client may do in the channel.
         permit: Arc<Permit>,
         /// Gets the answer.
-        reply: Sender<Joined>,
+        reply: oneshot::Sender<Joined>,
     },
     /// A client or a request says something.
     Post(Post),
@@ -53,21 +53,21 @@ pub enum Command {
         /// server stops.
         follow: Option<Sender<()>>,
         /// Gets the answer.
-        reply: Sender<View>,
+        reply: oneshot::Sender<View>,
     },
     /// A request asks for the present state of messages.
     States {
         /// Which messages.
         of: StatesOf,
         /// Gets the answer.
-        reply: Sender<States>,
+        reply: oneshot::Sender<States>,
     },
     /// A thread asks where the messages since a time begin.
     Since {
         /// The time, in Unix milliseconds.
         ts: u64,
         /// Gets the answer.
-        reply: Sender<Since>,
+        reply: oneshot::Sender<Since>,
     },
     /// A catch-up thread sends a client the history message by message, and asks for the next ones.
     History {
@@ -76,10 +76,10 @@ pub enum Command {
         /// The id where the history ends.
         last_id: u64,
         /// Gets the answer.
-        reply: Sender<(Stretch, Stamps)>,
+        reply: oneshot::Sender<(Stretch, Stamps)>,
     },
     /// A request asks for the state of the server.
-    Status(Sender<Status>),
+    Status(oneshot::Sender<Status>),
     /// A catch-up thread has sent a client all that it was told to send, and asks what comes next.
     NextStep {
         /// The client.
@@ -88,7 +88,7 @@ pub enum Command {
         /// hub knows it.
         next_id: Option<u64>,
         /// Gets the answer. It is dropped if the hub does not know the client any more.
-        reply: Sender<NextStep>,
+        reply: oneshot::Sender<NextStep>,
     },
     /// A client that joins was sent all messages before `next_id`, and is to be live if it lacks no
     /// more than the hub has at hand.
@@ -107,7 +107,7 @@ pub enum Command {
     /// A client is gone.
     Leave(ClientId),
     /// A client's thread waits until the hub is done with all posts before this.
-    AfterPosts(Sender<()>),
+    AfterPosts(oneshot::Sender<()>),
     /// The rules have changed: clients that may not read the channel any more are sent a close frame,
     /// and followers are woken.
     CheckRights,
@@ -115,7 +115,7 @@ pub enum Command {
     Survey,
     /// The channel is put away: clients are sent a close frame, the file gets another name, and the
     /// hub ends.
-    PutAway(Sender<io::Result<()>>),
+    PutAway(oneshot::Sender<io::Result<()>>),
     /// A thread of the cluster asks.
     Cluster(ClusterCommand),
     /// The server stops: the hub refuses posts from now on, and sends all clients a close frame.
@@ -223,7 +223,7 @@ pub enum Speaker {
         /// stored, but answered with the ids of the first, as long as the hub remembers the key.
         key: Option<String>,
         /// Gets the answer.
-        reply: Sender<Result<Stored, ErrorAnswer>>,
+        reply: oneshot::Sender<Result<Stored, ErrorAnswer>>,
     },
 }
 

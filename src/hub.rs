@@ -247,10 +247,10 @@ impl Hub {
     fn obey(&mut self, command: Command) -> Result<(), Fatal> {
         match command {
             Command::Join { outbox, resume, permit, reply } => {
-                self.join(outbox, permit, &resume, &reply);
+                self.join(outbox, permit, &resume, reply);
             }
             Command::NextStep { client, next_id, reply } => {
-                self.next_step(client, next_id, &reply);
+                self.next_step(client, next_id, reply);
             }
             Command::CaughtUp { client, next_id, otherwise } => {
                 self.caught_up(client, next_id, otherwise);
@@ -264,12 +264,12 @@ impl Hub {
             }
             Command::CheckRights => self.check_rights(),
             Command::Survey => self.commit(Vec::new())?,
-            Command::States { of, reply } => self.states(of, &reply),
-            Command::Since { ts, reply } => self.since(ts, &reply),
+            Command::States { of, reply } => self.states(of, reply),
+            Command::Since { ts, reply } => self.since(ts, reply),
             Command::History { next_id, last_id, reply } => {
-                self.next_of_history(next_id, last_id, &reply);
+                self.next_of_history(next_id, last_id, reply);
             }
-            Command::Look { window, follow, reply } => self.look(&window, follow, &reply),
+            Command::Look { window, follow, reply } => self.look(&window, follow, reply),
             Command::Status(reply) => {
                 // A caller that has stopped waiting needs no answer.
                 let _ = reply.send(self.status());
@@ -277,7 +277,7 @@ impl Hub {
             Command::Post(post) => self.commit(vec![post])?,
             Command::Cluster(command) => self.cluster(command)?,
             Command::Stop => self.stop()?,
-            Command::PutAway(reply) => self.put_away(&reply)?,
+            Command::PutAway(reply) => self.put_away(reply)?,
         }
         Ok(())
     }
@@ -396,13 +396,18 @@ impl Hub {
         self.hand_over_clients();
     }
 
-    /// If this post repeats one that had its key, answers it with the ids of that one.
-    fn answer_if_repeat(&self, post: &Post) -> bool {
-        let Speaker::Request { key: Some(key), reply } = &post.by else { return false };
-        let Some(stored) = self.keys.get(key) else { return false };
-        // A caller that has stopped waiting needs no answer.
-        let _ = reply.send(Ok(stored));
-        true
+    /// Answers a post that repeats an earlier one with the ids of that one. Returns any other.
+    fn unless_repeat(&self, post: Post) -> Option<Post> {
+        let stored = match &post.by {
+            Speaker::Request { key: Some(key), .. } => self.keys.get(key),
+            _ => None,
+        };
+        let Some(stored) = stored else { return Some(post) };
+        if let Speaker::Request { reply, .. } = post.by {
+            // A caller that has stopped waiting needs no answer.
+            let _ = reply.send(Ok(stored));
+        }
+        None
     }
 
     /// Syncs the lines that were applied, as far as `--fsync` asks for it. From here on their

@@ -269,7 +269,7 @@ impl Chat {
     ) {
         let (socket, peer) = pair(send_buffer);
         let outbox = Arc::new(Outbox::new(socket));
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         let resume = Resume { after, limit, ..Resume::default() };
         let join = Command::Join { outbox: outbox.clone(), resume, permit: permit(), reply };
         self.hub.step(iter::once(join)).expect("the file is fine");

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::{Command, HubGone, HubHandle, Post, Speaker, Stored};
 use crate::{journal::Fatal, piece::Piece, wire::ErrorAnswer};
 
@@ -19,7 +17,7 @@ pub enum ClusterCommand {
         /// The posts.
         posts: Vec<Post>,
         /// Gets those that are to be sent, without what was refused of them.
-        reply: Sender<Vec<Post>>,
+        reply: oneshot::Sender<Vec<Post>>,
     },
     /// Lines are refused that have no numbers and will get none.
     Refuse {
@@ -41,14 +39,14 @@ pub enum ClusterCommand {
         /// The pieces, in order.
         pieces: Vec<Arrival>,
         /// Gets them back if the disk had no room for them; `None` when they are stored.
-        reply: Sender<Option<Vec<Arrival>>>,
+        reply: oneshot::Sender<Option<Vec<Arrival>>>,
     },
     /// The file's lines are numbered under another epoch from now on.
     Adopt {
         /// The epoch.
         epoch: Arc<str>,
         /// Gets a word when it is on disk.
-        reply: Sender<()>,
+        reply: oneshot::Sender<()>,
     },
     /// The copy cannot go on.
     End(Fatal),
@@ -68,7 +66,7 @@ pub struct Arrival {
 /// Pieces that the hub is writing and showing.
 #[derive(Debug)]
 pub struct Applying {
-    answer: Receiver<Option<Vec<Arrival>>>,
+    answer: oneshot::Receiver<Option<Vec<Arrival>>>,
 }
 
 impl Applying {
@@ -111,7 +109,7 @@ impl HubHandle {
     /// # Errors
     /// When the hub is gone.
     pub fn apply_pieces(&self, pieces: Vec<Arrival>) -> Result<Applying, HubGone> {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         self.send(Command::Cluster(ClusterCommand::Pieces { pieces, reply }))?;
         Ok(Applying { answer })
     }

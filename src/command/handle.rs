@@ -9,9 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
-};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 
 use super::{
     ClientId, Command, Joined, NextStep, Otherwise, Post, PostedOperations, Speaker, States,
@@ -141,7 +139,7 @@ impl HubHandle {
         lines: Vec<u8>,
         operations: Option<Box<PostedOperations>>,
     ) -> Result<Result<Stored, ErrorAnswer>, HubGone> {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         let by = Speaker::Request { key, reply };
         self.post_or_queue(Post::new(by, sender, lines, operations))?;
         if self.door.sequencer.is_none() {
@@ -149,8 +147,8 @@ impl HubHandle {
         }
         match answer.recv_timeout(ANSWER_TIME) {
             Ok(answer) => Ok(answer),
-            Err(RecvTimeoutError::Timeout) => Ok(Err(ErrorAnswer::Unanswered)),
-            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
+            Err(oneshot::RecvTimeoutError::Timeout) => Ok(Err(ErrorAnswer::Unanswered)),
+            Err(oneshot::RecvTimeoutError::Disconnected) => Err(HubGone),
         }
     }
 
@@ -192,7 +190,7 @@ impl HubHandle {
     /// # Errors
     /// When the hub is gone.
     pub fn status(&self, timeout: Duration) -> Result<Option<Status>, HubGone> {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         match self.door.commands.send_timeout(Box::new(Command::Status(reply)), timeout) {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => return Ok(None),
@@ -200,8 +198,8 @@ impl HubHandle {
         }
         match answer.recv_timeout(timeout) {
             Ok(status) => Ok(Some(status)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(HubGone),
+            Err(oneshot::RecvTimeoutError::Timeout) => Ok(None),
+            Err(oneshot::RecvTimeoutError::Disconnected) => Err(HubGone),
         }
     }
 
@@ -285,9 +283,9 @@ impl HubHandle {
 
     pub(super) fn ask<Answer>(
         &self,
-        command: impl FnOnce(Sender<Answer>) -> Command,
+        command: impl FnOnce(oneshot::Sender<Answer>) -> Command,
     ) -> Result<Answer, HubGone> {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         self.send(command(reply))?;
         answer.recv().map_err(|_| HubGone)
     }

@@ -32,7 +32,7 @@ impl Hub {
         outbox: Arc<Outbox>,
         permit: Arc<Permit>,
         resume: &Resume,
-        reply: &Sender<Joined>,
+        reply: oneshot::Sender<Joined>,
     ) {
         let client = self.fanout.join(outbox, permit.clone(), self.history.last_id() + 1);
         if self.stopping {
@@ -53,7 +53,7 @@ impl Hub {
         &mut self,
         client: ClientId,
         next_id: Option<u64>,
-        reply: &Sender<NextStep>,
+        reply: oneshot::Sender<NextStep>,
     ) {
         let Some(missing) = self.fanout.make_live(client, next_id) else { return };
         let next = match missing {
@@ -85,7 +85,7 @@ impl Hub {
         &mut self,
         next_id: u64,
         last_id: u64,
-        reply: &Sender<(Stretch, Stamps)>,
+        reply: oneshot::Sender<(Stretch, Stamps)>,
     ) {
         let stretch = self.history.stretch_up_to(next_id, last_id);
         // A client that has stopped waiting is about to leave.
@@ -96,7 +96,7 @@ impl Hub {
         &mut self,
         window: &Window,
         follow: Option<Sender<()>>,
-        reply: &Sender<View>,
+        reply: oneshot::Sender<View>,
     ) {
         // A server that stops drops the follower at once, which ends its stream.
         if let Some(follower) = follow.filter(|_| !self.stopping) {
@@ -115,7 +115,7 @@ impl Hub {
         let _ = reply.send(view);
     }
 
-    pub(super) fn states(&self, of: StatesOf, reply: &Sender<States>) {
+    pub(super) fn states(&self, of: StatesOf, reply: oneshot::Sender<States>) {
         let mut states = States {
             epoch: self.journal.epoch().clone(),
             messages: Vec::new(),
@@ -168,7 +168,7 @@ impl Hub {
         StampedLine { stamps: self.stamps_of(&stretch), stretch }
     }
 
-    pub(super) fn since(&self, ts: u64, reply: &Sender<Since>) {
+    pub(super) fn since(&self, ts: u64, reply: oneshot::Sender<Since>) {
         let since = self.journal.since(ts);
         let since = since.unwrap_or_else(|| self.recent.since(ts, self.history.last_id() + 1));
         // A caller that has stopped waiting needs no answer.

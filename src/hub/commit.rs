@@ -32,7 +32,7 @@ const _: () = assert!(SYNC_EVERY.as_millis() + TICK.as_millis() <= 900);
 
 impl Hub {
     /// Stores posts, takes in the foreign lines that came meanwhile, and shows both.
-    pub(super) fn commit(&mut self, mut posts: Vec<Post>) -> Result<(), Fatal> {
+    pub(super) fn commit(&mut self, posts: Vec<Post>) -> Result<(), Fatal> {
         if self.replica.is_some() {
             // No thread posts here; its posts would have no numbers.
             self.refuse(posts, ErrorAnswer::Unavailable);
@@ -42,7 +42,7 @@ impl Hub {
             self.refuse(posts, ErrorAnswer::ShuttingDown);
             return Ok(());
         }
-        posts.retain(|post| !self.answer_if_repeat(post));
+        let posts = posts.into_iter().filter_map(|post| self.unless_repeat(post)).collect();
         let size = self.journal.survey(self.history.end())?;
         self.apply_foreign(size)?;
         let (posts, refused) = self.sort_out(posts);

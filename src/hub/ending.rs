@@ -4,7 +4,6 @@
 
 use std::io;
 
-use crossbeam_channel::Sender;
 use log::{error, info, warn};
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -92,7 +91,7 @@ impl Hub {
 
     /// Gives the file another name, and sends all clients a close frame. When the file cannot get
     /// another name, the channel goes on.
-    pub(super) fn put_away(&mut self, reply: &Sender<io::Result<()>>) -> Result<(), Fatal> {
+    pub(super) fn put_away(&mut self, reply: oneshot::Sender<io::Result<()>>) -> Result<(), Fatal> {
         // Foreign lines are in the file that is put away, so clients are sent these, too.
         self.commit(Vec::new())?;
         self.sync_and_note()?;

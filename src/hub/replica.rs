@@ -43,8 +43,8 @@ impl Hub {
 
     pub(super) fn cluster(&mut self, command: ClusterCommand) -> Result<(), Fatal> {
         match command {
-            ClusterCommand::Decide { mut posts, reply } => {
-                posts.retain(|post| !self.answer_if_repeat(post));
+            ClusterCommand::Decide { posts, reply } => {
+                let posts = posts.into_iter().filter_map(|post| self.unless_repeat(post)).collect();
                 // A caller that has stopped waiting is about to end.
                 let _ = reply.send(self.decide(posts));
             }

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, iter, thread};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use serde_json::Value;
 
 use super::{
@@ -62,8 +62,8 @@ impl House {
         House { dir, system, hub, handle, commands, fell_behind }
     }
 
-    fn ask<Answer>(&mut self, command: impl FnOnce(Sender<Answer>) -> Command) -> Answer {
-        let (reply, answer) = bounded(1);
+    fn ask<Answer>(&mut self, command: impl FnOnce(oneshot::Sender<Answer>) -> Command) -> Answer {
+        let (reply, answer) = oneshot::channel();
         self.hub.step(iter::once(command(reply))).expect("the file is fine");
         answer.try_recv().expect("an answer")
     }
@@ -394,7 +394,7 @@ impl House {
     fn join_in_one_batch(&mut self) -> (Guest, Snapshot) {
         let (socket, peer) = pair(ROOMY);
         let outbox = Arc::new(Outbox::new(socket));
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         let join = Command::Join {
             outbox: outbox.clone(),
             resume: Resume::default(),
@@ -488,7 +488,7 @@ fn a_client_that_left_hears_nothing_and_the_other_clients_go_on() {
     assert_eq!((ann.hears().len(), bob.hears().len(), eve.hears().len()), (1, 0, 1));
     assert_eq!(house.hub.figures().clients, 2);
     // A client that the hub does not know gets no answer, and its thread ends.
-    let (reply, answer) = bounded(1);
+    let (reply, answer) = oneshot::channel();
     house.hub.step(iter::once(Command::NextStep { client: bob.id, next_id: None, reply })).unwrap();
     assert!(answer.recv().is_err());
 }
@@ -650,7 +650,7 @@ fn a_server_that_stops_refuses_posts_and_tells_their_speakers() {
     eve.outbox.take_waiting(&mut waiting);
     assert_eq!(frames_in(&waiting).0[0].payload[..2], come_back);
     // A request that posts now is answered.
-    let (reply, answer) = bounded(1);
+    let (reply, answer) = oneshot::channel();
     let by = Speaker::Request { key: None, reply };
     house.hub.step(iter::once(Command::Post(Post::new(by, None, b"3\n".to_vec(), None)))).unwrap();
     assert_eq!(answer.recv(), Ok(Err(ErrorAnswer::ShuttingDown)));
@@ -689,7 +689,7 @@ fn a_request_gets_the_ids_of_its_lines_in_the_file() {
     let mut house = House::new("1\n");
     let ann = house.live();
     house.dir.append("foreign\n");
-    let (reply, answer) = bounded(1);
+    let (reply, answer) = oneshot::channel();
     house.handle.post(ann.id, None, b"3\n4\n".to_vec(), None).unwrap();
     let by = Speaker::Request { key: None, reply };
     let lines = b"5\n6\n".to_vec();
@@ -706,13 +706,14 @@ fn posts_with_the_same_key_are_stored_once_and_answered_alike() {
         let (posts, answers): (Vec<_>, Vec<_>) = keys
             .iter()
             .map(|key| {
-                let (reply, answer) = bounded(1);
+                let (reply, answer) = oneshot::channel();
                 let by = Speaker::Request { key: Some((*key).to_owned()), reply };
                 (Command::Post(Post::new(by, None, b"1\n".to_vec(), None)), answer)
             })
             .unzip();
         house.hub.step(posts.into_iter()).unwrap();
-        let id = |answer: Receiver<Result<Stored, _>>| answer.recv().unwrap().unwrap().first_id;
+        let id =
+            |answer: oneshot::Receiver<Result<Stored, _>>| answer.recv().unwrap().unwrap().first_id;
         answers.into_iter().map(id).collect::<Vec<_>>()
     };
     assert_eq!(ask(&["a", "b", "a"]), [1, 2, 1]);
@@ -733,7 +734,7 @@ fn a_client_that_catches_up_becomes_live_even_when_every_batch_brings_more() {
     let mut ann = house.live();
     let (mut bob, _) = house.join(ROOMY);
     for turn in 0..3 {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = oneshot::channel();
         let ask = Command::NextStep { client: bob.id, next_id: None, reply };
         let post = Post::new(Speaker::Client(ann.id), None, b"\"more\"\n".to_vec(), None);
         house.hub.step([ask, Command::Post(post)].into_iter()).expect("the file is fine");

@@ -1,12 +1,10 @@
-use crossbeam_channel::bounded;
-
 use super::{super::tests::House, *};
 
 impl House {
     /// The hub's answer to a request for the pinned messages after an id.
     fn pinned_after(&self, after: u64) -> States {
-        let (reply, answer) = bounded(1);
-        self.hub.states(StatesOf::PinnedAfter(after), &reply);
+        let (reply, answer) = oneshot::channel();
+        self.hub.states(StatesOf::PinnedAfter(after), reply);
         answer.try_recv().expect("an answer")
     }
 

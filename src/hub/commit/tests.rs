@@ -1,6 +1,5 @@
 use std::{fs::OpenOptions, iter, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
-use crossbeam_channel::{Receiver, bounded};
 use proptest::prelude::*;
 
 use crate::{
@@ -12,13 +11,16 @@ use crate::{
 };
 
 /// A post of whole lines, and the queue to which its answer comes.
-fn post(lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
+fn post(lines: &str) -> (Command, oneshot::Receiver<Result<Stored, ErrorAnswer>>) {
     post_of(None, lines)
 }
 
 /// The same from a verified sender.
-fn post_of(sender: Option<&str>, lines: &str) -> (Command, Receiver<Result<Stored, ErrorAnswer>>) {
-    let (reply, answer) = bounded(1);
+fn post_of(
+    sender: Option<&str>,
+    lines: &str,
+) -> (Command, oneshot::Receiver<Result<Stored, ErrorAnswer>>) {
+    let (reply, answer) = oneshot::channel();
     let by = Speaker::Request { key: None, reply };
     let sender = sender.map(Arc::from);
     (Command::Post(Post::new(by, sender, lines.into(), None)), answer)

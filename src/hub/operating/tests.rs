@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, bounded};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -42,10 +41,10 @@ fn post(by: Speaker, (sender, standing): (Option<&str>, Standing), lines: &str) 
     Command::Post(Post::new(by, sender.map(Arc::from), lines.into(), operations))
 }
 
-type Answer = Receiver<Result<Stored, ErrorAnswer>>;
+type Answer = oneshot::Receiver<Result<Stored, ErrorAnswer>>;
 
 fn request(who: (Option<&str>, Standing), lines: &str) -> (Command, Answer) {
-    let (reply, answer) = bounded(1);
+    let (reply, answer) = oneshot::channel();
     (post(Speaker::Request { key: None, reply }, who, lines), answer)
 }
 
