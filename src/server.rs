@@ -75,7 +75,8 @@ const OTHER_FILES: u64 = 20;
 const FILES_OF_CATCH_UP: u64 = 2;
 
 /// How many threads are kept free of clients and channels: for main, accept, signals, the default
-/// channel's hub, the threads that watch and open files, and catch-up.
+/// channel's hub, the threads that watch and open files, and the reserve. Those of catch-up are as many as
+/// processors, and come on top.
 const OTHER_THREADS: u64 = 32;
 
 /// How long an orderly stop may take: half of the 10 s that docker waits before it kills.

@@ -156,7 +156,7 @@ impl Capacity {
         let system =
             [number_in("/proc/sys/kernel/threads-max"), number_in("/proc/sys/kernel/pid_max")];
         let system = system.into_iter().flatten().min().or(Some(USUAL_THREADS));
-        let threads = |count: u64| count.saturating_sub(OTHER_THREADS);
+        let threads = |count: u64| count.saturating_sub(OTHER_THREADS + processors());
         let limits = [
             (Limit::Files, files.map(|count| count.saturating_sub(other_files()))),
             (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
@@ -203,8 +203,11 @@ impl Capacity {
 
 /// How many descriptors are not for clients and channels.
 fn other_files() -> u64 {
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    OTHER_FILES + FILES_OF_CATCH_UP * processors as u64
+    OTHER_FILES + FILES_OF_CATCH_UP * processors()
+}
+
+fn processors() -> u64 {
+    thread::available_parallelism().map_or(1, |count| count.get() as u64)
 }
 
 fn threads_in_space(limit: u64) -> u64 {
