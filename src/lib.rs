@@ -74,7 +74,7 @@
 //! |---|---|---|
 //! | `main` | the start, then waits for the end | the process ends |
 //! | `accept` | takes connections from the listener | the listener is shut down |
-//! | `client-N` | a connection: its requests, then reads its WebSocket; then the next connection | none comes for 2 s, or enough threads wait; the server stops |
+//! | `client-N` | a connection: its requests, then reads its WebSocket; then the next connection | enough threads wait, or none comes for 2 s while another thread waits; the server stops |
 //! | `hub-NAME` | batches of commands of the channel NAME | the last handle is dropped, the channel is put away, or the file fails |
 //! | `open` | opens the channels that are new in the folder | they are open |
 //! | `watch` | looks at the files of all channels, about once a second | the server ends |
