@@ -8,6 +8,7 @@ pub mod growth;
 pub mod idle;
 pub mod join;
 pub mod latency;
+mod processors;
 pub mod slow;
 pub mod startup;
 

@@ -4,13 +4,11 @@
 //! An open loop: messages leave at a fixed rate, whatever comes back, so a server that falls behind
 //! is not spared. From the sender's write to the read at every client.
 //!
-//! Once a thread that only computes is on each processor meanwhile, as on a machine that others use.
+//! Once the processors are busy meanwhile.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{hint, thread};
 
+use super::processors::Processors;
 use super::{Bench, DRAIN_LIMIT, MESSAGE, grouped, with_clients, without};
 use crate::load::{Outcome, Record};
 use crate::proc::Meter;
@@ -31,39 +29,6 @@ struct Setting {
     processors: Processors,
 }
 
-/// What else the processors have to do.
-#[derive(Clone, Copy, PartialEq)]
-enum Processors {
-    Idle,
-    Busy,
-}
-
-/// A thread on each processor that computes until this is dropped.
-struct Computing {
-    ends: Arc<AtomicBool>,
-}
-
-impl Computing {
-    fn start() -> Computing {
-        let ends: Arc<AtomicBool> = Arc::default();
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            let ends = ends.clone();
-            thread::spawn(move || {
-                while !ends.load(Ordering::Relaxed) {
-                    hint::spin_loop();
-                }
-            });
-        }
-        Computing { ends }
-    }
-}
-
-impl Drop for Computing {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-    }
-}
-
 pub fn run(bench: &mut Bench) -> Outcome<()> {
     let duration = Duration::from_millis(bench.pick(800, 2000));
     // A million deliveries a second are more than most servers have time for on two cores; the
@@ -78,13 +43,9 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
     ];
     let settings = all.into_iter().filter(|(clients, ..)| !bench.quick || *clients == 100);
     let specs = settings.map(|(clients, per_second, processors, contenders)| {
-        let beside = match processors {
-            Processors::Idle => "",
-            Processors::Busy => ", processors busy",
-        };
         let (many, often) = (grouped(clients), grouped(per_second));
         Spec {
-            name: format!("{many} clients, {often} messages/s{beside}"),
+            name: format!("{many} clients, {often} messages/s{processors}"),
             setting: Setting { clients, per_second, duration, processors },
             contenders,
         }
@@ -104,7 +65,7 @@ pub fn run(bench: &mut Bench) -> Outcome<()> {
 
 fn measure(setting: &Setting, contender: &Contender) -> Outcome<Sample> {
     let (_file, server, mut load) = with_clients(contender, setting.clients, MESSAGE)?;
-    let _computing = (setting.processors == Processors::Busy).then(Computing::start);
+    let _computing = setting.processors.keep();
     let per_second = setting.per_second as f64;
     load.run_open_loop(per_second, Duration::from_millis(300))?;
 
