@@ -19,6 +19,7 @@ use crate::{
     catch_up::{Behind, CatchUp},
     command::{Command, Commands, Post, Speaker, WeakHubHandle},
     fanout::{Fanout, FellBehind},
+    followers::Followers,
     history::History,
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
@@ -31,7 +32,6 @@ mod answers;
 mod batch;
 mod commit;
 mod ending;
-mod followers;
 mod keys;
 mod operating;
 mod placing;
@@ -41,7 +41,6 @@ mod warnings;
 
 use batch::Batch;
 pub use ending::Role;
-use followers::Followers;
 use keys::Keys;
 use replica::Replica;
 use stamping::time_of_last;
@@ -119,7 +118,7 @@ impl Hub {
             new_stamps: NewStamps::default(),
             catch_up,
             handle,
-            followers: Followers::new(),
+            followers: Followers::default(),
             keys: Keys::default(),
             metrics,
             summary,

@@ -132,6 +132,7 @@ pub mod piece;
 pub mod lines;
 pub mod message;
 pub mod summary;
+pub mod followers;
 pub mod name;
 pub mod metrics;
 pub mod tally;

@@ -9,10 +9,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, bounded};
 
-/// Up to so many followers are kept without a look at which of them are gone.
-const UNSEEN: usize = 64;
+use crate::followers::Followers;
 
 /// How far a channel is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,29 +103,18 @@ impl Summary {
 }
 
 /// Wakes those who follow what happens in all channels.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct News {
     /// Whether all followers have been woken since one of them looked. As long as they have, a
     /// hub that shows something takes no lock for it.
     is_told: AtomicBool,
-    followers: Mutex<Followers>,
+    /// `None` when the server stops.
+    followers: Mutex<Option<Followers>>,
 }
 
-#[derive(Debug, Default)]
-struct Followers {
-    wake: Vec<Sender<()>>,
-    /// When there are more followers than this, those that are gone are forgotten, even if nothing
-    /// has changed.
-    at_most: usize,
-    is_over: bool,
-}
-
-impl Followers {
-    /// Tells all to look, and forgets those that are gone.
-    fn wake(&mut self) {
-        // One that has been woken and has not looked yet need not be woken twice.
-        let is_there = |result| !matches!(result, Err(TrySendError::Disconnected(())));
-        self.wake.retain(|follower| is_there(follower.try_send(())));
+impl Default for News {
+    fn default() -> News {
+        News { is_told: AtomicBool::default(), followers: Mutex::new(Some(Followers::default())) }
     }
 }
 
@@ -136,23 +124,18 @@ impl News {
         if self.is_told.swap(true, SeqCst) {
             return;
         }
-        lock(&self.followers).wake();
+        if let Some(followers) = &mut *lock(&self.followers) {
+            followers.wake();
+        }
     }
 
     /// A follower: woken at once, and whenever there is something to be seen; ends when the server stops.
     pub fn follow(&self) -> Receiver<()> {
         let (wake, woken) = bounded(1);
-        let mut followers = lock(&self.followers);
-        if followers.is_over {
-            return woken;
-        }
-        // There is room for the first word.
-        let _ = wake.try_send(());
-        followers.wake.push(wake);
-        // Those that are gone are forgotten, or they would pile up while nobody says anything.
-        if followers.wake.len() > followers.at_most {
-            followers.wake();
-            followers.at_most = UNSEEN.max(followers.wake.len() * 2);
+        if let Some(followers) = &mut *lock(&self.followers) {
+            // There is room for the first word.
+            let _ = wake.try_send(());
+            followers.add(wake);
         }
         woken
     }
@@ -164,9 +147,7 @@ impl News {
 
     /// Ends all followers, and those who come later.
     pub fn end(&self) {
-        let mut followers = lock(&self.followers);
-        followers.wake.clear();
-        followers.is_over = true;
+        *lock(&self.followers) = None;
     }
 }
 
