@@ -1,11 +1,16 @@
 //! Brings clients that are behind up to date: those that join and could not be sent the whole history
 //! at once, and those whose sockets were full.
 //!
-//! A few threads serve all these clients. Each thread waits until one of its sockets takes more
-//! (epoll), sends the client what it lacks from the history, and asks the hub for more, until the
-//! hub has made the client live. Nothing is kept for a client but its `Cursor`: bytes that the
-//! socket did not take are read again from the file, unless they are at hand because other clients
+//! A few threads serve all these clients, those of all channels. Each thread waits until one of its
+//! sockets takes more (epoll), sends the client what it lacks from the history, and asks the hub for
+//! more, until the hub has made the client live. Nothing is kept for a client but its `Cursor`: bytes that
+//! the socket did not take are read again from the file, unless they are at hand because other clients
 //! lack them, too. So ten thousand clients that are behind cost a few megabytes and no thread.
+//!
+//! A thread does not wait for a hub, whose disk may hang: it goes on with its other clients until the
+//! answer is there. The socket of a client whose hub was asked is not in epoll meanwhile. It does wait for
+//! a disk when it reads a file itself. As a rule the system has those bytes in memory, and where it has
+//! not, only a thread for each channel would help.
 
 use std::{
     collections::HashMap,
@@ -40,7 +45,7 @@ mod pace;
 mod shared_frames;
 mod shared_text;
 
-use cursor::{Buffers, Cursor, Progress};
+use cursor::{Answer, Buffers, Cursor, Progress};
 
 /// The stack of a catch-up thread, in bytes. It can be small, since blocks are on the heap.
 const STACK: usize = 64 << 10;
@@ -57,7 +62,7 @@ const EVENTS_AT_ONCE: usize = 256;
 /// are logged no more often than that (`tally.rs`).
 const LOG_WAIT: Duration = Duration::from_secs(30);
 
-/// The number of the event that something is in the thread's inbox. Clients are numbered from 1.
+/// The number of the event that a client or an answer has come. Clients are numbered from 1.
 const INBOX_EVENT: u64 = 0;
 
 /// A client that is behind, with all that a catch-up thread needs for it.
@@ -129,9 +134,13 @@ impl CatchUp {
             // The thread has panicked, which is a bug. The clients of the other threads go on.
             return outbox.abort();
         }
-        // It fails only when the count of wakes is at its limit, and then the thread wakes anyway.
-        let _ = rustix::io::write(&inbox.wake, &1_u64.to_ne_bytes());
+        wake(&inbox.wake);
     }
+}
+
+fn wake(wake: &OwnedFd) {
+    // It fails only when the count of wakes is at its limit, and then the thread wakes anyway.
+    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
 }
 
 #[cfg(test)]
@@ -150,6 +159,10 @@ type Stalled = Arc<Mutex<Tally>>;
 /// One catch-up thread.
 struct Thread {
     inbox: Receiver<Behind>,
+    /// What hubs have answered, each with the number of the client.
+    answers: Receiver<(u64, Answer)>,
+    /// Where the answers come from.
+    answer: Sender<(u64, Answer)>,
     wake: Arc<OwnedFd>,
     epoll: OwnedFd,
     clients: HashMap<u64, Cursor>,
@@ -171,8 +184,11 @@ impl Thread {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(INBOX_EVENT), epoll::EventFlags::IN)?;
         let (clients, inbox) = unbounded();
+        let (answer, answers) = unbounded();
         let thread = Thread {
             inbox,
+            answers,
+            answer,
             wake: wake.clone(),
             epoll,
             clients: HashMap::new(),
@@ -199,6 +215,7 @@ impl Thread {
                 }
             }
             self.take_inbox();
+            self.take_answers();
             let left = try_at.saturating_duration_since(Instant::now());
             if let Err(error) = self.wait(&mut events, left) {
                 error!("catching up failed, and {} clients with it: {error}", self.clients.len());
@@ -207,7 +224,7 @@ impl Thread {
             for event in events.drain(..) {
                 match event.data.u64() {
                     INBOX_EVENT => self.clear_wake(),
-                    number => self.step_client(number, Instant::now()),
+                    number => self.step_client(number, None, Instant::now()),
                 }
             }
             let now = Instant::now();
@@ -242,12 +259,21 @@ impl Thread {
         }
     }
 
+    /// Goes on with the clients whose hubs have answered. Answers that come meanwhile have their turn
+    /// after the sockets.
+    fn take_answers(&mut self) {
+        for _ in 0..self.answers.len() {
+            let Ok((number, answer)) = self.answers.try_recv() else { return };
+            self.step_client(number, Some(answer), Instant::now());
+        }
+    }
+
     fn clear_wake(&self) {
         // If it fails, there is nothing to clear.
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 
-    /// Waits until a socket takes more or the inbox has a client, for `most` at the longest.
+    /// Waits until a socket takes more, or a client or an answer comes, for `most` at the longest.
     fn wait(&self, events: &mut Vec<epoll::Event>, most: Duration) -> io::Result<()> {
         let most = Timespec::try_from(most).ok();
         match epoll::wait(&self.epoll, spare_capacity(events), most.as_ref()) {
@@ -259,29 +285,22 @@ impl Thread {
     fn begin(&mut self, behind: Behind) {
         let number = self.next_number;
         self.next_number += 1;
-        let added = epoll::add(
-            &self.epoll,
-            behind.outbox.socket(),
-            epoll::EventData::new_u64(number),
-            epoll::EventFlags::OUT,
-        );
-        match added {
-            Ok(()) => {
-                self.clients.insert(number, Cursor::new(behind));
-            }
-            Err(error) => {
-                warn!("cannot wait for a client, closing it: {error}");
-                behind.outbox.abort();
-            }
-        }
+        self.clients.insert(number, Cursor::new(behind));
+        self.watch(number);
     }
 
-    /// Makes one step with a client, and forgets the client if that was the last.
-    fn step_client(&mut self, number: u64, now: Instant) {
+    /// Makes one step with a client, and forgets the client if that was the last. A client whose hub was
+    /// asked has its next step with the answer.
+    fn step_client(&mut self, number: u64, answer: Option<Answer>, now: Instant) {
         // The client may have been dropped at an earlier event of the same wait.
         let Some(cursor) = self.clients.get_mut(&number) else { return };
+        let is_watched = answer.is_none();
+        if !is_watched {
+            // It was sent nothing as long as its hub did not answer.
+            cursor.last_progress = now;
+        }
         let buffers = &mut self.buffers;
-        let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.step(buffers)));
+        let step = panic::catch_unwind(AssertUnwindSafe(|| cursor.step(answer, buffers)));
         cursor.make_room(now, &self.unsent);
         match step {
             Ok(Ok(Progress::None)) if now >= cursor.last_progress + self.stall_timeout => {
@@ -291,8 +310,21 @@ impl Thread {
                     warn!("a client took nothing for {timeout} and was closed; it can resume");
                 }
             }
-            Ok(Ok(Progress::None)) => return,
-            Ok(Ok(Progress::Some)) => return cursor.last_progress = now,
+            Ok(Ok(progress @ (Progress::None | Progress::Some))) => {
+                if progress == Progress::Some {
+                    cursor.last_progress = now;
+                }
+                if !is_watched {
+                    self.watch(number);
+                }
+                return;
+            }
+            Ok(Ok(Progress::Asks)) => {
+                if is_watched {
+                    self.unwatch(number);
+                }
+                return self.ask(number);
+            }
             Ok(Ok(Progress::Done)) => {}
             Ok(Err(error)) => {
                 debug!("a client that was behind is gone: {error}");
@@ -304,22 +336,52 @@ impl Thread {
                 self.buffers.shrink();
             }
         }
-        self.end(number);
+        // One that is live may have fallen behind again, and its socket be watched under a new number.
+        if is_watched {
+            self.unwatch(number);
+        }
+        self.clients.remove(&number);
     }
 
-    fn end(&mut self, number: u64) {
-        if let Some(cursor) = self.clients.remove(&number) {
+    /// Has epoll tell when the socket of a client takes more. If that is not possible, the client is
+    /// closed.
+    fn watch(&mut self, number: u64) {
+        let Some(cursor) = self.clients.get(&number) else { return };
+        let data = epoll::EventData::new_u64(number);
+        let socket = cursor.outbox().socket();
+        if let Err(error) = epoll::add(&self.epoll, socket, data, epoll::EventFlags::OUT) {
+            warn!("cannot wait for a client, closing it: {error}");
+            cursor.outbox().abort();
+            self.clients.remove(&number);
+        }
+    }
+
+    fn unwatch(&self, number: u64) {
+        if let Some(cursor) = self.clients.get(&number) {
             // It fails only when epoll does not know the socket, and then there is nothing to do.
             let _ = epoll::delete(&self.epoll, cursor.outbox().socket());
         }
     }
 
-    /// Makes one step with each client that has not taken anything lately.
+    /// Asks the hub of a client what comes next. The answer wakes this thread.
+    fn ask(&self, number: u64) {
+        if let Some(cursor) = self.clients.get(&number) {
+            let (answers, wakes) = (self.answer.clone(), self.wake.clone());
+            cursor.ask(move |answer| {
+                // It fails only when this thread has ended, and its clients with it.
+                let _ = answers.send((number, answer));
+                wake(&wakes);
+            });
+        }
+    }
+
+    /// Makes one step with each client whose socket has not taken anything lately.
     fn step_idle_clients(&mut self, now: Instant) {
         let tried = self.stall_timeout / TRIES_PER_TIMEOUT;
-        let idle = self.clients.iter().filter(|(_, cursor)| now >= cursor.last_progress + tried);
+        let is_idle = |cursor: &Cursor| !cursor.asks() && now >= cursor.last_progress + tried;
+        let idle = self.clients.iter().filter(|(_, cursor)| is_idle(cursor));
         let idle: Vec<u64> = idle.map(|(&number, _)| number).collect();
-        idle.into_iter().for_each(|number| self.step_client(number, now));
+        idle.into_iter().for_each(|number| self.step_client(number, None, now));
     }
 
     fn lock_stalled(&self) -> std::sync::MutexGuard<'_, Tally> {

@@ -1,7 +1,7 @@
 //! The commands of the hub and its answers.
 //!
 //! Other threads send a command with a [`HubHandle`] (`command/handle.rs`). A command that asks
-//! carries the queue for its answer.
+//! carries the way back of its answer.
 
 use std::{fmt, io, sync::Arc};
 
@@ -76,7 +76,7 @@ pub enum Command {
         /// The id where the history ends.
         last_id: u64,
         /// Gets the answer.
-        reply: oneshot::Sender<(Stretch, Stamps)>,
+        reply: Reply<(Stretch, Stamps)>,
     },
     /// A request asks for the state of the server.
     Status(oneshot::Sender<Status>),
@@ -88,7 +88,7 @@ pub enum Command {
         /// hub knows it.
         next_id: Option<u64>,
         /// Gets the answer. It is dropped if the hub does not know the client any more.
-        reply: oneshot::Sender<NextStep>,
+        reply: Reply<NextStep>,
     },
     /// A client that joins was sent all messages before `next_id`, and is to be live if it lacks no
     /// more than the hub has at hand.
@@ -209,6 +209,56 @@ impl Drop for Otherwise {
 impl fmt::Debug for Otherwise {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Otherwise")
+    }
+}
+
+/// The way back of an answer to a thread that does not wait for it. If this is dropped without an
+/// answer, the thread is told that the hub is gone; so also when the hub ends with the question in its
+/// queue.
+pub struct Reply<Answer> {
+    take: Option<Box<Take<Answer>>>,
+}
+
+type Take<Answer> = dyn FnOnce(Result<Answer, HubGone>) + Send;
+
+impl<Answer> Reply<Answer> {
+    /// Has the answer taken by `take`, which is called once. It is called on the hub's thread as a rule,
+    /// and must wait for nothing.
+    pub fn new(take: impl FnOnce(Result<Answer, HubGone>) + Send + 'static) -> Reply<Answer> {
+        Reply { take: Some(Box::new(take)) }
+    }
+
+    /// Gives the answer.
+    pub fn send(mut self, answer: Answer) {
+        if let Some(take) = self.take.take() {
+            take(Ok(answer));
+        }
+    }
+}
+
+impl<Answer> Drop for Reply<Answer> {
+    fn drop(&mut self) {
+        if let Some(take) = self.take.take() {
+            take(Err(HubGone));
+        }
+    }
+}
+
+impl<Answer> fmt::Debug for Reply<Answer> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Reply")
+    }
+}
+
+/// For a thread that waits for the answer all the same.
+impl<Answer: Send + 'static> From<oneshot::Sender<Answer>> for Reply<Answer> {
+    fn from(reply: oneshot::Sender<Answer>) -> Reply<Answer> {
+        Reply::new(move |answer| {
+            if let Ok(answer) = answer {
+                // A thread that has stopped waiting needs no answer.
+                let _ = reply.send(answer);
+            }
+        })
     }
 }
 

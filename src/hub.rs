@@ -1,6 +1,6 @@
 //! The hub: one thread that alone owns the history, the text file and the list of clients.
 //!
-//! Other threads ask it through a queue of commands. It takes all commands that wait as one batch,
+//! Other threads ask it through its queues of commands. It takes all commands that wait as one batch,
 //! with one write, one sync and one buffer of frames for all clients: what databases call group
 //! commit. It writes first, then moves the committed end, then syncs, then sends, always in this
 //! order, so every message that a client has been shown is in the file. Then it serves the clients
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{RecvTimeoutError, Select};
+use crossbeam_channel::RecvTimeoutError;
 
 use crate::{
     catch_up::{Behind, CatchUp},
@@ -206,18 +206,10 @@ impl Hub {
             && !self.journal.has_unerased()
             && !self.warnings.are_pending()
             && self.noted == Some(self.history.end());
-        // `recv` would yield some times before it sleeps. Where programs that compute share the
-        // processor, each yield takes as long as one of their time slices, and a command that comes
-        // meanwhile waits as long.
-        let mut select = Select::new();
-        select.recv(commands);
-        let command = if is_idle {
+        if is_idle {
             self.fanout.rest(self.history.last_id() + 1);
-            select.select()
-        } else {
-            select.select_deadline(next_tick).map_err(|_| RecvTimeoutError::Timeout)?
-        };
-        command.recv(commands).map_err(RecvTimeoutError::from)
+        }
+        commands.wait((!is_idle).then_some(next_tick))
     }
 
     /// Takes `commands` as one batch, as far as they fit in one: first the posts, then the other

@@ -90,8 +90,9 @@
 //!
 //! 1. The hub alone has the journal, the history and the list of clients; there is no lock around
 //!    them.
-//! 2. Waits point one way: a client's thread may wait for a catch-up thread, both of them for the hub,
-//!    and the hub for the disk alone.
+//! 2. Waits point one way: a client's thread may wait for a catch-up thread and for the hub, and both of
+//!    these for the disk alone. So a disk that hangs holds up one channel, but for a catch-up thread that
+//!    reads its file.
 //! 3. The file comes first: every message that a client has been shown is in the file, and is read
 //!    back from nowhere else.
 //! 4. One thread at a time writes to a socket, and every byte that leaves is part of a whole frame.

@@ -169,8 +169,8 @@ impl Outbox {
     /// Makes the client live; false when control frames must be sent to it first.
     ///
     /// For the hub alone, when the client lacks no message and no thread has a frame of it to finish:
-    /// the catch-up thread waits for the hub's answer, or the client's own thread has sent it the whole
-    /// history.
+    /// the catch-up thread sends it nothing until it has the hub's answer, or the client's own thread has
+    /// sent it the whole history.
     pub fn go_live(&self) -> bool {
         let mut sending = self.lock();
         match sending.state {

@@ -3,7 +3,9 @@
 //! A step sends what the socket takes at once, in this order: the rest of a cut frame, the rest of
 //! the history frame, control frames that wait, and the messages that the hub names: first those of
 //! a history that is sent message by message, with its end, then those that came after it. What the
-//! socket did not take of a frame is kept as a cut frame, and begins the next step.
+//! socket did not take of a frame is kept as a cut frame, and begins the next step. Where the hub must
+//! be asked, the step pauses until the answer is there; nothing is sent meanwhile, since the hub may
+//! make the client live and send to it.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -13,7 +15,7 @@ use super::{
     Behind, pace::Pace, shared_frames::SharedFrames, shared_text::SharedText, stalled_close,
 };
 use crate::{
-    command::{HubGone, NextStep},
+    command::{HubGone, NextStep, Reply},
     history::BLOCK,
     metrics::Metrics,
     outbox::{Last, Outbox},
@@ -39,9 +41,14 @@ pub(super) struct Cursor {
     /// When the client last took something.
     pub(super) last_progress: Instant,
     pace: Pace,
+    /// The step that goes on when the hub has answered; `None` when the hub is not being asked.
+    paused: Option<Step>,
     /// Whether a question to the hub got no answer.
     hub_gave_no_answer: bool,
 }
+
+/// What a hub answers.
+pub(super) type Answer = Result<NextStep, HubGone>;
 
 /// What a step of a cursor sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +57,9 @@ pub(super) enum Progress {
     None,
     /// Something, and there is more to send.
     Some,
+    /// All that is known: the hub must be asked for more with [`Cursor::ask`], and the next step is due
+    /// with its answer.
+    Asks,
     /// All there was: the client is live or closed.
     Done,
 }
@@ -96,6 +106,7 @@ impl Buffers {
 }
 
 /// One step of a cursor.
+#[derive(Default)]
 struct Step {
     /// How many bytes the socket took so far.
     sent: usize,
@@ -123,7 +134,7 @@ impl Cursor {
         let now = Instant::now();
         let joins = behind.history.is_some() || behind.each.is_some();
         let pace = if joins { Pace::of_empty(now) } else { Pace::of_full(now) };
-        Cursor { behind, last_progress: now, pace, hub_gave_no_answer: false }
+        Cursor { behind, last_progress: now, pace, paused: None, hub_gave_no_answer: false }
     }
 
     /// Has the rest sent by another outbox.
@@ -136,18 +147,33 @@ impl Cursor {
         &self.behind.outbox
     }
 
-    /// Sends what the socket takes at once, up to about `step_bytes`.
+    /// Whether it waits for the answer of the hub, and not for the socket.
+    pub(super) fn asks(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// Sends what the socket takes at once, up to about `step_bytes`. If the hub is being asked, this is
+    /// due with its answer and not before.
     ///
     /// # Errors
     /// When the peer is gone or the file cannot be read. The connection must be dropped then.
-    pub(super) fn step(&mut self, buffers: &mut Buffers) -> io::Result<Progress> {
+    pub(super) fn step(
+        &mut self,
+        answer: Option<Answer>,
+        buffers: &mut Buffers,
+    ) -> io::Result<Progress> {
+        debug_assert_eq!(self.asks(), answer.is_some(), "the hub may have made the client live");
+        let mut step = self.paused.take().unwrap_or_default();
         if self.outbox().is_closed() {
             return Ok(Progress::Done);
         }
         buffers.forget_erased();
-        let mut step = Step { sent: 0 };
-        let progress = self.go_on(&mut step, buffers);
-        self.pace.took(step.sent);
+        let before = step.sent;
+        let progress = self.go_on(answer, &mut step, buffers);
+        self.pace.took(step.sent - before);
+        if let Ok(Progress::Asks) = progress {
+            self.paused = Some(step);
+        }
         progress
     }
 
@@ -162,7 +188,28 @@ impl Cursor {
         }
     }
 
-    fn go_on(&mut self, step: &mut Step, buffers: &mut Buffers) -> io::Result<Progress> {
+    fn go_on(
+        &mut self,
+        answer: Option<Answer>,
+        step: &mut Step,
+        buffers: &mut Buffers,
+    ) -> io::Result<Progress> {
+        match answer {
+            None | Some(Ok(NextStep::ControlFrames)) => {}
+            Some(Ok(NextStep::Live)) => return Ok(Progress::Done),
+            Some(Ok(NextStep::Stretch(stretch, stamps))) => {
+                self.behind.next_id = Some(stretch.first_id);
+                // Nothing of an earlier stretch is left to be sent, so it need not be kept.
+                self.behind.file = stretch.file().clone();
+                // Other clients may have asked for the same meanwhile.
+                if !self.is_at_hand(buffers) {
+                    buffers.frames.take(stretch, stamps).inspect_err(unreadable)?;
+                }
+            }
+            // A close frame from the hub may wait: it is sent below.
+            Some(Err(HubGone)) if !self.hub_gave_no_answer => self.hub_gave_no_answer = true,
+            Some(Err(HubGone)) => return Ok(Progress::Done),
+        }
         while step.sent < buffers.step_bytes {
             if !self.finish_frame(step, buffers)? {
                 return Ok(step.progress());
@@ -181,19 +228,7 @@ impl Cursor {
                 }
                 continue;
             }
-            match self.ask() {
-                Ok(NextStep::Live) => return Ok(Progress::Done),
-                Ok(NextStep::ControlFrames) => {}
-                Ok(NextStep::Stretch(stretch, stamps)) => {
-                    self.behind.next_id = Some(stretch.first_id);
-                    // Nothing of an earlier stretch is left to be sent, so it need not be kept.
-                    self.behind.file = stretch.file().clone();
-                    buffers.frames.take(stretch, stamps).inspect_err(unreadable)?;
-                }
-                // A close frame from the hub may wait: it is sent on the next lap of this loop.
-                Err(_) if !self.hub_gave_no_answer => self.hub_gave_no_answer = true,
-                Err(_) => return Ok(Progress::Done),
-            }
+            return Ok(Progress::Asks);
         }
         Ok(Progress::Some)
     }
@@ -209,14 +244,17 @@ impl Cursor {
         true
     }
 
-    /// Asks the hub what comes next.
-    fn ask(&self) -> Result<NextStep, HubGone> {
+    /// Asks the hub what comes next, and waits for nothing. `take` gets the answer for the next step.
+    pub(super) fn ask(&self, take: impl FnOnce(Answer) + Send + 'static) {
         let Behind { client, hub, each, next_id, .. } = &self.behind;
         match (each, next_id) {
-            (Some(end), Some(next_id)) => hub
-                .history(*next_id, end.last_id)
-                .map(|(stretch, stamps)| NextStep::Stretch(stretch, stamps)),
-            _ => hub.next_step(*client, *next_id),
+            (Some(end), Some(next_id)) => {
+                let reply = Reply::new(|answer: Result<_, HubGone>| {
+                    take(answer.map(|(stretch, stamps)| NextStep::Stretch(stretch, stamps)));
+                });
+                hub.history_later(*next_id, end.last_id, reply);
+            }
+            _ => hub.next_step_later(*client, *next_id, Reply::new(take)),
         }
     }
 
@@ -360,12 +398,12 @@ mod tests {
         });
         let mut buffers = Buffers::new(Arc::default());
         // The text is what this client was sent, the frames what another one lacks.
-        assert_eq!(cursor.step(&mut buffers).expect("the peer is there"), Progress::Some);
+        assert_eq!(cursor.step(None, &mut buffers).expect("the peer is there"), Progress::Some);
         buffers.frames.take(history.stretch(1), Stamps::default()).expect("a file of our own");
 
         history.erase(1).expect("a file of our own");
         assert!(!buffers.text.is_latest() && !buffers.frames.is_latest(), "both are of before");
-        cursor.step(&mut buffers).expect("the peer is there");
+        cursor.step(None, &mut buffers).expect("the peer is there");
         assert!(buffers.text.is_latest(), "blocks of text are kept");
         assert!(buffers.frames.is_latest(), "frames are kept");
     }

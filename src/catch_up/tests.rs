@@ -6,7 +6,7 @@ use std::{
     ops::Range,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, bounded};
 use proptest::prelude::*;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     command::{Command, Commands, Joined, queue},
     config::Fsync,
-    history::Resume,
+    history::{Resume, Snapshot},
     hub::Hub,
     journal::Journal,
     message::{self, on_line},
@@ -123,12 +123,11 @@ struct Party {
     left: bool,
 }
 
-/// A cursor that makes one step of so many bytes. It does so on a thread of its own, since it waits
-/// for the hub.
-type Job = (Cursor, usize);
-
 /// More than any client here is sent.
 const ALL: usize = usize::MAX;
+
+/// How long anything may take before a test gives it up.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A chat whose hub and cursors make their steps in the order that the test says.
 struct Chat {
@@ -140,8 +139,7 @@ struct Chat {
     /// The clients that fell behind since the last look.
     fell_behind: Receiver<Behind>,
     catch_up: CatchUp,
-    jobs: Sender<Job>,
-    done: Receiver<(Cursor, io::Result<Progress>)>,
+    buffers: Buffers,
     said: usize,
     /// The events that happen while a cursor asks the hub the next time.
     meanwhile: Vec<Event>,
@@ -155,18 +153,6 @@ impl Chat {
             Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("a file of our own");
         let journal = journal.with_stamps(&history).expect("a file of our own");
         let (handle, commands) = queue();
-        let (jobs, todo) = bounded::<Job>(0);
-        let (finished, done) = bounded(0);
-        thread::spawn(move || {
-            let mut buffers = Buffers::new(Arc::default());
-            for (mut cursor, turn) in todo {
-                buffers.step_bytes = turn;
-                let sent = cursor.step(&mut buffers);
-                if finished.send((cursor, sent)).is_err() {
-                    return;
-                }
-            }
-        });
         let (catch_up, fell_behind) = CatchUp::by_hand();
         let (up, weak) = (catch_up.clone(), handle.downgrade());
         let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
@@ -178,8 +164,7 @@ impl Chat {
             parties: Vec::new(),
             fell_behind,
             catch_up,
-            jobs,
-            done,
+            buffers: Buffers::new(Arc::default()),
             said: 0,
             meanwhile: Vec::new(),
         }
@@ -199,9 +184,7 @@ impl Chat {
             Event::Tick => self.hub.tick().expect("the file is fine"),
             event => {
                 self.small(event);
-                self.hub
-                    .step(self.commands.try_iter().map(|command| *command))
-                    .expect("the file is fine");
+                self.serve_commands();
             }
         }
         self.take_over_clients_that_fell_behind();
@@ -267,18 +250,11 @@ impl Chat {
         limit: Option<u64>,
         form: HistoryForm,
     ) {
-        let (socket, peer) = pair(send_buffer);
-        let outbox = Arc::new(Outbox::new(socket));
-        let (reply, answer) = oneshot::channel();
         let resume = Resume { after, limit, ..Resume::default() };
-        let join = Command::Join { outbox: outbox.clone(), resume, permit: permit(), reply };
-        self.hub.step(iter::once(join)).expect("the file is fine");
-        let Joined { client, snapshot } = answer.recv().expect("an answer");
+        let (behind, snapshot, peer) = self.newcomer(send_buffer, resume);
+        let (client, outbox) = (behind.client, behind.outbox.clone());
         let history = (snapshot.stretch.first_id, snapshot.stretch.last_id);
-        let mut behind = Behind {
-            cut: CutFrame::of(b"HTTP/1.1 101 \r\n\r\n", 0),
-            ..self.behind(client, outbox.clone())
-        };
+        let mut behind = Behind { cut: CutFrame::of(b"HTTP/1.1 101 \r\n\r\n", 0), ..behind };
         match form {
             HistoryForm::OneFrame => {
                 let frame = HistoryFrame::new(snapshot).expect("the file can be read");
@@ -292,6 +268,17 @@ impl Chat {
         }
         let (cursor, controls, left) = (Some(Cursor::new(behind)), Vec::new(), false);
         self.parties.push(Party { client, outbox, peer, cursor, history, form, controls, left });
+    }
+
+    /// A client that has joined and was sent nothing.
+    fn newcomer(&mut self, send_buffer: usize, resume: Resume) -> (Behind, Snapshot, Peer) {
+        let (socket, peer) = pair(send_buffer);
+        let outbox = Arc::new(Outbox::new(socket));
+        let (reply, answer) = oneshot::channel();
+        let join = Command::Join { outbox: outbox.clone(), resume, permit: permit(), reply };
+        self.hub.step(iter::once(join)).expect("the file is fine");
+        let Joined { client, snapshot } = answer.recv().expect("an answer");
+        (self.behind(client, outbox), snapshot, peer)
     }
 
     fn behind(&self, client: ClientId, outbox: Arc<Outbox>) -> Behind {
@@ -314,31 +301,36 @@ impl Chat {
 
     fn go_on(&mut self, who: usize, turn: usize) {
         let Some(party) = self.parties.get_mut(who) else { return };
-        let Some(cursor) = party.cursor.take() else { return };
-        self.jobs.send((cursor, turn)).expect("the helper is there");
+        let Some(mut cursor) = party.cursor.take() else { return };
+        self.buffers.step_bytes = turn;
+        let mut answer = None;
         loop {
-            select! {
-                recv(self.commands) -> command => {
-                    let command = command.expect("handles are left");
-                    for event in std::mem::take(&mut self.meanwhile) {
-                        self.small(event);
-                    }
-                    let waiting = iter::once(command).chain(self.commands.try_iter());
-                    self.hub.step(waiting.map(|command| *command)).expect("the file is fine");
-                }
-                recv(self.done) -> done => {
-                    let (cursor, sent) = done.expect("the helper is there");
-                    match sent {
-                        Ok(Progress::Done) => {}
-                        Ok(Progress::Some | Progress::None) => {
-                            self.parties[who].cursor = Some(cursor);
-                        }
-                        Err(_) => cursor.outbox().abort(),
-                    }
+            match cursor.step(answer.take(), &mut self.buffers) {
+                Ok(Progress::Asks) => answer = Some(self.answer(&cursor)),
+                Ok(Progress::Done) => return,
+                Ok(Progress::Some | Progress::None) => {
+                    self.parties[who].cursor = Some(cursor);
                     return;
                 }
+                Err(_) => return cursor.outbox().abort(),
             }
         }
+    }
+
+    fn answer(&mut self, cursor: &Cursor) -> Answer {
+        let (tells, told) = bounded(1);
+        cursor.ask(move |answer| tells.send(answer).expect("it is heard"));
+        for event in std::mem::take(&mut self.meanwhile) {
+            self.small(event);
+        }
+        self.serve_commands();
+        told.try_recv().expect("the hub has answered")
+    }
+
+    /// The hub does what it was told and asked.
+    fn serve_commands(&mut self) {
+        let waiting = self.commands.try_iter().map(|command| *command);
+        self.hub.step(waiting).expect("the file is fine");
     }
 
     /// Takes over clients that fell behind, as the threads of a server do.
@@ -475,7 +467,7 @@ proptest! {
         chat.take_over_clients_that_fell_behind();
         if end == End::Stop {
             assert!(chat.handle.stop(Instant::now()));
-            chat.hub.step(chat.commands.try_iter().map(|command| *command)).expect("the file is fine");
+            chat.serve_commands();
             chat.take_over_clients_that_fell_behind();
         }
         chat.settle(0..4);
@@ -569,7 +561,173 @@ fn a_history_with_many_holes_is_sent_in_few_sends() {
 
 #[test]
 fn a_cursor_is_small() {
-    assert!(size_of::<Cursor>() <= 200, "{} bytes", size_of::<Cursor>());
+    assert!(size_of::<Cursor>() <= 216, "{} bytes", size_of::<Cursor>());
+}
+
+const STALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a catch-up thread has, without the thread.
+fn thread_by_hand() -> Thread {
+    let unsent = Arc::new(Unsent::of_this_machine());
+    let made = Thread::new(STALL_TIMEOUT, Arc::default(), unsent, &Arc::default());
+    made.expect("a descriptor").1
+}
+
+impl Thread {
+    /// The numbers of the events that are there.
+    fn ready(&self) -> Vec<u64> {
+        let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        self.wait(&mut events, Duration::ZERO).expect("a descriptor");
+        events.iter().map(|event| event.data.u64()).collect()
+    }
+}
+
+/// A client that lacks the messages of a chat from the first on, but no history.
+fn lacking_all(chat: &mut Chat) -> (Behind, Peer) {
+    let (behind, _, peer) = chat.newcomer(300_000, Resume::default());
+    (Behind { next_id: Some(1), ..behind }, peer)
+}
+
+#[test]
+fn a_hub_that_does_not_answer_holds_up_no_client_of_another() {
+    /// Serves the hub until a client that was behind is live, and has one message.
+    fn is_served(chat: &mut Chat, outbox: &Outbox, peer: &mut Peer) {
+        let deadline = Instant::now() + PATIENCE;
+        while outbox.is_behind() {
+            assert!(Instant::now() < deadline, "it is held up");
+            chat.serve_commands();
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(peer.frames().len(), 1);
+    }
+    for queue_is_full in [false, true] {
+        let (mut silent, mut chat) = (Chat::new("1\n"), Chat::new("2\n"));
+        let unsent = Arc::new(Unsent::of_this_machine());
+        let catch_up = CatchUp::start(STALL_TIMEOUT, &Arc::default(), &unsent).expect("threads");
+        let (ann, mut at_ann) = lacking_all(&mut silent);
+        let (bob, mut at_bob) = lacking_all(&mut chat);
+        assert_eq!(ann.client, bob.client, "one thread serves both");
+        let (to_ann, to_bob) = (ann.outbox.clone(), bob.outbox.clone());
+        while queue_is_full && silent.handle.survey() {}
+        catch_up.take(ann);
+        catch_up.take(bob);
+        is_served(&mut chat, &to_bob, &mut at_bob);
+        assert!(to_ann.is_behind() && at_ann.frames().is_empty());
+        is_served(&mut silent, &to_ann, &mut at_ann);
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_its_hub_is_not_closed_for_it_and_keeps_no_thread_awake() {
+    let (mut chat, mut thread) = (Chat::new("1\n"), thread_by_hand());
+    let (behind, mut peer) = lacking_all(&mut chat);
+    let outbox = behind.outbox.clone();
+    thread.begin(behind);
+    let [number] = thread.ready()[..] else { panic!("its socket takes something") };
+    let now = Instant::now();
+    thread.step_client(number, None, now);
+    assert!(thread.ready().is_empty(), "its socket takes more, but there is nothing to be sent");
+    thread.step_idle_clients(now + 2 * STALL_TIMEOUT);
+    assert!(!outbox.is_closed(), "it is not the client that is slow");
+    // The message, and that it is live.
+    for _ in 0..2 {
+        assert_eq!(thread.clients.len(), 1);
+        chat.serve_commands();
+        assert_eq!(thread.ready(), [INBOX_EVENT]);
+        thread.clear_wake();
+        thread.take_answers();
+    }
+    assert!(thread.clients.is_empty() && thread.ready().is_empty() && !outbox.is_behind());
+    assert_eq!(peer.frames().len(), 1);
+}
+
+#[test]
+fn a_client_whose_socket_fills_after_its_hub_has_answered_waits_for_the_socket() {
+    let text = format!("\"{}\"\n", "x".repeat(600_000));
+    let (mut chat, mut thread) = (Chat::new(&text), thread_by_hand());
+    let (behind, mut peer) = lacking_all(&mut chat);
+    let outbox = behind.outbox.clone();
+    thread.begin(behind);
+    let [number] = thread.ready()[..] else { panic!("its socket takes something") };
+    thread.step_client(number, None, Instant::now());
+    let deadline = Instant::now() + PATIENCE;
+    while outbox.is_behind() {
+        assert!(Instant::now() < deadline, "nobody waits for the socket");
+        chat.serve_commands();
+        thread.take_answers();
+        peer.read(usize::MAX);
+        for number in thread.ready() {
+            match number {
+                INBOX_EVENT => thread.clear_wake(),
+                number => thread.step_client(number, None, Instant::now()),
+            }
+        }
+    }
+    assert_eq!(peer.frames().len(), 1);
+}
+
+#[test]
+fn a_client_is_forgotten_when_its_hub_ends_or_does_not_know_it_when_it_is_asked() {
+    for ends in [false, true] {
+        let (mut chat, mut thread) = (Chat::new("1\n"), thread_by_hand());
+        let (behind, _peer) = lacking_all(&mut chat);
+        chat.handle.leave(behind.client);
+        chat.serve_commands();
+        thread.begin(behind);
+        thread.step_client(INBOX_EVENT + 1, None, Instant::now());
+        // Once more after the first time, since a close frame may have come.
+        for left in [1, 0] {
+            match ends {
+                true => chat.commands = queue().1,
+                false => chat.serve_commands(),
+            }
+            thread.take_answers();
+            assert_eq!(thread.clients.len(), left);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_is_live_and_behind_again_before_the_answer_is_there_goes_on() {
+    let (mut chat, mut thread) = (Chat::new("1\n"), thread_by_hand());
+    let (behind, _, mut peer) = chat.newcomer(300_000, Resume::default());
+    let (client, outbox) = (behind.client, behind.outbox.clone());
+    thread.begin(behind);
+    thread.step_client(INBOX_EVENT + 1, None, Instant::now());
+    chat.serve_commands();
+    assert!(!outbox.is_behind());
+    // Its own thread finds the socket full.
+    while outbox.send_now(&[0; 1000]).expect("the peer is there") > 0 {}
+    let frame = ErrorAnswer::NotJson.frame("nonsense");
+    let ControlOutcome::SocketFull(cut) = outbox.control(&frame) else { panic!("it is full") };
+    thread.begin(Behind { cut, ..chat.behind(client, outbox) });
+    thread.take_answers();
+    assert_eq!(thread.clients.len(), 1);
+    peer.read(usize::MAX);
+    assert!(thread.ready().contains(&(INBOX_EVENT + 2)), "its socket is waited for");
+}
+
+#[test]
+fn what_two_clients_asked_for_at_once_is_read_once() {
+    let (mut chat, mut thread) = (Chat::new("1\n"), thread_by_hand());
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let (behind, peer) = lacking_all(&mut chat);
+        thread.begin(behind);
+        peers.push(peer);
+    }
+    for number in thread.ready() {
+        thread.step_client(number, None, Instant::now());
+    }
+    chat.serve_commands();
+    let answers: Vec<_> = thread.answers.try_iter().collect();
+    for (number, answer) in answers {
+        thread.step_client(number, Some(answer), Instant::now());
+        chat.dir.write("");
+    }
+    for mut peer in peers {
+        assert_eq!(peer.frames().len(), 1);
+    }
 }
 
 /// How much the kernel may hold for a client that was sent a long frame, as it took a MiB of it within so
@@ -583,15 +741,12 @@ fn room_after(millis: u64) -> u64 {
     let chat = Chat::new("");
     // It is more than all steps below may send, since nobody answers what is asked after it.
     let cut = CutFrame::of(&vec![0; 8 << 20], 0);
-    let unsent = Arc::new(Unsent::of_this_machine());
-    let (_inbox, mut thread) =
-        Thread::new(Duration::from_secs(600), Arc::default(), unsent, &Arc::default())
-            .expect("a descriptor");
+    let mut thread = thread_by_hand();
     thread.begin(Behind { cut, ..chat.behind(ClientId(1), outbox.clone()) });
     let now = Instant::now() + Duration::from_millis(millis);
     let mut part = vec![0; 64 << 10];
     for _ in 0..16 {
-        thread.step_client(INBOX_EVENT + 1, now);
+        thread.step_client(INBOX_EVENT + 1, None, now);
         // The kernel takes more than this at a time.
         peer.read_exact(&mut part).expect("the frame");
     }

@@ -254,9 +254,7 @@ impl Room {
             drop(linked);
             ended(done);
             drop(running);
-            // A thread that still asks gets no answer: the end of its reply queue tells it so. If
-            // its command were left in a queue that nobody reads, the thread would wait for ever.
-            commands.iter().for_each(drop);
+            commands.drop_all();
         };
         let mut thread = thread::Builder::new().stack_size(STACK);
         let words = format!("hub-{name}");

@@ -82,7 +82,9 @@ fn join(open: &Open) -> Peer {
     let (socket, peer) = pair(1 << 20);
     let outbox = Arc::new(Outbox::new(socket));
     let Joined { client, .. } = open.hub.join(outbox, Resume::default(), permit()).expect("a hub");
-    assert!(matches!(open.hub.next_step(client, None), Ok(NextStep::Live)));
+    let (reply, answer) = oneshot::channel();
+    open.hub.next_step_later(client, None, reply.into());
+    assert!(matches!(answer.recv(), Ok(NextStep::Live)));
     peer
 }
 
@@ -308,7 +310,8 @@ fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
     // The queues of two are full.
     while hangs.survey() || busy.survey() {}
     let is_stopped = |commands: &Commands| {
-        let next = || commands.recv_timeout(PATIENCE).expect("it is told to stop");
+        let deadline = Some(Instant::now() + PATIENCE);
+        let next = || commands.wait(deadline).expect("it is told to stop");
         while !matches!(*next(), Command::Stop) {}
     };
     thread::scope(|scope| {

@@ -1,7 +1,11 @@
-//! The handle that other threads have of the hub, and the queue that it sends commands to.
+//! The handle that other threads have of the hub, and the queues that it sends commands to.
 //!
-//! Every command goes through one bounded queue. A thread that asks waits for the hub's answer; the
-//! hub waits for no other thread. The hub ends when the last handle is dropped.
+//! Commands go through one bounded queue. A thread that asks waits for the hub's answer; the hub waits
+//! for no other thread. The hub ends when the last handle is dropped.
+//!
+//! Catch-up threads alone wait neither for the answer nor for room in a queue, since each of them
+//! serves the clients of many hubs, and the disk of one hub may hang. Their questions have a queue of
+//! their own. It needs no bound, as a client that is behind has one question under way at the most.
 
 use std::{
     io,
@@ -9,10 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Select, SendTimeoutError, Sender, TrySendError, bounded, unbounded,
+};
 
 use super::{
-    ClientId, Command, Joined, NextStep, Otherwise, Post, PostedOperations, Speaker, States,
+    ClientId, Command, Joined, NextStep, Otherwise, Post, PostedOperations, Reply, Speaker, States,
     StatesOf, Stored, View,
 };
 use crate::{
@@ -33,9 +39,60 @@ pub(crate) const QUEUE: usize = 256;
 /// commonly wait for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// The hub's end of its queue. Commands wait in boxes: an idle channel's queue takes 4 KiB with them
+/// The hub's end of its queues. Commands wait in boxes: an idle channel's queue takes 4 KiB with them
 /// and 24 KiB without.
-pub type Commands = Receiver<Box<Command>>;
+#[derive(Debug)]
+pub struct Commands {
+    queue: Receiver<Box<Command>>,
+    /// What catch-up threads ask.
+    questions: Receiver<Box<Command>>,
+}
+
+impl Commands {
+    /// The next command. Without a deadline it is waited for however long it takes.
+    ///
+    /// # Errors
+    /// When none comes before the deadline, or all handles are gone and no command is left.
+    pub fn wait(&self, deadline: Option<Instant>) -> Result<Box<Command>, RecvTimeoutError> {
+        // `recv` would yield some times before it sleeps. Where programs that compute share the
+        // processor, each yield takes as long as one of their time slices, and a command that comes
+        // meanwhile waits as long.
+        let mut select = Select::new();
+        let questions = select.recv(&self.questions);
+        select.recv(&self.queue);
+        let ready = match deadline {
+            None => select.select(),
+            Some(deadline) => {
+                select.select_deadline(deadline).map_err(|_| RecvTimeoutError::Timeout)?
+            }
+        };
+        let (first, other) = match ready.index() == questions {
+            true => (&self.questions, &self.queue),
+            false => (&self.queue, &self.questions),
+        };
+        // When all handles are gone, commands may be left in the other queue.
+        ready.recv(first).or_else(|_| other.recv()).map_err(RecvTimeoutError::from)
+    }
+
+    /// The commands that wait. Questions come first, so that they wait for no more than one batch,
+    /// however much is posted.
+    pub fn try_iter(&self) -> impl Iterator<Item = Box<Command>> {
+        self.questions.try_iter().chain(self.queue.try_iter())
+    }
+
+    /// Whether no command waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.questions.is_empty()
+    }
+
+    /// Drops each command that comes, until all handles are gone: the end of its reply queue tells a
+    /// thread that still asks that it gets no answer. If its command were left in a queue that nobody
+    /// reads, the thread would wait for ever.
+    pub fn drop_all(self) {
+        drop(self.questions);
+        self.queue.iter().for_each(drop);
+    }
+}
 
 /// A handle to ask the hub with. The hub ends when the last handle is dropped.
 #[derive(Clone, Debug)]
@@ -43,10 +100,11 @@ pub struct HubHandle {
     door: Arc<Door>,
 }
 
-/// The queues for commands and for posts.
+/// The queues for commands, for questions of catch-up threads, and for posts.
 #[derive(Debug)]
 struct Door {
     commands: Sender<Box<Command>>,
+    questions: Sender<Box<Command>>,
     /// Where posts go instead, if an engine gives out the numbers.
     sequencer: Option<Sender<Post>>,
 }
@@ -64,15 +122,17 @@ impl WeakHubHandle {
     }
 }
 
-/// Makes the hub's queue: the first handle, and the end from which the hub takes commands.
+/// Makes the hub's queues: the first handle, and the end from which the hub takes commands.
 pub fn queue() -> (HubHandle, Commands) {
     queue_beside(None)
 }
 
 /// The same for a hub whose posts go to a sequencer first.
 pub fn queue_beside(sequencer: Option<Sender<Post>>) -> (HubHandle, Commands) {
-    let (inbox, commands) = bounded(QUEUE);
-    (HubHandle { door: Arc::new(Door { commands: inbox, sequencer }) }, commands)
+    let (commands, queue) = bounded(QUEUE);
+    let (asks, questions) = unbounded();
+    let door = Arc::new(Door { commands, questions: asks, sequencer });
+    (HubHandle { door }, Commands { queue, questions })
 }
 
 /// The hub gave no answer: its channel has ended, or the process is about to end, or it does not know
@@ -181,7 +241,12 @@ impl HubHandle {
     /// # Errors
     /// When the hub is gone.
     pub fn history(&self, next_id: u64, last_id: u64) -> Result<(Stretch, Stamps), HubGone> {
-        self.ask(|reply| Command::History { next_id, last_id, reply })
+        self.ask(|reply| Command::History { next_id, last_id, reply: reply.into() })
+    }
+
+    /// The same, but it waits for nothing.
+    pub fn history_later(&self, next_id: u64, last_id: u64, reply: Reply<(Stretch, Stamps)>) {
+        self.ask_later(Command::History { next_id, last_id, reply });
     }
 
     /// Asks for the state of the server; `None` when there is no answer within `timeout`, or with a
@@ -203,12 +268,10 @@ impl HubHandle {
         }
     }
 
-    /// Asks what a catch-up thread does next with a client; see [`Command::NextStep`].
-    ///
-    /// # Errors
-    /// When the hub is gone, or does not know the client any more.
-    pub fn next_step(&self, client: ClientId, next_id: Option<u64>) -> Result<NextStep, HubGone> {
-        self.ask(|reply| Command::NextStep { client, next_id, reply })
+    /// Asks what a catch-up thread does next with a client, and waits for nothing; see
+    /// [`Command::NextStep`].
+    pub fn next_step_later(&self, client: ClientId, next_id: Option<u64>, reply: Reply<NextStep>) {
+        self.ask_later(Command::NextStep { client, next_id, reply });
     }
 
     /// Tells the hub that a client that joins was sent all messages before `next_id`. The hub makes it
@@ -290,7 +353,63 @@ impl HubHandle {
         answer.recv().map_err(|_| HubGone)
     }
 
+    fn ask_later(&self, question: Command) {
+        // With a hub that has ended, the reply is dropped here, and says so.
+        let _ = self.door.questions.send(Box::new(question));
+    }
+
     pub(super) fn send(&self, command: Command) -> Result<(), HubGone> {
         self.door.commands.send(Box::new(command)).map_err(|_| HubGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hub's queues, the bounded one full, and a question.
+    fn full_with_a_question() -> (HubHandle, Commands) {
+        let (handle, commands) = queue();
+        while handle.survey() {}
+        handle.next_step_later(ClientId(1), None, Reply::new(drop));
+        (handle, commands)
+    }
+
+    #[test]
+    fn a_question_finds_room_beside_a_full_queue_and_is_taken_first() {
+        let (_handle, commands) = full_with_a_question();
+        let taken: Vec<_> = commands.try_iter().collect();
+        assert!(matches!(*taken[0], Command::NextStep { .. }));
+        assert_eq!(taken.len(), QUEUE + 1);
+        assert!(commands.is_empty());
+    }
+
+    #[test]
+    fn what_waits_when_the_last_handle_is_dropped_is_still_taken() {
+        let (handle, commands) = full_with_a_question();
+        drop(handle);
+        for _ in 0..=QUEUE {
+            commands.wait(None).expect("it was sent");
+        }
+        assert_eq!(commands.wait(None).map(drop), Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn a_question_is_answered_with_the_end_of_the_hub_wherever_it_is() {
+        let (handle, commands) = queue();
+        let (tells, told) = unbounded();
+        let ask = || {
+            let tells = tells.clone();
+            let take = move |answer: Result<_, HubGone>| {
+                tells.send(answer.is_err()).expect("it is heard");
+            };
+            handle.next_step_later(ClientId(1), None, Reply::new(take));
+        };
+        ask();
+        assert!(told.is_empty());
+        drop(commands);
+        assert_eq!(told.try_recv(), Ok(true), "it was in the queue");
+        ask();
+        assert_eq!(told.try_recv(), Ok(true), "there is no queue");
     }
 }

@@ -10,7 +10,8 @@ use super::{Hub, ending::STOPPING};
 use crate::{
     access::Permit,
     command::{
-        ClientId, Joined, MessageState, NextStep, Otherwise, StampedLine, States, StatesOf, View,
+        ClientId, Joined, MessageState, NextStep, Otherwise, Reply, StampedLine, States, StatesOf,
+        View,
     },
     fanout::Missing,
     history::{Resume, Stretch, Window},
@@ -53,7 +54,7 @@ impl Hub {
         &mut self,
         client: ClientId,
         next_id: Option<u64>,
-        reply: oneshot::Sender<NextStep>,
+        reply: Reply<NextStep>,
     ) {
         let Some(missing) = self.fanout.make_live(client, next_id) else { return };
         let next = match missing {
@@ -68,8 +69,7 @@ impl Hub {
                 NextStep::Live
             }
         };
-        // A client that has stopped waiting is about to leave.
-        let _ = reply.send(next);
+        reply.send(next);
     }
 
     /// Makes a client live that was sent its history, if it lacks no more than what is at hand.
@@ -85,11 +85,11 @@ impl Hub {
         &mut self,
         next_id: u64,
         last_id: u64,
-        reply: oneshot::Sender<(Stretch, Stamps)>,
+        reply: Reply<(Stretch, Stamps)>,
     ) {
         let stretch = self.history.stretch_up_to(next_id, last_id);
-        // A client that has stopped waiting is about to leave.
-        let _ = reply.send((stretch.clone(), self.stamps_of(&stretch)));
+        let stamps = self.stamps_of(&stretch);
+        reply.send((stretch, stamps));
     }
 
     pub(super) fn look(

@@ -8,11 +8,11 @@ use crate::command::{Command, Post, QUEUE};
 /// first messages in it, and a start must write a whole batch again (`journal::REWRITE_BYTES`).
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 
-/// The most commands in one batch: more than can wait in the queue, and so few that a crowd of
+/// The most commands in one batch: more than can wait in the bounded queue, and so few that a crowd of
 /// senders does not keep the hub from its clients.
 pub(super) const BATCH_COMMANDS: usize = 4096;
 
-// One batch takes all commands that wait.
+// One batch takes all commands that wait in the bounded queue.
 const _: () = assert!(QUEUE <= BATCH_COMMANDS);
 
 /// Commands that are taken together. Those of one client keep their order where it matters: it joins

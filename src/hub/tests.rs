@@ -92,7 +92,7 @@ impl House {
 
     /// The next step for a client that has been sent all messages before `next_id`.
     fn catch_up_from(&mut self, guest: &Guest, next_id: Option<u64>) -> NextStep {
-        self.ask(|reply| Command::NextStep { client: guest.id, next_id, reply })
+        self.ask(|reply| Command::NextStep { client: guest.id, next_id, reply: reply.into() })
     }
 
     pub(super) fn live(&mut self) -> Guest {
@@ -489,7 +489,8 @@ fn a_client_that_left_hears_nothing_and_the_other_clients_go_on() {
     assert_eq!(house.hub.figures().clients, 2);
     // A client that the hub does not know gets no answer, and its thread ends.
     let (reply, answer) = oneshot::channel();
-    house.hub.step(iter::once(Command::NextStep { client: bob.id, next_id: None, reply })).unwrap();
+    let ask = Command::NextStep { client: bob.id, next_id: None, reply: reply.into() };
+    house.hub.step(iter::once(ask)).unwrap();
     assert!(answer.recv().is_err());
 }
 
@@ -735,7 +736,7 @@ fn a_client_that_catches_up_becomes_live_even_when_every_batch_brings_more() {
     let (mut bob, _) = house.join(ROOMY);
     for turn in 0..3 {
         let (reply, answer) = oneshot::channel();
-        let ask = Command::NextStep { client: bob.id, next_id: None, reply };
+        let ask = Command::NextStep { client: bob.id, next_id: None, reply: reply.into() };
         let post = Post::new(Speaker::Client(ann.id), None, b"\"more\"\n".to_vec(), None);
         house.hub.step([ask, Command::Post(post)].into_iter()).expect("the file is fine");
         match answer.try_recv() {

@@ -102,6 +102,48 @@ fn a_disk_that_hangs_in_one_channel_delays_no_other() {
 }
 
 #[test]
+fn a_disk_that_hangs_in_one_channel_holds_up_no_client_that_is_behind_in_another() {
+    // All else must be done while the disk hangs.
+    with_more_and_more_time([8, 40, 200].map(Duration::from_secs), |hang| {
+        let name = "a_disk_that_hangs_in_one_channel_holds_up_no_client_that_is_behind_in_another";
+        // More than the sockets in between can swallow.
+        let text = padded_lines(8_000, 1000);
+        let server = with_files(&[("slow.txt", &text), ("dev.txt", &text)]).start();
+        let mut slow = server.join_at("/slow/ws?limit=0");
+        // As many clients as there are threads that serve those who are behind.
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let begin = |_| {
+            let mut behind = server.raw_narrow();
+            behind.send(server.head("/slow/ws", &[]));
+            assert_eq!(behind.response().status, 101);
+            behind
+        };
+        let mut behind: Vec<_> = (0..threads).map(begin).collect();
+        let path = server.file_of("slow");
+        let path = path.to_str().expect("a UTF-8 path");
+        let hold = format!("write:delay_enter={}", hang.as_micros());
+        let Some(_meddling) = meddle_with(&server, name, &hold, path) else {
+            return;
+        };
+        let begun = std::time::Instant::now();
+        slow.say("1");
+        // Whoever has its history is live as soon as the hub says so, and not before.
+        for behind in &mut behind {
+            assert_eq!(History::parse(&behind.text()).last_id, 8_000);
+        }
+        for _ in 0..threads {
+            let mut dev = Client::on(server.connect_narrow(), "/dev/ws").expect("it joins");
+            dev.says("1");
+        }
+        assert!(begun.elapsed() < hang, "after {:?}", begun.elapsed());
+        slow.hears("1");
+        for behind in &mut behind {
+            assert_eq!(behind.hears("1").id, 8_001);
+        }
+    });
+}
+
+#[test]
 fn the_default_channel_ends_the_server_and_says_goodbye_to_all() {
     // The server gives its clients a second when its file fails.
     in_one_of_a_few_attempts(|| {
