@@ -12,7 +12,7 @@ use crate::{
     history::{Resume, Snapshot, Stretch, Window},
     lines::count_lines,
     metrics::Status,
-    operations::{Operation, Standing},
+    operations::{Operation, Reaction, Standing},
     outbox::Outbox,
     stamps::{Since, Stamps},
     wire::ErrorAnswer,
@@ -62,6 +62,16 @@ pub enum Command {
         /// Gets the answer.
         reply: oneshot::Sender<States>,
     },
+    /// A request asks for the next of the many reactions that a message has.
+    Reactions {
+        /// The message.
+        target: u64,
+        /// The last of those before; `None` for the first ones.
+        after: Option<Reaction>,
+        /// Gets them, each with its line, or nothing after the last one; `None` when the message was
+        /// deleted.
+        reply: oneshot::Sender<Option<Vec<(Reaction, u64)>>>,
+    },
     /// A thread asks where the messages since a time begin.
     Since {
         /// The time, in Unix milliseconds.
@@ -69,7 +79,7 @@ pub enum Command {
         /// Gets the answer.
         reply: oneshot::Sender<Since>,
     },
-    /// A catch-up thread sends a client the history message by message, and asks for the next ones.
+    /// A thread reads a part of the history a stretch at a time, and asks for the next one.
     History {
         /// The id of the first one.
         next_id: u64,
@@ -333,10 +343,19 @@ pub struct MessageState {
     pub message: StampedLine,
     /// The last edit, if there is one.
     pub edit: Option<StampedLine>,
-    /// The reactions, in the order of the file: a line for each key and person.
-    pub reactions: Vec<StampedLine>,
+    /// The reactions.
+    pub reactions: Reactions,
     /// Whether it is pinned.
     pub is_pinned: bool,
+}
+
+/// The reactions to a message: a line for each key and person.
+#[derive(Debug)]
+pub enum Reactions {
+    /// These, in the order of the file.
+    Few(Vec<StampedLine>),
+    /// So many that they are asked for a part at a time; see [`Command::Reactions`].
+    Many,
 }
 
 /// One line, to be read by the thread that holds it.

@@ -256,6 +256,9 @@ impl Hub {
             Command::CheckRights => self.check_rights(),
             Command::Survey => self.commit(Vec::new())?,
             Command::States { of, reply } => self.states(of, reply),
+            Command::Reactions { target, after, reply } => {
+                self.next_reactions(target, after, reply);
+            }
             Command::Since { ts, reply } => self.since(ts, reply),
             Command::History { next_id, last_id, reply } => {
                 self.next_of_history(next_id, last_id, reply);

@@ -10,7 +10,7 @@ mod index;
 mod recognise;
 
 pub use decide::{Asker, Forbidden, MOST_KEYS, Person, Refusal, Standing, Target, decide};
-pub use index::{Applied, Operations};
+pub use index::{Applied, Operations, Reaction};
 pub use recognise::{BadOperation, Recognised, edit_data, is_operation, recognise};
 
 /// A change to an earlier message.

@@ -25,6 +25,7 @@ use crate::{
     access::{self, Permit},
     history::{Resume, Stretch, Window},
     metrics::Status,
+    operations::Reaction,
     outbox::Outbox,
     stamps::{Since, Stamps},
     wire::ErrorAnswer,
@@ -228,6 +229,18 @@ impl HubHandle {
         self.ask(|reply| Command::States { of, reply })
     }
 
+    /// Asks for the next of the many reactions that a message has; see [`Command::Reactions`].
+    ///
+    /// # Errors
+    /// When the hub is gone.
+    pub fn reactions(
+        &self,
+        target: u64,
+        after: Option<Reaction>,
+    ) -> Result<Option<Vec<(Reaction, u64)>>, HubGone> {
+        self.ask(|reply| Command::Reactions { target, after, reply })
+    }
+
     /// Asks where the messages since a time in Unix milliseconds begin.
     ///
     /// # Errors
@@ -236,7 +249,7 @@ impl HubHandle {
         self.ask(|reply| Command::Since { ts, reply })
     }
 
-    /// Asks for the next messages of a history; see [`Command::History`].
+    /// Asks for a stretch of the history, and its stamps; see [`Command::History`].
     ///
     /// # Errors
     /// When the hub is gone.

@@ -32,12 +32,19 @@ pub struct Operations {
 /// One person's reaction to a message under one key. It has no 64-bit numbers, so that it takes 20
 /// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Reaction {
+pub struct Reaction {
     target: [u32; 2],
     /// The fingerprint of the key: two that meet would count as one key.
     key: u32,
     /// The fingerprint of key and person. It has 64 bits, since two that met would be one reaction.
     person: [u32; 2],
+}
+
+impl Reaction {
+    /// Whether both have the same key.
+    pub fn has_key_of(&self, other: &Reaction) -> bool {
+        self.key == other.key
+    }
 }
 
 fn halves(number: u64) -> [u32; 2] {
@@ -94,17 +101,21 @@ impl Operations {
         self.edits.range((target, 0)..=(target, u64::MAX)).map(|&(_, id)| id)
     }
 
-    /// The lines of the reactions that a message has, in the order of the file.
-    pub fn reactions(&self, target: u64) -> Vec<u64> {
-        let mut lines: Vec<u64> = self.reactions_of(target).map(|(_, id)| whole(*id)).collect();
-        lines.sort_unstable();
-        lines
-    }
-
-    fn reactions_of(&self, target: u64) -> impl Iterator<Item = (&Reaction, &[u32; 2])> {
+    /// The reactions that a message has, each with its line: those after `after`, or all of them. Those
+    /// with the same key stand together, and in no order of their lines. Finding the first one takes no
+    /// longer when many stand before it.
+    pub fn reactions(
+        &self,
+        target: u64,
+        after: Option<Reaction>,
+    ) -> impl Iterator<Item = (Reaction, u64)> {
         let first = Reaction { target: halves(target), key: 0, person: [0; 2] };
         let last = Reaction { key: u32::MAX, person: [u32::MAX; 2], ..first };
-        self.reactions.range(first..=last)
+        // One of another message would begin elsewhere.
+        let after = after.filter(|after| after.target == first.target);
+        let from = after.map_or(Bound::Included(first), Bound::Excluded);
+        let found = self.reactions.range((from, Bound::Included(last)));
+        found.map(|(reaction, id)| (*reaction, whole(*id)))
     }
 
     /// Whether a message is pinned.
@@ -213,7 +224,8 @@ impl Operations {
         for &id in &edits {
             self.edits.remove(&(target, id));
         }
-        let reactions: Vec<_> = self.reactions_of(target).map(|(reaction, _)| *reaction).collect();
+        let reactions: Vec<_> =
+            self.reactions(target, None).map(|(reaction, _)| reaction).collect();
         for reaction in reactions {
             self.reactions.remove(&reaction);
         }

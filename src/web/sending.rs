@@ -1,8 +1,8 @@
 //! How an answer is sent, and what it costs to wait for a peer that does not take it.
 //!
 //! A body is read from the file again from where it stands, so only a piece of it is held while the peer
-//! is waited for. A message that is longer than a piece is held as a whole, and all peers together may
-//! hold only so much of such messages.
+//! is waited for. A message that is longer than a piece is held as a whole, and so are the numbers of the
+//! lines of many reactions; all peers together may hold only so much of these.
 
 use std::{
     io,
@@ -18,12 +18,13 @@ use crate::{history::BLOCK, http::response::response_head, outbox::More, wire::H
 /// messages, ten thousand such peers hold 160 MB.
 pub(super) const PIECE: usize = 8 << 10;
 
-/// What all peers together may hold of messages that are longer than a piece, in bytes. A peer that
-/// would hold more is let go; it can come back and go on where it was.
+/// What all peers together may hold of messages that are longer than a piece, and of the numbers of
+/// lines, in bytes. A peer that would hold more is let go; it can come back and go on where it was.
 const HELD: usize = 64 << 20;
 
 /// A share of [`HELD`], for as long as a peer is waited for.
-struct Held {
+#[derive(Debug, Default)]
+pub(super) struct Held {
     bytes: usize,
 }
 
@@ -33,11 +34,18 @@ static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 impl Held {
     /// For a message that is on its way in memory, once as it was read and once as it is sent.
     fn take(message: usize) -> Option<Held> {
-        let held = Held { bytes: 2 * message };
+        let mut held = Held::default();
         // The share is given back at once when it is too much.
-        let before = HELD_BYTES.fetch_add(held.bytes, Ordering::Relaxed);
+        held.grow(2 * message).then_some(held)
+    }
+
+    /// Makes the share larger; false when all together are too much then.
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let before = HELD_BYTES.fetch_add(bytes, Ordering::Relaxed);
+        let is_single = before == self.bytes;
+        self.bytes += bytes;
         // A single one may always be held, however long.
-        (before == 0 || before + held.bytes <= HELD).then_some(held)
+        is_single || before + bytes <= HELD
     }
 }
 

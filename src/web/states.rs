@@ -9,36 +9,49 @@ use http::{StatusCode, header};
 
 use super::{
     Channel, Exchange, JSON, Stop,
-    messages::{Form, Query, push_line},
+    messages::{Chunks, Form, Query, push_line},
     response_epoch,
 };
 use crate::{
-    command::{HubGone, MessageState, StampedLine, States, StatesOf},
+    command::{HubGone, MessageState, Reactions, StampedLine, States, StatesOf},
     http::HttpRefusal,
-    message::push_json_string,
-    operations::{Action, Operation, Recognised, edit_data, recognise},
+    operations::edit_data,
     stamps::Stamp,
     wire::push_number,
 };
+
+mod reactions;
+
+use reactions::{Many, push_few};
 
 impl Exchange<'_> {
     /// The present state of one message.
     pub(super) fn message(&mut self, channel: &Channel, id: u64) -> Result<(), Stop> {
         let states = channel.states(StatesOf::Message(id))?;
+        let deleted = || HttpRefusal::new(StatusCode::GONE, "the message was deleted");
         let Some(state) = states.messages.into_iter().next() else {
             let name = &channel.name;
             return Err(match states.is_deleted {
-                true => HttpRefusal::new(StatusCode::GONE, "the message was deleted"),
+                true => deleted(),
                 false => {
                     HttpRefusal::not_found(format!("there is no such message; GET /{name} has all"))
                 }
             }
             .into());
         };
-        let mut line = Vec::new();
-        push_state(&mut line, state)?;
         let headers = vec![(header::CONTENT_TYPE, JSON.to_owned()), response_epoch(&states.epoch)];
-        self.whole(StatusCode::OK, headers, &line)
+        if matches!(state.reactions, Reactions::Few(_)) {
+            let mut line = Vec::new();
+            push_state(&mut line, state)?;
+            return self.whole(StatusCode::OK, headers, &line);
+        }
+        let many = channel.many_reactions(id)?.ok_or_else(deleted)?;
+        let mut body = self.begin_chunks(Form::Array, headers)?;
+        if self.is_head() {
+            return Ok(());
+        }
+        self.write_state(channel, &mut body, state, many)?;
+        Ok(body.finish(self)?)
     }
 
     /// The present state of all messages that are pinned, one a line.
@@ -73,13 +86,31 @@ impl Exchange<'_> {
         }
         loop {
             for state in states.messages {
-                push_state(&mut body.bytes, state)?;
+                if matches!(state.reactions, Reactions::Few(_)) {
+                    push_state(&mut body.bytes, state)?;
+                } else if let Some(many) = channel.many_reactions(state.message.stretch.first_id)? {
+                    self.write_state(channel, &mut body, state, many)?;
+                }
                 body.flush_full(self)?;
             }
             let Some(after) = states.more_after else { return Ok(body.finish(self)?) };
             self.go_on_reading()?;
             states = channel.states(StatesOf::PinnedAfter(after))?;
         }
+    }
+
+    /// Writes a message that has many reactions.
+    fn write_state(
+        &mut self,
+        channel: &Channel,
+        body: &mut Chunks,
+        state: MessageState,
+        many: Many,
+    ) -> Result<(), Stop> {
+        push_message(&mut body.bytes, state.message, state.edit)?;
+        self.write_reactions(channel, body, many)?;
+        push_end(&mut body.bytes, state.is_pinned);
+        Ok(())
     }
 }
 
@@ -107,11 +138,25 @@ fn read(line: StampedLine) -> io::Result<Line> {
     Ok(Line { id: found.id, ts, from: from.map(str::to_owned), data: found.data.to_vec() })
 }
 
-/// Writes a message as the log has it, with the data of the last edit, and what else operations made
-/// of it.
+/// Writes a message with what operations made of it; see [`push_message`]. Of its reactions, these are
+/// the few.
 fn push_state(out: &mut Vec<u8>, state: MessageState) -> io::Result<()> {
-    let message = read(state.message)?;
-    let edit = state.edit.map(read).transpose()?;
+    push_message(out, state.message, state.edit)?;
+    if let Reactions::Few(lines) = state.reactions {
+        push_few(out, lines)?;
+    }
+    push_end(out, state.is_pinned);
+    Ok(())
+}
+
+/// Writes a message as the log has it, with the data of the last edit, and leaves the object open.
+fn push_message(
+    out: &mut Vec<u8>,
+    message: StampedLine,
+    edit: Option<StampedLine>,
+) -> io::Result<()> {
+    let message = read(message)?;
+    let edit = edit.map(read).transpose()?;
     let data = edit.as_ref().and_then(|edit| edit_data(&edit.data)).unwrap_or(&message.data);
     let stamp = Stamp { ts: message.ts, from: message.from.as_deref() };
     push_line(out, None, message.id, stamp, data);
@@ -123,45 +168,12 @@ fn push_state(out: &mut Vec<u8>, state: MessageState) -> io::Result<()> {
             None => out.extend_from_slice(b"true"),
         }
     }
-    push_reactions(out, state.reactions)?;
-    if state.is_pinned {
-        out.extend_from_slice(br#","pinned":true"#);
-    }
-    out.extend_from_slice(b"}\n");
     Ok(())
 }
 
-/// Writes the senders of reactions by their keys. Keys and senders are in the order of the file.
-fn push_reactions(out: &mut Vec<u8>, lines: Vec<StampedLine>) -> io::Result<()> {
-    let mut keys: Vec<(Box<str>, Vec<String>)> = Vec::new();
-    for line in lines {
-        let line = read(line)?;
-        let Ok(Recognised::Operation(Operation { action: Action::React(key), .. })) =
-            recognise(&line.data)
-        else {
-            continue;
-        };
-        let Some(sender) = line.from else { continue };
-        match keys.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, senders)) => senders.push(sender),
-            None => keys.push((key, vec![sender])),
-        }
+fn push_end(out: &mut Vec<u8>, is_pinned: bool) {
+    if is_pinned {
+        out.extend_from_slice(br#","pinned":true"#);
     }
-    let mut begin: &[u8] = br#","reactions":{"#;
-    for (key, senders) in &keys {
-        out.extend_from_slice(begin);
-        begin = b",";
-        push_json_string(key, out);
-        let mut begin: &[u8] = b":[";
-        for sender in senders {
-            out.extend_from_slice(begin);
-            begin = b",";
-            push_json_string(sender, out);
-        }
-        out.push(b']');
-    }
-    if !keys.is_empty() {
-        out.push(b'}');
-    }
-    Ok(())
+    out.extend_from_slice(b"}\n");
 }

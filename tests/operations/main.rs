@@ -10,4 +10,5 @@ mod erasing;
 mod events;
 mod model;
 mod pinned;
+mod reactions;
 mod refusals;

@@ -8,11 +8,27 @@ impl House {
         answer.try_recv().expect("an answer")
     }
 
+    /// The hub's answer to a request for more reactions to message 1.
+    fn reactions_after(&self, after: Option<Reaction>) -> Option<Vec<(Reaction, u64)>> {
+        let (reply, answer) = oneshot::channel();
+        self.hub.next_reactions(1, after, reply);
+        answer.try_recv().expect("an answer")
+    }
+
     /// A hub whose file has these operations; each has a sender of its own.
     fn with_operations(text: &str) -> House {
         let mut house = House::new(text);
         let _ = house.hub.history.replay_operations(|id| Some(format!("sender-{id}")));
         house
+    }
+}
+
+/// How many reactions are named along with a message.
+#[track_caller]
+fn few(state: &MessageState) -> usize {
+    match &state.reactions {
+        Reactions::Few(lines) => lines.len(),
+        Reactions::Many => panic!("there are many"),
     }
 }
 
@@ -56,14 +72,50 @@ fn edits_and_reactions_count_and_a_message_that_has_too_many_is_the_last_of_a_fe
         text += &format!("{{\"$op\":\"edit\",\"id\":{id},\"data\":2}}\n{}", pin(id));
     }
     let react = "{\"$op\":\"react\",\"id\":2,\"key\":\"+1\"}\n";
-    text += &react.repeat(2 * PINNED_LINES);
+    text += &react.repeat(FEW_REACTIONS);
     let house = House::with_operations(&text);
     let states = house.pinned_after(0);
     assert_eq!((ids(&states), states.more_after), (vec![1, 2], Some(2)));
-    assert_eq!(states.messages[1].reactions.len(), 2 * PINNED_LINES);
+    assert_eq!(few(&states.messages[1]), FEW_REACTIONS);
     let states = house.pinned_after(2);
     let half = PINNED_LINES as u64 / 2;
     assert_eq!((ids(&states), states.more_after), ((3..3 + half).collect(), Some(2 + half)));
     let states = house.pinned_after(last_id - half);
     assert_eq!((states.messages.len() as u64, states.more_after), (half, None));
+}
+
+#[test]
+fn many_reactions_are_told_a_part_at_a_time_however_many_there_are() {
+    const TIMES: usize = 5;
+    let count = (TIMES * REACTIONS_AT_ONCE) as u64;
+    let react = |id: u64| format!("{{\"$op\":\"react\",\"id\":1,\"key\":\"{}\"}}\n", id % 7);
+    let text = (2..=count + 1).fold("1\n".to_owned(), |text, id| text + &react(id));
+    let mut house = House::with_operations(&text);
+    let state = house.hub.state(1).expect("it is there");
+    assert!(matches!(state.reactions, Reactions::Many));
+    assert_eq!(few(&house.hub.state(2).expect("it is there")), 0);
+    let mut told: Vec<(Reaction, u64)> = Vec::new();
+    for _ in 0..TIMES {
+        let next = house.reactions_after(told.last().map(|(reaction, _)| *reaction));
+        let next = next.expect("it is there");
+        assert_eq!(next.len(), REACTIONS_AT_ONCE);
+        told.extend(next);
+    }
+    let last = told.last().map(|(reaction, _)| *reaction);
+    assert_eq!(house.reactions_after(last), Some(Vec::new()));
+    let keys: Vec<u64> = told
+        .chunk_by(|(one, _), (next, _)| next.has_key_of(one))
+        .map(|some| {
+            let key = some[0].1 % 7;
+            assert!(some.iter().all(|(_, line)| line % 7 == key), "one key");
+            key
+        })
+        .collect();
+    assert_eq!(keys.len(), 7, "each key once: {keys:?}");
+    let mut lines: Vec<u64> = told.into_iter().map(|(_, line)| line).collect();
+    lines.sort_unstable();
+    assert!(lines.into_iter().eq(2..=count + 1), "each once");
+    house.dir.append("{\"$op\":\"delete\",\"id\":1}\n");
+    house.tick();
+    assert_eq!(house.reactions_after(None), None);
 }

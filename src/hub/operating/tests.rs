@@ -566,11 +566,11 @@ fn reactions_are_those_of_their_senders_after_a_start_too() {
     // A reaction of nobody, by hand, means nothing.
     house.dir.append(react("c"));
     house.tick();
-    assert_eq!(house.hub.history.operations().reactions(1), [2, 5]);
+    assert_eq!(house.hub.history.operations().lines_of_reactions(1), [2, 5]);
     let House { dir, hub, .. } = house;
     drop(hub);
     let (journal, history) = Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("a file");
     let journal = journal.with_stamps(&history).expect("the stamps");
     let (_, history) = journal.with_operations(history).expect("the file can be written");
-    assert_eq!(history.operations().reactions(1), [2, 5]);
+    assert_eq!(history.operations().lines_of_reactions(1), [2, 5]);
 }
