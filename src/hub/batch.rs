@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use crate::command::{Command, Post, QUEUE};
 
-/// A batch takes no more posts when it has this many bytes of lines. A longer write would delay the
-/// first messages in it, and a start must write a whole batch again (`journal::REWRITE_BYTES`).
+/// A batch takes no more posts when it has this many bytes of lines, or posts that cost as much. A
+/// longer write would delay the first messages in it, and a start must write a whole batch again
+/// (`journal::REWRITE_BYTES`).
 pub(super) const BATCH_BYTES: usize = 1 << 20;
 
 /// The most commands in one batch: more than can wait in the bounded queue, and so few that a crowd of
@@ -30,14 +31,14 @@ impl Batch {
     pub(super) fn take(commands: impl Iterator<Item = Command>) -> Batch {
         let mut batch = Batch { posts: Vec::new(), others: Vec::new() };
         let mut keys = HashSet::new();
-        let mut bytes = 0;
+        let mut cost = 0;
         for command in commands.take(BATCH_COMMANDS) {
             match command {
                 // A post with the key of an earlier one waits until that one has its ids.
                 Command::Post(post) if post.key().is_none_or(|key| keys.insert(key.to_owned())) => {
-                    bytes += post.lines.len();
+                    cost += post.cost();
                     batch.posts.push(post);
-                    if bytes >= BATCH_BYTES {
+                    if cost >= BATCH_BYTES {
                         break;
                     }
                 }

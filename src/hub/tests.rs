@@ -9,9 +9,13 @@ use super::{
 };
 use crate::{
     access::Permit,
-    command::{ClientId, HubHandle, Joined, NextStep, Otherwise, Stored, queue},
+    command::{
+        ClientId, HubHandle, Joined, MOST_OPERATIONS, NextStep, Otherwise, PostedOperations,
+        Stored, queue,
+    },
     config::Fsync,
     history::{Resume, Snapshot, Window},
+    operations::{Action, Operation, Standing},
     outbox::{ControlOutcome, Outbox},
     testing::{
         CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair, permit,
@@ -315,6 +319,21 @@ fn a_batch_has_a_limit_and_further_commands_wait_for_the_next() {
     let mut commands = (0..5).map(|_| post(&line));
     house.hub.step(commands.by_ref()).unwrap();
     assert_eq!(commands.count(), 3);
+    // Short messages and operations cost more than their bytes.
+    let many = "1\n".repeat(BATCH_BYTES / 32);
+    let mut commands = (0..5).map(|_| post(&many));
+    house.hub.step(commands.by_ref()).unwrap();
+    assert_eq!(commands.count(), 3);
+    let pins = || {
+        let pin = Operation { target: 1, action: Action::Pin };
+        let list = (0..MOST_OPERATIONS).map(|line| (line, pin.clone())).collect();
+        let operations = PostedOperations::of(Standing::Admin, list);
+        let lines = "{\"$op\":\"pin\",\"id\":1}\n".repeat(MOST_OPERATIONS);
+        Command::Post(Post::new(Speaker::Client(ann.id), None, lines.into(), operations))
+    };
+    let mut commands = (0..5).map(|_| pins());
+    house.hub.step(commands.by_ref()).unwrap();
+    assert_eq!(commands.count(), 4);
 }
 
 #[test]

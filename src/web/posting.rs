@@ -5,7 +5,7 @@ use http::{StatusCode, header};
 use super::{Channel, Exchange, JSON, Stop};
 use crate::{
     access::Right,
-    command::{HubGone, PostedOperations, Stored},
+    command::{HubGone, MOST_OPERATIONS, PostedOperations, Stored},
     http::{HttpRefusal, query::speaker, response::RETRY_AFTER},
     lines::{LINE_LIMIT, count_lines, each_line},
     message::{self, NotJson},
@@ -21,6 +21,10 @@ const MANY_BYTES: usize = 8 << 20;
 
 // With the end of its last line it is no longer than a line may be; the journal counts on that.
 const _: () = assert!(MANY_BYTES < LINE_LIMIT);
+
+/// The most messages in such a body: more than it has room for where people talk. The hub takes less
+/// than a second for so many, in which it does nothing else.
+const MANY_MESSAGES: usize = 1_000_000;
 
 /// The longest `Idempotency-Key`, in bytes.
 const KEY_BYTES: usize = 255;
@@ -91,6 +95,13 @@ impl Exchange<'_> {
                 return Ok(None);
             }
         };
+        if operations.len() > MOST_OPERATIONS {
+            let sentence = format!(
+                "these are {} operations; post {MOST_OPERATIONS} at the most at a time",
+                operations.len()
+            );
+            return Err(HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence).into());
+        }
         let messages = u32::try_from(count_lines(&lines)).unwrap_or(u32::MAX);
         self.caller().count_posts(messages).map_err(HttpRefusal::from)?;
         let sender = self.caller().sender();
@@ -215,7 +226,13 @@ fn push_many(
     max_message: usize,
     lines: &mut Vec<u8>,
 ) -> Result<Result<(), String>, HttpRefusal> {
-    for (at, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    let all = text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty());
+    for (count, (at, line)) in all.enumerate() {
+        if count == MANY_MESSAGES {
+            let sentence =
+                format!("these are more than {MANY_MESSAGES} messages; post the rest after them");
+            return Err(HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence));
+        }
         if line.len() > max_message {
             let sentence = format!("line {} is longer than {max_message} bytes", at + 1);
             return Err(HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence));

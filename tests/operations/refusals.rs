@@ -198,6 +198,22 @@ fn an_edit_keeps_to_the_longest_message() {
 }
 
 #[test]
+fn a_body_of_more_operations_than_one_may_have_is_refused_as_a_whole() {
+    let server = Server::start();
+    server.posts(ANN, "1");
+    let pin = r#"{"$op":"pin","id":1}"#;
+    let post = |count: usize| {
+        let lines = format!("{pin}\n").repeat(count);
+        let line = format!("POST /messages?{ANN}");
+        server.asked(ask_with(&line, &["Content-Type: application/x-ndjson"], &lines))
+    };
+    post(10_001).refuses(413, &["10001 operations", "10000"]);
+    assert_eq!(server.lines().len(), 1);
+    assert_eq!(post(10_000).status, 201);
+    assert_eq!(server.lines().len(), 10_001);
+}
+
+#[test]
 fn pinned_messages_are_lines_and_go_with_nothing_else() {
     let server = Server::start();
     for query in ["pinned=1&q=a", "pinned=1&follow=1", "pinned=1&after=2", "pinned=x"] {

@@ -258,6 +258,15 @@ fn what_is_no_message_is_refused_and_nothing_is_stored() {
 }
 
 #[test]
+fn a_body_of_more_messages_than_one_may_have_is_refused_as_a_whole() {
+    let server = Server::start();
+    let most = "1\n".repeat(1_000_000);
+    server.post(NDJSON, format!("{most}1")).refuses(413, &["1000000 messages"]);
+    assert_eq!(server.post(NDJSON, format!("\n{most} \n")).created(), 1);
+    assert_eq!(server.lines().len(), 1_000_000);
+}
+
+#[test]
 fn a_body_that_is_much_too_long_is_told_so_before_the_connection_ends() {
     // For two seconds the server takes what still comes.
     in_one_of_a_few_attempts(|| {
