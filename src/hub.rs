@@ -287,6 +287,7 @@ impl Hub {
         let synced = self.journal.sync_when_due()?;
         synced.into_iter().for_each(|time| self.metrics.synced(time));
         self.erase_what_is_left()?;
+        self.history.operations_mut().forget_more();
         self.look_after_stamps()?;
         self.note_numbering();
         if self.fanout.is_due_for_dismissals() {

@@ -14,6 +14,12 @@ use super::{
     Action, Asker, LoggedOperation, MOST_KEYS, Operation, Person, Refusal, Standing, Target, decide,
 };
 
+/// How many reactions are forgotten with a message that is deleted, and how many of those that it has
+/// beyond that are at each [`Operations::forget_more`]. To forget a million at once would take the hub a
+/// third of a second, and a thousand messages may be deleted at once.
+const FORGOTTEN_AT_ONCE: usize = 64;
+const FORGOTTEN_LATER: usize = 4096;
+
 /// All operations of a channel, as far as they still mean something.
 #[derive(Debug, Default)]
 pub struct Operations {
@@ -24,6 +30,8 @@ pub struct Operations {
     /// The reactions that there are, each with the line that made it.
     reactions: BTreeMap<Reaction, [u32; 2]>,
     pinned: BTreeSet<u64>,
+    /// Deleted messages whose reactions are still here. Nobody looks at these any more.
+    forgotten: Vec<u64>,
     /// Makes the fingerprints. Nobody outside knows its keys, so nobody can make two fingerprints
     /// meet.
     hasher: RandomState,
@@ -217,20 +225,40 @@ impl Operations {
     }
 
     /// Forgets what was said about a message that was deleted; returns the lines of its edits, which
-    /// must be erased with it.
+    /// must be erased with it. Where it has very many reactions, most of them are left to
+    /// [`Operations::forget_more`].
     pub fn forget(&mut self, target: u64) -> Vec<u64> {
         debug_assert!(self.is_deleted(target), "only a deleted message is forgotten");
         let edits: Vec<u64> = self.edits_of(target).collect();
         for &id in &edits {
             self.edits.remove(&(target, id));
         }
-        let reactions: Vec<_> =
-            self.reactions(target, None).map(|(reaction, _)| reaction).collect();
-        for reaction in reactions {
-            self.reactions.remove(&reaction);
-        }
         self.pinned.remove(&target);
+        if self.forget_reactions(target, FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE {
+            self.forgotten.push(target);
+        }
         edits
+    }
+
+    /// Forgets more of the reactions to messages that were deleted. It is to be called now and then.
+    pub fn forget_more(&mut self) {
+        let mut left = FORGOTTEN_LATER;
+        while let Some(&target) = self.forgotten.last() {
+            left -= self.forget_reactions(target, left);
+            if left == 0 {
+                return;
+            }
+            self.forgotten.pop();
+        }
+    }
+
+    /// Forgets `most` of the reactions to a message, or all of them; returns how many.
+    fn forget_reactions(&mut self, target: u64, most: usize) -> usize {
+        let some: Vec<_> = self.reactions(target, None).take(most).map(|(it, _)| it).collect();
+        for reaction in &some {
+            self.reactions.remove(reaction);
+        }
+        some.len()
     }
 
     /// Takes in the operations of a log, in its order. `sender_of` tells the verified sender of a

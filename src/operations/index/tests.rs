@@ -201,3 +201,30 @@ fn nodes_of_the_index_are_as_small_as_the_module_says() {
     // A node of std's B-tree has 11 pairs; with half of them used, a pair takes twice its size.
     assert_eq!(size_of::<Reaction>() + size_of::<[u32; 2]>(), 28);
 }
+
+#[test]
+fn very_many_reactions_to_a_deleted_message_are_forgotten_little_by_little() {
+    let mut index = Operations::default();
+    let react = |index: &mut Operations, target: u64, number: u64| {
+        let react = Operation { target, action: Action::React("a".into()) };
+        let _ = index.apply(&react, number, Some(Person::of(&format!("sender-{number}"))));
+    };
+    let many = 2 * FORGOTTEN_LATER as u64;
+    (1..=many).for_each(|number| react(&mut index, 1, number));
+    (1..=3).for_each(|number| react(&mut index, 2, number));
+    (1..=3).for_each(|number| react(&mut index, 3, number));
+    for target in [1, 2] {
+        let _ = index.apply(&Operation { target, action: Action::Delete }, many + target, None);
+        assert!(index.forget(target).is_empty());
+    }
+    let mut left = 3 + many as usize - FORGOTTEN_AT_ONCE;
+    assert_eq!(index.reactions.len(), left);
+    while left > 3 {
+        index.forget_more();
+        left = left.saturating_sub(FORGOTTEN_LATER).max(3);
+        assert_eq!(index.reactions.len(), left);
+    }
+    index.forget_more();
+    assert!(index.forgotten.is_empty());
+    assert_eq!(index.lines_of_reactions(3), [1, 2, 3]);
+}
