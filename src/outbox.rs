@@ -39,8 +39,9 @@ const _: () = assert!(2 + 125 <= CONTROL_LIMIT);
 /// buffer is free, but a new try sees every byte of progress.
 pub const SEND_SLICE: Duration = Duration::from_millis(500);
 
-/// How long a peer may take for the frames before a close frame and for the close frame itself:
-/// long enough for a peer that reads, and short enough for an orderly stop (`server::STOP_TIME`).
+/// How long a peer may take for the frames before a close frame and for the close frame itself, and how
+/// long it may go on after that without an answer: long enough for a peer that reads, and short enough
+/// for an orderly stop (`server::STOP_TIME`).
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
 /// The sending side of one client, shared by its own thread, the hub and a catch-up thread.
@@ -74,7 +75,10 @@ enum State {
     Behind,
     /// Behind, and the last frame that waits is a close frame.
     Closing,
+    /// The close frame has been sent.
     Closed,
+    /// The peer is gone, or was cut off.
+    Ended,
 }
 
 /// What became of frames that were offered to a client.
@@ -137,7 +141,7 @@ impl Outbox {
         match sending.state {
             State::Live => {}
             State::Behind => return Offered::Behind,
-            State::Closing | State::Closed => return Offered::Closed,
+            State::Closing | State::Closed | State::Ended => return Offered::Closed,
         }
         let messages = &frames.bytes()[start..];
         let sent = match events {
@@ -179,7 +183,7 @@ impl Outbox {
                 true
             }
             State::Behind | State::Closing => false,
-            State::Live | State::Closed => true,
+            State::Live | State::Closed | State::Ended => true,
         }
     }
 
@@ -226,7 +230,7 @@ impl Outbox {
                 }
                 ControlOutcome::Done
             }
-            State::Closing | State::Closed => ControlOutcome::Done,
+            State::Closing | State::Closed | State::Ended => ControlOutcome::Done,
         }
     }
 
@@ -317,6 +321,11 @@ impl Outbox {
 
     /// Whether the close frame has been sent, or nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
+        matches!(self.lock().state, State::Closed | State::Ended)
+    }
+
+    /// Whether a close frame has been sent to a peer that may still be there.
+    pub fn has_sent_close(&self) -> bool {
         self.lock().state == State::Closed
     }
 
@@ -361,7 +370,7 @@ impl Outbox {
     }
 
     fn shut_down(&self, sending: &mut Sending) {
-        self.settle(sending, State::Closed);
+        self.settle(sending, State::Ended);
         // Both calls fail only when the connection is gone, and then there is nothing to end. The
         // shutdown wakes the client's thread from its read. With a linger time of zero, the kernel
         // drops what it has not sent.

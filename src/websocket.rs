@@ -8,7 +8,7 @@
 use std::{
     io::{self, Read, Write},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use log::debug;
@@ -76,6 +76,8 @@ pub enum Over {
     Silent,
     /// The peer may not read the channel any more.
     NotAReader,
+    /// Another thread sent the peer a close frame, and the peer did not answer it in time.
+    Unanswered,
 }
 
 impl Over {
@@ -83,9 +85,9 @@ impl Over {
     pub fn reason(&self) -> LeaveReason {
         match self {
             Over::Silent => LeaveReason::Silent,
-            Over::NotAReader | Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => {
-                LeaveReason::Closed
-            }
+            Over::NotAReader
+            | Over::Unanswered
+            | Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => LeaveReason::Closed,
             Over::Ended(Error::Utf8(_)) => LeaveReason::InvalidText,
             Over::Ended(Error::Capacity(_)) => LeaveReason::TooBig,
             Over::Ended(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
@@ -124,6 +126,7 @@ impl Connection {
             silent_intervals: 0,
             cut: None,
             has_answered: false,
+            answer_by: None,
             long_message: None,
         };
         let websocket =
@@ -131,7 +134,8 @@ impl Connection {
         Ok(Connection { websocket })
     }
 
-    /// Reads the next message. Pings and close frames are answered meanwhile.
+    /// Reads the next message. Pings and close frames are answered meanwhile. What the peer says after
+    /// it was sent a close frame is dropped.
     pub fn read(&mut self, wait: Wait) -> Received {
         loop {
             // One call of tungstenite may read a message and write an answer that the socket cuts.
@@ -154,6 +158,8 @@ impl Connection {
             self.websocket.get_mut().wait = wait;
             let result = self.websocket.read();
             match result {
+                Ok(Message::Text(_) | Message::Binary(_))
+                    if self.websocket.get_ref().answer_by.is_some() => {}
                 Ok(Message::Text(text)) => {
                     if text.len() > READ_BUFFER {
                         self.websocket.get_mut().long_message = Some(text.clone());
@@ -166,6 +172,9 @@ impl Connection {
                 Err(Error::Io(error)) if would_block(&error) => {
                     if wait == Wait::Not {
                         return Received::Nothing;
+                    }
+                    if self.outbox().has_sent_close() {
+                        return Received::Over(Over::Unanswered);
                     }
                     if self.ping() == PingAnswer::Missing {
                         return Received::Over(Over::Silent);
@@ -209,8 +218,8 @@ impl Connection {
     /// socket full.
     pub fn finish(mut self, over: &Over, hand_over: impl FnOnce(CutFrame)) {
         let goodbye = match over {
-            // The peer sent a close frame, and tungstenite answered it.
-            Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => None,
+            // The peer sent a close frame, and tungstenite answered it; or it was sent one before.
+            Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) | Over::Unanswered => None,
             Over::Ended(
                 Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
             ) => return self.outbox().closed(),
@@ -266,6 +275,9 @@ struct Stream {
     cut: Option<CutFrame>,
     /// Whether something was answered since it was last looked whether there is room for answers.
     has_answered: bool,
+    /// Until when the peer may answer the close frame that another thread sent; known when something
+    /// comes after it.
+    answer_by: Option<Instant>,
     /// The last message that was longer than the read buffer. While it is held, tungstenite cannot
     /// use its memory again and takes a small buffer instead; else every client that once sent a
     /// long message would keep as much memory for life.
@@ -293,6 +305,9 @@ enum PingAnswer {
 }
 
 impl Read for Stream {
+    /// A peer that was sent a close frame and goes on is read until its time to answer is over; then it
+    /// looks as if nothing more came. This is decided here, since tungstenite reads on for as long as a
+    /// message lasts, and a message may never end.
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         self.long_message = None;
         if self.wait == Wait::Not {
@@ -300,6 +315,12 @@ impl Read for Stream {
         }
         let count = read(self.outbox.socket(), space)?;
         self.silent_intervals = 0;
+        if self.outbox.has_sent_close() {
+            let now = Instant::now();
+            if now >= *self.answer_by.get_or_insert(now + CLOSE_WAIT) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
         Ok(count)
     }
 }
@@ -320,5 +341,44 @@ impl Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLOSE, Peer, TEXT, pair};
+
+    /// The connection of a client that is live, and its peer.
+    fn live() -> (Connection, Peer) {
+        let (socket, peer) = pair(1 << 20);
+        let outbox = Arc::new(Outbox::new(socket));
+        assert!(outbox.go_live(), "nothing waits to be sent first");
+        let limits = Limits { max_message: 1024, ping_interval: Duration::from_hours(1) };
+        (Connection::new(outbox, Vec::new(), limits).expect("a socket pair"), peer)
+    }
+
+    /// Sends a frame that is masked, with a mask that changes nothing.
+    fn say(peer: &Peer, first: u8, payload: &[u8]) {
+        let head = [first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        (&peer.socket).write_all(&[&head, payload].concat()).expect("a socket pair has room");
+    }
+
+    #[test]
+    fn what_a_peer_says_after_it_was_sent_a_close_frame_is_dropped() {
+        let (mut connection, peer) = live();
+        assert_eq!(connection.outbox().close(CloseCode::Away, "gone"), ControlOutcome::Done);
+        say(&peer, TEXT, b"1");
+        say(&peer, CLOSE, &1001_u16.to_be_bytes());
+        let received = connection.read(Wait::ForPeer);
+        assert!(matches!(received, Received::Over(Over::Ended(Error::ConnectionClosed))));
+    }
+
+    #[test]
+    fn what_a_peer_said_before_it_was_gone_is_read() {
+        let (mut connection, peer) = live();
+        say(&peer, TEXT, b"1");
+        connection.outbox().abort();
+        assert!(matches!(connection.read(Wait::ForPeer), Received::Text(text) if text == "1"));
     }
 }

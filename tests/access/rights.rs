@@ -164,6 +164,39 @@ fn a_channel_that_is_put_away_closes_its_clients_and_keeps_its_file() {
 }
 
 #[test]
+fn who_goes_on_after_its_close_frame_is_cut_off() {
+    let server = with_rules(&format!("root {FOO} * admin\n")).start();
+    assert_eq!(server.does("PUT /dev", "token=foo", "").status, 201);
+    let what_they_send = [
+        frame(PING, "still there"),
+        frame(PONG, ""),
+        frame(TEXT, "1"),
+        frame(BINARY, "1"),
+        // A message that never ends.
+        frame(GOES_ON, ""),
+    ];
+    let mut peers = what_they_send.map(|sent| {
+        let mut raw = server.raw();
+        raw.send(server.head("/dev/ws?token=foo", &[]));
+        assert_eq!(raw.response().status, 101);
+        History::parse(&raw.text());
+        if sent[0] == GOES_ON {
+            raw.send(frame(TEXT_BEGINS, "1"));
+        }
+        (raw, sent)
+    });
+    assert_eq!(server.does("DELETE /dev", "token=foo", "").status, 204);
+    for (raw, _) in &mut peers {
+        let told = raw.frame();
+        assert_eq!((told.first, &told.payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+    }
+    until("all of them are cut off", || {
+        peers.iter_mut().map(|(raw, sent)| raw.try_send(sent)).filter(|&is_sent| is_sent).count()
+            == 0
+    });
+}
+
+#[test]
 fn an_access_file_that_makes_no_sense_ends_the_start_with_file_line_and_reason() {
     for (rules, words) in [
         ("ann\n", &["access:1:", "four columns"][..]),
