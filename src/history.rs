@@ -9,7 +9,7 @@ use std::{fs::File, io, sync::Arc};
 use crate::{
     lines::{Lines, TextFile, read_at},
     message,
-    operations::{LoggedOperation, Operations, Target},
+    operations::{LoggedOperation, Operation, Operations, Target},
 };
 
 mod index;
@@ -43,6 +43,8 @@ pub struct History {
     /// The operations that were found while the file was loaded, part by part, until they are taken
     /// into the index.
     log: Vec<Vec<LoggedOperation>>,
+    /// The lines that read as erased, until then, too.
+    erased: Vec<u64>,
 }
 
 /// The part of the history that a request asks for.
@@ -82,17 +84,18 @@ impl History {
         let has_bom = end >= 3 && read_at(&file, &mut head, 0).is_ok_and(|n| head[..n] == *BOM);
         let start = if has_bom { BOM.len() as u64 } else { 0 };
         let mut index = Index::new(start);
-        let mut log = Vec::new();
+        let (mut log, mut erased) = (Vec::new(), Vec::new());
         for mut part in load::load_parts(&file, start, end, line_limit)? {
             let mut found = std::mem::take(&mut part.log);
             found.iter_mut().for_each(|operation| operation.id += index.lines);
             found.shrink_to_fit();
             log.extend((!found.is_empty()).then_some(found));
+            erased.extend(std::mem::take(&mut part.erased).iter().map(|id| id + index.lines));
             index.absorb(part);
         }
         index.marks.shrink_to_fit();
         let operations = Operations::default();
-        Ok(History { file: TextFile::new(file), line_limit, index, operations, log })
+        Ok(History { file: TextFile::new(file), line_limit, index, operations, log, erased })
     }
 
     /// The file as it is now.
@@ -111,11 +114,26 @@ impl History {
     }
 
     /// Takes in the operations that were found when the file was loaded; `sender_of` tells the
-    /// verified sender of a line. Returns the lines that should hold nothing any more, and that may
-    /// have been left by a crash: these must be erased.
-    pub fn replay_operations(&mut self, sender_of: impl FnMut(u64) -> Option<String>) -> Vec<u64> {
-        let log = std::mem::take(&mut self.log).into_iter().flatten();
-        let mut left = self.operations.replay(log, sender_of);
+    /// verified sender of a line, and `half_erased` are the lines whose erasure may have been cut short.
+    /// Returns the lines that should hold nothing any more, and that may have been left by a crash:
+    /// these must be erased.
+    pub fn replay_operations(
+        &mut self,
+        sender_of: impl FnMut(u64) -> Option<String>,
+        half_erased: &[u64],
+    ) -> Vec<u64> {
+        let (mut log, erased) = (std::mem::take(&mut self.log), std::mem::take(&mut self.erased));
+        for LoggedOperation { operation, .. } in log.iter_mut().flatten() {
+            if let Some(Operation { target, .. }) = operation
+                && !self.is_message(*target)
+                && erased.binary_search(target).is_err()
+                && !half_erased.contains(target)
+            {
+                // The line never held a message, so what is said of it means nothing.
+                *operation = None;
+            }
+        }
+        let mut left = self.operations.replay(log.into_iter().flatten(), sender_of);
         left.retain(|&id| self.is_message(id));
         left
     }
@@ -123,6 +141,20 @@ impl History {
     /// Whether there is a message of this id.
     pub fn is_message(&self, id: u64) -> bool {
         (1..=self.index.lines).contains(&id) && !self.index.is_hole(id)
+    }
+
+    /// Whether there is a message of this id, or its line reads as if one had been erased. What the log
+    /// says of any other line means nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn held_message(&self, id: u64) -> io::Result<bool> {
+        if self.is_message(id) || !(1..=self.index.lines).contains(&id) {
+            return Ok(self.is_message(id));
+        }
+        let (start, end) = self.lines(id, id).offsets()?;
+        // A line above the limit may be longer than the memory.
+        Ok(end - start <= self.line_limit as u64 && message::is_erased(&self.line(id)?.1))
     }
 
     /// What an operation names by this id; `sender` is the verified sender of that line.

@@ -66,7 +66,7 @@ pub fn is_json(line: &[u8]) -> bool {
 const NULL: &[u8] = b"null";
 
 /// Whether a line says that its message was erased: it is `null`, and at least one space after it.
-fn is_erased(line: &[u8]) -> bool {
+pub fn is_erased(line: &[u8]) -> bool {
     line.strip_prefix(NULL)
         .is_some_and(|rest| !rest.is_empty() && rest.iter().all(|&byte| byte == b' '))
 }

@@ -34,6 +34,8 @@ pub(super) struct Index {
     pub(super) hole_lines: u64,
     /// The operations that were found while a part of the file was read.
     pub(super) log: Vec<LoggedOperation>,
+    /// The lines that read as erased, found in the same way.
+    pub(super) erased: Vec<u64>,
 }
 
 impl Index {
@@ -46,6 +48,7 @@ impl Index {
             holes: Holes::default(),
             hole_lines: 0,
             log: vec![],
+            erased: vec![],
         }
     }
 

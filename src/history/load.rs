@@ -96,7 +96,10 @@ pub(super) fn load_part(
                         index.push_line(len);
                         index.log.extend(LoggedOperation::of(index.lines, message));
                     }
-                    None => index.push_hole(len),
+                    None => {
+                        index.push_hole(len);
+                        index.erased.extend(message::is_erased(text).then_some(index.lines));
+                    }
                 }
             }
             Some(Line::TooLong(len)) => index.push_hole(len),

@@ -463,6 +463,7 @@ fn all_processors_together_find_the_same_lines_as_one() {
             index: Index::new(model.start as u64),
             operations: Operations::default(),
             log: Vec::new(),
+            erased: Vec::new(),
         };
         for (line, kind) in &model.lines {
             match kind {

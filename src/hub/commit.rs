@@ -139,7 +139,7 @@ impl Hub {
                     if let Some((_, operation)) =
                         operations.next_if(|(line, _)| *line == lines_before)
                     {
-                        self.apply_operation(Some(operation), id, from);
+                        self.apply_operation(Some(operation), id, from)?;
                     }
                     lines_before += 1;
                 }
@@ -209,7 +209,7 @@ impl Hub {
             };
             let id = self.apply(len, message, ts, None);
             if let Some((message, _)) = message {
-                self.apply_foreign_operation(id, message);
+                self.apply_foreign_operation(id, message)?;
             } else {
                 self.warnings.foreign_hole(self.journal.path(), id);
             }

@@ -11,7 +11,9 @@ use crate::{
     command::{ClientId, PostedOperations},
     journal::{Erased, Fatal},
     lines::each_line,
-    operations::{Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, decide},
+    operations::{
+        Action, Applied, Asker, LoggedOperation, Operation, Person, Refusal, Target, decide,
+    },
     wire::ErrorAnswer,
 };
 
@@ -120,13 +122,19 @@ impl Hub {
         operation: Option<&Operation>,
         id: u64,
         from: Option<&str>,
-    ) {
+    ) -> Result<(), Fatal> {
         let asker = Asker { sender: from, ..Asker::OPERATOR };
-        let accepted = operation.filter(|operation| {
-            let target = self.history.target(operation.target, None);
-            let index = self.history.operations();
-            operation.target < id && decide(operation, asker, target, index).is_ok()
-        });
+        let mut accepted = None;
+        if let Some(operation) = operation.filter(|operation| operation.target < id) {
+            // As a start decides it, to which a line that reads as erased may have been a message.
+            let target = match self.history.held_message(operation.target) {
+                Ok(true) => Target::Message(None),
+                Ok(false) => Target::Missing,
+                Err(error) => return Err(Fatal::Storage(error)),
+            };
+            let is_accepted = decide(operation, asker, target, self.history.operations()).is_ok();
+            accepted = is_accepted.then_some(operation);
+        }
         let index = self.history.operations_mut();
         if let Some(operation) = accepted {
             let _ = index.apply(operation, id, from.map(Person::of));
@@ -138,20 +146,28 @@ impl Hub {
         if accepted.is_none() {
             self.warnings.refused(self.journal.path(), id);
         }
+        Ok(())
     }
 
     /// Applies a line that another program appended, if it is an operation. It is the operator's
     /// word, so it needs no right. An operation that cannot be done means nothing.
-    pub(super) fn apply_foreign_operation(&mut self, id: u64, message: &[u8]) {
-        self.apply_ordered_operation(id, message, None);
+    pub(super) fn apply_foreign_operation(&mut self, id: u64, message: &[u8]) -> Result<(), Fatal> {
+        self.apply_ordered_operation(id, message, None)
     }
 
     /// Applies a line whose place is decided, if it is an operation.
-    pub(super) fn apply_ordered_operation(&mut self, id: u64, message: &[u8], from: Option<&str>) {
-        let Some(LoggedOperation { operation, .. }) = LoggedOperation::of(id, message) else {
-            return;
-        };
-        self.apply_operation(operation.as_ref(), id, from);
+    pub(super) fn apply_ordered_operation(
+        &mut self,
+        id: u64,
+        message: &[u8],
+        from: Option<&str>,
+    ) -> Result<(), Fatal> {
+        match LoggedOperation::of(id, message) {
+            Some(LoggedOperation { operation, .. }) => {
+                self.apply_operation(operation.as_ref(), id, from)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Erases the messages that were deleted, and their edits, in the file, and takes them out of the
@@ -167,7 +183,9 @@ impl Hub {
         let mut lines = Vec::new();
         for target in std::mem::take(&mut self.deleted) {
             let edits = self.history.operations_mut().forget(target);
-            for id in iter::once(target).chain(edits) {
+            // A line may be deleted by hand that read as erased before.
+            let message = iter::once(target).filter(|&id| self.history.is_message(id));
+            for id in message.chain(edits).collect::<Vec<_>>() {
                 lines.push(self.history.erase(id).map_err(Fatal::Storage)?);
             }
         }

@@ -115,7 +115,7 @@ impl Hub {
             return Ok(Some(pieces));
         }
         for arrival in &pieces {
-            self.apply_piece(arrival);
+            self.apply_piece(arrival)?;
         }
         self.show()?;
         if let Some(replica) = &self.replica {
@@ -158,7 +158,7 @@ impl Hub {
     }
 
     /// Takes in the lines of a piece, which are in the file.
-    fn apply_piece(&mut self, Arrival { piece, is_checked, .. }: &Arrival) {
+    fn apply_piece(&mut self, Arrival { piece, is_checked, .. }: &Arrival) -> Result<(), Fatal> {
         let mut stamps = piece
             .stamps
             .iter()
@@ -176,11 +176,12 @@ impl Hub {
             let message = if *is_checked { text } else { text.and_then(message::on_line) };
             let id = self.apply(len, message.map(|message| (message, lead)), ts, from);
             match message {
-                Some(message) => self.apply_ordered_operation(id, message, from),
+                Some(message) => self.apply_ordered_operation(id, message, from)?,
                 None => self.warnings.hole_of_order(self.journal.path(), id),
             }
             self.last_ts = self.last_ts.max(ts);
         }
+        Ok(())
     }
 
     /// Answers those whose lines have come back as this piece.

@@ -204,16 +204,22 @@ impl Journal {
         mut self,
         mut history: History,
     ) -> Result<(Journal, History), OpenError> {
+        let half_erased = self.half_erased();
         let mut senders = Senders { journal: &self, reader: None };
-        let left = history.replay_operations(|id| senders.of(id));
-        match self.erase_again(&left, &mut history) {
+        let left = history.replay_operations(|id| senders.of(id), &half_erased);
+        match self.erase_again(&left, &half_erased, &mut history) {
             Ok(()) => Ok((self, history)),
             Err(why) => Err(OpenError::Failed(self.path, why)),
         }
     }
 
     /// Erases what a crash left of deleted messages: `left` are those that are still there.
-    fn erase_again(&mut self, left: &[u64], history: &mut History) -> io::Result<()> {
+    fn erase_again(
+        &mut self,
+        left: &[u64],
+        half_erased: &[u64],
+        history: &mut History,
+    ) -> io::Result<()> {
         let mut lines = Vec::new();
         for &id in left {
             // A line may have been deleted by several operations that people wrote by hand.
@@ -221,7 +227,7 @@ impl Journal {
                 lines.push(history.erase(id)?);
             }
         }
-        for id in self.half_erased() {
+        for &id in half_erased {
             if id <= history.last_id() && !history.is_message(id) {
                 lines.push(history.erased_line(id)?);
             }
@@ -246,7 +252,7 @@ impl Journal {
     }
 
     /// The lines that were being erased when the server ended.
-    fn half_erased(&mut self) -> Vec<u64> {
+    fn half_erased(&self) -> Vec<u64> {
         let beside = self.erasing_path();
         let named = match fs::read_to_string(&beside) {
             Ok(named) => named,

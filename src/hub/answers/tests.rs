@@ -18,7 +18,7 @@ impl House {
     /// A hub whose file has these operations; each has a sender of its own.
     fn with_operations(text: &str) -> House {
         let mut house = House::new(text);
-        let _ = house.hub.history.replay_operations(|id| Some(format!("sender-{id}")));
+        let _ = house.hub.history.replay_operations(|id| Some(format!("sender-{id}")), &[]);
         house
     }
 }
@@ -44,10 +44,10 @@ fn pin(id: u64) -> String {
 fn pinned_messages_are_named_a_few_at_a_time_however_many_there_are() {
     const TIMES: usize = 10;
     let count = (TIMES * PINNED_LINES) as u64;
-    // A file may pin what is no message.
+    // A file may pin what reads as erased.
     let is_message = |id: &u64| !id.is_multiple_of(3);
     let mut text = String::new();
-    (1..=count).for_each(|id| text += if is_message(&id) { "1\n" } else { "no message\n" });
+    (1..=count).for_each(|id| text += if is_message(&id) { "1\n" } else { "null \n" });
     (1..=count).rev().for_each(|id| text += &pin(id));
     let house = House::with_operations(&text);
     let (mut named, mut after) = (Vec::new(), Some(0));

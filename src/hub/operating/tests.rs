@@ -165,9 +165,43 @@ fn an_operation_by_hand_is_the_operators_word() {
     assert_eq!(house.hub.history.holes(), Some((2, 1)));
     // A start finds the same.
     let mut again = house.reload();
-    assert!(again.replay_operations(|_| None).is_empty());
+    assert!(again.replay_operations(|_| None, &[]).is_empty());
     assert!(again.operations().is_pinned(2) && again.operations().is_deleted(1));
     assert_eq!(again.holes(), Some((2, 1)));
+}
+
+#[test]
+fn what_is_said_by_hand_of_a_line_that_never_held_a_message_means_nothing_after_a_start_too() {
+    // Line 5 reads as if it had been erased, and nothing can tell whether it was.
+    let mut house = House::new("[\"one\"]\n\nno message\n{\"torn\nnull \n");
+    let ops = |id: u64| {
+        format!(
+            "{{\"$op\":\"pin\",\"id\":{id}}}\n{{\"$op\":\"edit\",\"id\":{id},\"data\":1}}\n\
+             {{\"$op\":\"delete\",\"id\":{id}}}\n"
+        )
+    };
+    // A later line is no message yet.
+    let lines = (1..=5).map(ops).collect::<String>() + &ops(99);
+    house.dir.append(&lines);
+    house.tick();
+    let told = |history: &History| {
+        let of = |id| {
+            let index = history.operations();
+            (id, index.is_deleted(id), index.last_edit(id), index.is_pinned(id))
+        };
+        (1..=5).chain([99]).map(of).collect::<Vec<_>>()
+    };
+    let live = told(&house.hub.history);
+    let (said, unsaid) = ((true, None, false), (false, None, false));
+    let expected = [(1, said), (2, unsaid), (3, unsaid), (4, unsaid), (5, said), (99, unsaid)];
+    assert_eq!(live, expected.map(|(id, (deleted, edit, pinned))| (id, deleted, edit, pinned)));
+
+    let (holes, text) = (house.hub.history.holes(), house.text());
+    let House { dir, hub, .. } = house;
+    drop(hub);
+    let (_, again) = open(&dir);
+    assert_eq!((told(&again), again.holes()), (live, holes));
+    assert_eq!(String::from_utf8(dir.read()).expect("UTF-8"), text);
 }
 
 #[test]
@@ -386,6 +420,7 @@ proptest! {
         prop_assert_eq!(is_deleted, !text.contains("secret"), "{}", text);
         prop_assert_eq!(text.starts_with(SECRET), !is_deleted, "{}", text);
         prop_assert_eq!(history.is_message(1), !is_deleted);
+        prop_assert_eq!(history.operations().is_deleted(1), is_deleted);
         prop_assert!(text.contains("[\"two\"]\n") && text.contains("[\"four\"]\n"));
         // Once the sender has its answer, it stays so.
         prop_assert!(at < events.len() || is_deleted);
