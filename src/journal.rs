@@ -24,8 +24,9 @@ pub(crate) mod system;
 
 use std::{
     fmt,
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Seek, SeekFrom},
+    mem,
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -33,14 +34,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use log::warn;
+use log::{info, warn};
 
 use self::{
     beside::{create_beside, rename_beside},
     epoch::Epoch,
     erasing::Announced,
     landmark::Landmark,
-    shortage::Shortage,
+    shortage::{Shortage, is_denied, is_short},
     stamps::StampFile,
     system::System,
 };
@@ -126,6 +127,7 @@ pub struct Journal {
     /// The lines of deleted messages that could not be erased yet.
     unerased: Vec<ErasedLine>,
     has_warned_of_unerased: bool,
+    has_warned_of_name: bool,
     announced: Option<Announced>,
     /// The time of the oldest write that has not been synced.
     unsynced_since: Option<Instant>,
@@ -190,7 +192,7 @@ impl Journal {
         // While the path leads to the same file, one system call tells both its identity and size. No
         // link was there when the file was opened, and one that is there now is not followed: the lock
         // file is not beside what it leads to, so that another server could open that, too.
-        let what = match fs::symlink_metadata(&self.path) {
+        let what = match self.look() {
             Ok(found) if identity(&found) != self.identity => "the file was replaced by another",
             Ok(found) if found.len() >= committed_end => return self.check_growth(found.len()),
             Ok(found) => {
@@ -207,6 +209,32 @@ impl Journal {
             Err(error) => return Err(Fatal::Storage(error)),
         };
         Err(Fatal::Changed(format!("{what} while the server ran; {}", self.salvage())))
+    }
+
+    /// Looks at what the path leads to. As long as that is not allowed, or the system is short of what it
+    /// takes, the open file counts as what is there: it can be read and written as before.
+    fn look(&mut self) -> io::Result<Metadata> {
+        let found = self.system.look_at(&self.path);
+        match &found {
+            Err(error) if is_denied(error) || is_short(error) => {
+                if !self.has_warned_of_name {
+                    warn!(
+                        "{} cannot be looked at, so nobody can tell whether another file is in its \
+                         place: {error}. The server goes on with the file that it has open, and \
+                         looks again.",
+                        self.path.display()
+                    );
+                    self.has_warned_of_name = true;
+                }
+                self.file.metadata()
+            }
+            _ => {
+                if mem::take(&mut self.has_warned_of_name) {
+                    info!("{} can be looked at again", self.path.display());
+                }
+                found
+            }
+        }
     }
 
     /// Looks whether committed bytes are still there, if another program has made the file longer; returns

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     env,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, ErrorKind, Read, Seek, Write},
     net::Ipv4Addr,
     os::unix::fs::FileExt,
@@ -257,6 +257,7 @@ struct Plan {
     foreign: Vec<(usize, Vec<u8>)>,
     stamp_room: Option<usize>,
     beside_fails: Option<i32>,
+    look_fails: Option<i32>,
     is_append_only: bool,
 }
 
@@ -271,6 +272,7 @@ impl FaultySystem {
             foreign: Vec::new(),
             stamp_room: None,
             beside_fails: None,
+            look_fails: None,
             is_append_only: false,
         })))
     }
@@ -288,6 +290,11 @@ impl FaultySystem {
     /// Files beside cannot be written, with this number of an error; without one, they can.
     pub(crate) fn fail_beside(&self, error: Option<i32>) {
         self.lock().beside_fails = error;
+    }
+
+    /// Names cannot be looked at, with this number of an error; without one, they can.
+    pub(crate) fn fail_looks(&self, error: Option<i32>) {
+        self.lock().look_fails = error;
     }
 
     /// Lets the text file be opened for overwriting, or not.
@@ -331,6 +338,13 @@ impl Plan {
 }
 
 impl System for FaultySystem {
+    fn look_at(&self, path: &Path) -> io::Result<Metadata> {
+        match self.lock().look_fails {
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => Real.look_at(path),
+        }
+    }
+
     fn write(&mut self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         let mut plan = self.lock();
         let mishap = plan.mishaps.pop_front().unwrap_or_default();

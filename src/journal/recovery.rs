@@ -168,6 +168,7 @@ impl Journal {
             shortage: None,
             unerased: Vec::new(),
             has_warned_of_unerased: false,
+            has_warned_of_name: false,
             announced: None,
             unsynced_since: None,
         };

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Seek, Write},
     os::unix::fs::FileExt,
     path::Path,
@@ -14,6 +14,11 @@ use super::beside::sync_folder_of;
 
 /// The calls that tests replace. The methods given here are the real calls.
 pub(crate) trait System: fmt::Debug + Send {
+    /// Looks at what stands under a name; no link is followed.
+    fn look_at(&self, path: &Path) -> io::Result<Metadata> {
+        fs::symlink_metadata(path)
+    }
+
     /// Writes to a file in append mode with one call; returns how many bytes the call says it took.
     fn write(&mut self, file: &File, bytes: &[u8]) -> io::Result<usize> {
         (&*file).write(bytes)

@@ -195,6 +195,47 @@ fn a_folder_that_is_replaced_by_another_thing_is_no_failure_of_the_disk() {
     check(|folder| symlink(folder, folder).unwrap());
 }
 
+#[test]
+fn a_file_whose_name_cannot_be_looked_at_for_now_is_served_and_watched_as_it_is_open() {
+    for error in [libc::EACCES, libc::EPERM, libc::ENOMEM] {
+        let dir = Dir::new();
+        dir.write("1\n");
+        let system = FaultySystem::new(&dir);
+        let mut journal = open(&dir).0.with_system(system.clone());
+        system.fail_looks(Some(error));
+        assert_eq!(journal.survey(2).expect("the file is open"), 2);
+        assert_eq!(journal.append(b"2\n", 2).expect("the file is open"), 2);
+        system.append("3\n");
+        assert_eq!(journal.survey(4).expect("the file is open"), 6, "other programs are heard");
+        assert!(journal.has_warned_of_name);
+        // What happens to the name meanwhile is noticed afterwards.
+        system.fail_looks(None);
+        assert_eq!(journal.survey(6).expect("it is in its place"), 6);
+        assert!(!journal.has_warned_of_name, "the next trouble is told, too");
+        system.fail_looks(Some(error));
+        fs::rename(dir.file(), dir.path().join("moved")).unwrap();
+        assert_eq!(journal.survey(6).expect("the file is open"), 6);
+        system.fail_looks(None);
+        let Err(Fatal::Changed(what)) = journal.survey(6) else { panic!("it is not noticed") };
+        assert!(what.contains("was removed"), "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_is_noticed_even_if_its_name_cannot_be_looked_at() {
+    let dir = Dir::new();
+    dir.write("1\n2\n");
+    let system = FaultySystem::new(&dir);
+    let mut journal = open(&dir).0.with_system(system.clone());
+    system.fail_looks(Some(libc::EACCES));
+    OpenOptions::new().write(true).open(dir.file()).unwrap().set_len(3).unwrap();
+    let Err(Fatal::Changed(what)) = journal.survey(4) else { panic!("it is not noticed") };
+    assert!(what.contains("was cut from 4 to 3 bytes"), "{what}");
+    // A disk that fails is a disk that fails.
+    system.fail_looks(Some(libc::EIO));
+    assert!(matches!(journal.survey(4), Err(Fatal::Storage(_))));
+}
+
 /// A disk that fails when the names in a folder are to be brought to it.
 #[derive(Debug)]
 struct FailsFolders;
