@@ -7,7 +7,7 @@ use std::{
 
 use crate::web::HUB_TIME;
 
-/// At most so much of an answer is read, in bytes. The server's own answer is one line.
+/// The most of an answer that is read, in bytes. The server's own answer is one line.
 const ANSWER_BYTES: u64 = 64 << 10;
 
 /// Asks the server that listens there.

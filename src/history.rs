@@ -1,6 +1,6 @@
 //! The text file as history: which lines are messages, and where they stand.
 //!
-//! No message is kept in memory, only an index of the file: the offset of every so many lines, the
+//! No message is kept in memory, only an index of the file: the offset of a line every few KiB, the
 //! holes, and what operations made of messages. A message that is deleted becomes a hole. The hub owns
 //! the history. Other threads get a [`Stretch`] of it, with which they read the file themselves.
 
@@ -56,7 +56,7 @@ pub struct Window {
     pub before: Option<u64>,
     /// Only messages from this id on, which is the first one since some time.
     pub since: Option<u64>,
-    /// At most so many of these messages: with `after` or `since` the first ones, otherwise the
+    /// At most this many of these messages: with `after` or `since` the first ones, otherwise the
     /// last.
     pub limit: Option<u64>,
 }
@@ -70,7 +70,7 @@ pub struct Resume {
     pub epoch: Option<String>,
     /// Only messages from this id on, which is the first one since some time.
     pub since: Option<u64>,
-    /// At most so many of these messages: the last ones.
+    /// At most this many of these messages: the last ones.
     pub limit: Option<u64>,
 }
 

@@ -47,9 +47,9 @@ pub fn each_line(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub enum Line<'a> {
     /// A whole line, without its `\n`.
     Whole(&'a [u8]),
-    /// A whole line above the limit, of so many bytes with its `\n`.
+    /// A whole line above the limit; it has this many bytes with its `\n`.
     TooLong(u64),
-    /// The beginning of a line, of so many bytes: the part of the file ends there.
+    /// The first bytes of a line, as many as this: the part of the file ends there.
     Unfinished(u64),
 }
 
@@ -118,7 +118,7 @@ impl Lines {
         }
     }
 
-    /// Skips `count` lines. So many must be left.
+    /// Skips `count` lines. As many must be left.
     ///
     /// # Errors
     /// When the file cannot be read, or ends before `end`.

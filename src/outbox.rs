@@ -115,7 +115,7 @@ pub enum ControlOutcome {
 /// Why nothing more can be sent to a peer.
 #[derive(Debug)]
 pub enum SendError {
-    /// It took nothing for as long as it may. Before, it took so many bytes.
+    /// It took nothing for as long as it may. Before, it took this many bytes.
     Stalled(usize),
     /// The connection is gone.
     Gone,

@@ -28,7 +28,7 @@ pub struct Origin {
     pub batch: u64,
 }
 
-/// The same stamp for so many lines.
+/// The same stamp for several lines, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StampRun {
     /// How many lines.

@@ -3,7 +3,7 @@
 //! Line N of the stamps file describes line N of the text file: a time in UTC, a space, and the
 //! sender, `-` where one of them is not known. Any other line says that neither is known. The
 //! journal writes stamps (`journal/stamps.rs`); here is what one looks like, and how it is found
-//! again: through an index of every so many lines, so that no stamp is kept in memory. The hub owns
+//! again: through an index of a line every few KiB, so that no stamp is kept in memory. The hub owns
 //! the index. Other threads get [`Stamps`] of a part of it, with which they read the file
 //! themselves.
 
@@ -123,7 +123,7 @@ pub struct NewStamps {
 }
 
 impl NewStamps {
-    /// Appends the same stamp for so many lines: accepted at `ts`, in Unix milliseconds. A sender
+    /// Appends the same stamp for `lines` lines: accepted at `ts`, in Unix milliseconds. A sender
     /// that does not fit in a line is left out.
     ///
     /// # Panics
@@ -152,7 +152,7 @@ impl NewStamps {
         self.lines += lines;
     }
 
-    /// Says of so many lines that nothing is known of them.
+    /// Says of `lines` lines that nothing is known of them.
     pub fn push_unknown(&mut self, lines: u64) {
         (0..lines).for_each(|_| self.bytes.extend_from_slice(NOTHING));
         self.lines += lines;

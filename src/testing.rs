@@ -233,9 +233,9 @@ impl Peer {
 pub(crate) struct Mishap {
     /// Another program appends this right before.
     pub(crate) before: Vec<u8>,
-    /// Only so many of the bytes are written.
+    /// Only this many of the bytes are written.
     pub(crate) takes: Option<usize>,
-    /// The call says that it has written so many.
+    /// The call says that it has written this many.
     pub(crate) claims: Option<usize>,
     /// The call for the descriptor's position says this afterwards.
     pub(crate) position: Option<u64>,
@@ -282,7 +282,7 @@ impl FaultySystem {
         self.lock().mishaps.push_back(mishap);
     }
 
-    /// Leaves room for so many bytes of stamps; without a number, for all.
+    /// Leaves room for this many bytes of stamps; without a number, for all.
     pub(crate) fn limit_stamps(&self, room: Option<usize>) {
         self.lock().stamp_room = room;
     }

@@ -28,13 +28,13 @@ const MOST_UNSENT: u64 = 1 << 20;
 /// slower with it.
 const LEAST_UNSENT: u64 = 16 << 10;
 
-/// What each client may have changes by so many bytes at a time, so that it does not change with each
+/// What each client may have changes by this many bytes at a time, so that it does not change with each
 /// client.
 const STEP: u64 = 16 << 10;
 
 const _: () = assert!(LEAST_UNSENT < UNSENT && UNSENT < MOST_UNSENT);
 
-/// All clients together may fill one part in so many of the memory that the kernel likes to use for
+/// All clients together may fill one part in this many of the memory that the kernel likes to use for
 /// all TCP connections of the machine (`tcp_mem`). If it were full, clients that read nothing would slow
 /// down all other connections. A client keeps what it was given when it came. So if ten thousand
 /// come one after the other and read nothing, they fill 3.3 of these parts, which is about half of that
@@ -59,14 +59,14 @@ impl Unsent {
         Unsent::of(tcp_memory())
     }
 
-    /// Shares so many bytes.
+    /// Shares `tcp_memory` bytes.
     pub(crate) fn of(tcp_memory: u64) -> Unsent {
         let unsent = Unsent { tcp_memory, share: AtomicU64::new(0) };
         unsent.share_among(0);
         unsent
     }
 
-    /// Shares the memory among so many clients from now on.
+    /// Shares the memory among `clients` clients from now on.
     pub fn share_among(&self, clients: u64) {
         let share = self.tcp_memory / TCP_SHARE / clients.max(1);
         let below = share / STEP * STEP;

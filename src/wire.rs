@@ -42,7 +42,7 @@ pub fn push_number(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// The frame that tells who is here: so many connections, with these senders among them.
+/// The frame that tells who is here: `count` connections, with these senders among them.
 pub fn presence_frame(count: usize, names: &[Arc<str>]) -> Vec<u8> {
     let mut json = format!(r#"{{"type":"presence","count":{count},"names":["#).into_bytes();
     for (at, name) in names.iter().enumerate() {

@@ -17,7 +17,7 @@ use std::{
 
 use crate::config::Config;
 
-/// The callers are divided among so many tables, so that two of them seldom wait for one another.
+/// The callers are divided among this many tables, so that two of them seldom wait for one another.
 const TABLES: usize = 16;
 
 /// The most callers in one table: with all tables full, they take some 10 MB. The strangers that do
@@ -28,7 +28,7 @@ const TABLE_SIZE: usize = 8192;
 /// everybody wait.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// Without `--post-burst`, so much time's worth of messages is allowed at once.
+/// Without `--post-burst`, as many messages are allowed at once as the rate allows in this time.
 const BURST_TIME: Duration = Duration::from_secs(10);
 
 /// Whose messages are counted.
@@ -152,7 +152,7 @@ impl PostRate {
         Ok(())
     }
 
-    /// The point in time after so many more messages.
+    /// The point in time after `messages` more messages.
     fn advance(
         &self,
         now: Instant,

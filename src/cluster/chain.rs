@@ -60,7 +60,7 @@ impl Chain {
     }
 }
 
-/// So many bytes at an offset; `None` when they go beyond `end`.
+/// The `len` bytes at an offset; `None` when they go beyond `end`.
 ///
 /// # Errors
 /// When the file cannot be read.

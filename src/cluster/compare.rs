@@ -43,7 +43,7 @@ pub enum Mismatch {
 }
 
 impl Mismatch {
-    /// What ends a copy whose file has this epoch and so many lines; the sentence is for an operator. After
+    /// What ends a copy whose file has this epoch and `last` lines; the sentence is for an operator. After
     /// a fork the engine begins a new epoch, if it still has the file's: lines that were shown under that one
     /// are not in the order.
     ///

@@ -418,7 +418,7 @@ impl Engine {
         Ok(answer.into_iter().flatten().map(read).collect())
     }
 
-    /// At most so many entries that end with the line `from` or later.
+    /// At most `most` entries that end with the line `from` or later.
     ///
     /// # Errors
     /// When there is no answer.

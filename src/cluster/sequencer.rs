@@ -34,7 +34,7 @@ mod waiting;
 
 use waiting::Waiting;
 
-/// So many bytes are sent without waiting until the batch before has come back: they are worth a sync of
+/// This many bytes are sent without waiting until the batch before has come back: they are worth a sync of
 /// their own. Nagle's algorithm (RFC 896) sends full segments so.
 const LARGE: usize = 32 << 10;
 

@@ -20,7 +20,7 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 /// The most different names that presence tells.
 const NAMES: usize = 100;
 
-/// So many frames about typing are kept for clients whose turn is still to come. On the fullest
+/// This many frames about typing are kept for clients whose turn is still to come. On the fullest
 /// channel, clients miss the oldest.
 const TYPING_KEPT: usize = 256;
 

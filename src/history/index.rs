@@ -7,7 +7,7 @@
 use super::holes::{Holes, Run};
 use crate::operations::LoggedOperation;
 
-/// The distance in the file between two lines whose offsets are remembered, in bytes. So much of
+/// The distance in the file between two lines whose offsets are remembered, in bytes. This much of
 /// the file is searched to find a line, and each offset takes 16 bytes of memory: about two
 /// megabytes for ten million short lines.
 pub(super) const STRIDE: u64 = 8 << 10;

@@ -66,7 +66,7 @@ impl Stretch {
         self.messages_by(READ)
     }
 
-    /// The same, with so many bytes that are read at a time.
+    /// The same, with `block` bytes that are read at a time.
     ///
     /// # Errors
     /// When the file cannot be read.

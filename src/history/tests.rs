@@ -140,7 +140,7 @@ impl Model {
         self.load_lines(self.lines.len())
     }
 
-    /// The history of the file when it had so many lines.
+    /// The history of the file when it had `count` lines.
     fn load_lines(&self, count: usize) -> History {
         let end = if count == 0 { 0 } else { self.offsets()[count] };
         let file = crate::testing::file_of(&self.bytes);

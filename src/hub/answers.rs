@@ -20,10 +20,10 @@ use crate::{
     stamps::{Since, Stamps},
 };
 
-/// The hub names no more pinned messages at a time when it has named so many lines of messages, edits
-/// and reactions. So many take about 10 KiB in the thread that asked, as much as the bytes that it sends
-/// at a time (`web/sending.rs`), and the hub a few microseconds. With fewer, the commands would cost more
-/// than the answers.
+/// The hub names no more pinned messages at a time when it has named this many lines of messages, edits
+/// and reactions. These lines take about 10 KiB in the thread that asked, as much as the bytes that it
+/// sends at a time (`web/sending.rs`), and the hub a few microseconds. With fewer, the commands would cost
+/// more than the answers.
 const PINNED_LINES: usize = 32;
 
 const _: () = assert!(PINNED_LINES * size_of::<MessageState>() <= 10 << 10);
@@ -33,7 +33,7 @@ const _: () = assert!(PINNED_LINES * size_of::<MessageState>() <= 10 << 10);
 /// pseudonyms, each with a reaction.
 const FEW_REACTIONS: usize = PINNED_LINES;
 
-/// So many of more reactions the hub tells at a time. They take it less than 0.1 ms.
+/// Of more reactions, the hub tells this many at a time. They take it less than 0.1 ms.
 const REACTIONS_AT_ONCE: usize = 1024;
 
 impl Hub {

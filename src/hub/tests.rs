@@ -115,7 +115,7 @@ impl House {
         self.hub.deliver(|| false);
     }
 
-    /// Says something, and lets so many clients have their turn.
+    /// Says something, and lets `turns` clients have their turn.
     fn say_to(&mut self, turns: usize, guest: &Guest, lines: &str) {
         self.handle.post(guest.id, None, lines.into(), None).expect("a hub");
         self.hub.step(self.commands.try_iter().map(|command| *command)).expect("the file is fine");

@@ -203,7 +203,7 @@ impl Record {
         self.bytes
     }
 
-    /// The record of the first `lines` lines of the file, which have so many bytes, and of their stamps.
+    /// The record of the first `lines` lines of the file, which have `bytes` bytes, and of their stamps.
     fn of(
         epoch: &str,
         file: &File,

@@ -279,7 +279,7 @@ struct Senders<'a> {
     reader: Option<(u64, StampReader)>,
 }
 
-/// To read over so many stamps costs less than to begin again nearer to the next one.
+/// To read over this many stamps costs less than to begin again nearer to the next one.
 const READ_OVER: u64 = 256;
 
 impl Senders<'_> {

@@ -61,7 +61,7 @@ pub(super) struct StampFile {
 }
 
 impl StampFile {
-    /// Opens or creates the file, and makes it fit a text of so many lines. `note` is what the lock
+    /// Opens or creates the file, and makes it fit a text of `lines` lines. `note` is what the lock
     /// file says of it; `None` when the text has begun a new epoch.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use std::{
 use super::read_at;
 
 /// The most bytes of erased lines that are kept for readers of all files together. To keep more, the
-/// readers that began before are given up: they can come back and begin again. So much is far more
+/// readers that began before are given up: they can come back and begin again. This is far more
 /// than people delete while a slow reader takes one history.
 const KEPT: usize = 16 << 20;
 

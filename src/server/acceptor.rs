@@ -242,7 +242,7 @@ mod tests {
         websocket::Limits,
     };
 
-    /// An acceptor that shares so much memory, for connections that say nothing.
+    /// An acceptor that shares this much memory, for connections that say nothing.
     fn acceptor(tcp_memory: u64) -> Acceptor {
         let config = Config::parse_from(["txtcord"]);
         let (catch_up, _) = CatchUp::by_hand();

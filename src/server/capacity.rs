@@ -59,7 +59,7 @@ impl ChannelCost {
     /// connection each, and the inbox.
     const OF_NODE: ChannelCost = ChannelCost { files: 3, threads: 4, space: 8 };
 
-    /// What there is once, where each channel costs so much.
+    /// What there is once, where each channel has this cost.
     fn once(self) -> ChannelCost {
         if self.threads > ChannelCost::ALONE.threads {
             ChannelCost::OF_NODE
@@ -77,13 +77,13 @@ const _: () = {
     assert!(ChannelCost::OF_NODE.space * client >= ChannelCost::OF_NODE.threads * each);
 };
 
-/// Where a limit is short, one part in so many of it is kept for channels; the rest is for clients.
+/// Where a limit is short, one part in this many is kept for channels; the rest is for clients.
 const CHANNELS_SHARE: u64 = 20;
 
-/// Where the folder has more channels than that at the start, they may take one part in so many.
+/// Where the folder has more channels than that at the start, they may take one part in this many.
 const FOLDER_SHARE: u64 = 4;
 
-/// Where a limit is short, one part in so many of it is for connections above the clients, which are
+/// Where a limit is short, one part in this many is for connections above the clients, which are
 /// only told that there are too many, and as much again for those of them that are leaving.
 const EXTRA_SHARE: u64 = 16;
 
@@ -105,7 +105,7 @@ pub struct Wanted {
 pub struct Capacity {
     /// Channels at a time.
     pub channels: (u64, Limit),
-    /// Clients at a time, beside so many channels.
+    /// Clients at a time, beside these channels.
     pub clients: (u64, Limit),
     /// Connections above the clients that are heard; see [`EXTRA_CONNECTIONS`].
     pub extra: usize,

@@ -1,11 +1,11 @@
-//! The index of the stamps file: where every so many lines begin, and what time it is there.
+//! The index of the stamps file: where some of its lines begin, and what time it is there.
 
 use std::{fs::File, io, sync::Arc};
 
 use super::{LINE_BYTES, TIME_BYTES, is_shaped_like_time, parse_time};
 use crate::lines::{Line, Lines};
 
-/// The distance in the file between two lines whose offsets are remembered, in bytes. So much of
+/// The distance in the file between two lines whose offsets are remembered, in bytes. This much of
 /// the file is searched to find a stamp, and each mark takes 24 bytes of memory: less than 100 KB
 /// for a million stamps.
 const STRIDE: u64 = 8 << 10;

@@ -2,7 +2,7 @@
 //!
 //! A body is read from the file again from where it stands, so only a piece of it is held while the peer
 //! is waited for. A message that is longer than a piece is held as a whole, and so are the numbers of the
-//! lines of many reactions; all peers together may hold only so much of these.
+//! lines of many reactions; there is a limit to what all peers together may hold of these.
 
 use std::{
     io,

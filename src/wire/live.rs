@@ -45,7 +45,7 @@ struct FrameMark {
 }
 
 impl FrameMark {
-    /// The mark of the same frame when so many bytes before it are gone.
+    /// The mark of the same frame when `gone` bytes before it are gone.
     fn moved_back(self, gone: usize) -> FrameMark {
         let FrameMark { data, data_end, end, .. } = self;
         FrameMark { data: data - gone, data_end: data_end - gone, end: end - gone, ..self }

@@ -103,7 +103,7 @@ fn rules_change_under_load_and_nothing_is_lost_or_doubled() {
 /// More bytes than the buffers between a server and its peer hold.
 const LONG: usize = 16 << 20;
 
-/// A history of so many bytes.
+/// A history of [`LONG`] bytes.
 fn long_history() -> String {
     format!("\"{}\"\n", "x".repeat(1021)).repeat(LONG / 1024)
 }

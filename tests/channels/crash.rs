@@ -80,7 +80,7 @@ fn what_was_answered_is_there_after_kill_9() {
             away.push(name);
         }
         let killed_at = 5 + dice.below(100);
-        until("so much is answered", || count.load(Relaxed) >= killed_at);
+        until("enough is answered", || count.load(Relaxed) >= killed_at);
         drop(server.kill());
         for worker in workers {
             answered.extend(worker.join().expect("a worker ends with the server"));

@@ -91,7 +91,7 @@ fn lines_appended_while_the_engine_is_unavailable_or_the_node_is_stopped_come_la
 }
 
 /// Lines are appended on every node while everybody talks and nodes are killed; each comes once, but for
-/// so many that may be lost.
+/// `may_be_lost` of them at the most.
 #[track_caller]
 fn check(name: &str, may_be_lost: usize) {
     let Some(engine) = Engine::start(Keeps::Always) else { return };

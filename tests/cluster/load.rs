@@ -71,7 +71,7 @@ impl Load {
         self.acknowledged.load(Relaxed)
     }
 
-    /// Waits until so many more are acknowledged.
+    /// Waits until `more` more are acknowledged.
     #[track_caller]
     pub fn goes_on(&self, more: u64) {
         let wanted = self.acknowledged.load(Relaxed) + more;

@@ -19,7 +19,7 @@ use crate::{
 /// How long it lasts where nobody asks for more.
 const SHORT: Duration = Duration::from_secs(12);
 
-/// After so many acknowledged messages the load begins anew on empty files: what one run records is in
+/// After this many acknowledged messages the load begins anew on empty files: what one run records is in
 /// memory, and compared with every file.
 const MESSAGES: u64 = 200_000;
 

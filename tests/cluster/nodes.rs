@@ -54,7 +54,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// So many nodes on this engine, all started and ready.
+    /// `count` nodes on this engine, all started and ready.
     #[track_caller]
     pub fn on(engine: &Engine, count: usize) -> Nodes {
         // As short as nodes on one machine need it; tests of the time itself take the default.
@@ -118,7 +118,7 @@ impl Nodes {
         self.all.iter().for_each(Node::is_ready);
     }
 
-    /// Waits until all files are the same and have at least so many lines; gives them.
+    /// Waits until all files are the same and have at least `lines` lines; gives them.
     #[track_caller]
     pub fn agree(&self, lines: u64) -> Vec<Vec<u8>> {
         let deadline = Instant::now() + CALM;
@@ -296,7 +296,7 @@ impl Node {
         String::from_utf8_lossy(&self.file()).lines().map(str::to_owned).collect()
     }
 
-    /// Waits until its file has so many lines.
+    /// Waits until its file has `count` lines.
     #[track_caller]
     pub fn has_lines(&self, count: usize) {
         let what = format!("node {} has {count} lines", self.number);

@@ -19,7 +19,7 @@ use crate::{
     support::*,
 };
 
-/// So many nodes where everybody may do everything.
+/// `count` nodes where everybody may do everything.
 #[track_caller]
 fn nodes_on(engine: &Engine, count: usize) -> Nodes {
     let mut nodes = Nodes::begin(engine, 0, &["--access", "access", "--cluster-settle", "1s"]);

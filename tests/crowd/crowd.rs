@@ -37,12 +37,12 @@ use crate::{
 /// A crowd may take this long for anything: thousands of threads start on a busy machine.
 const CROWD_PATIENCE: Duration = Duration::from_secs(300);
 
-/// So many requests are without an answer at a time: fewer than the server's backlog holds, or the
+/// This many requests are without an answer at a time: fewer than the server's backlog holds, or the
 /// kernel would try a connect again a second later.
 const ASKING: usize = 300;
-/// One read takes so much at the most.
+/// What one read takes at the most, in bytes.
 const READ: usize = 1 << 20;
-/// The speaker has so many bytes under way when it says many things at once.
+/// The speaker has this many bytes under way when it says many things at once.
 const UNDER_WAY: usize = 128 << 10;
 /// The longest wait in one go, so that every loop sees its deadline.
 const TICK: Duration = Duration::from_millis(20);
@@ -50,9 +50,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// memory for sockets ends before ten thousand of them are behind; and it would hide for many seconds
 /// that a slow one reads at all, since the kernel tells the sender of room only when there is much.
 const NARROW: usize = 4 << 10;
-/// One sip takes so many bytes.
+/// One sip takes this many bytes.
 const SIP: usize = 1 << 10;
-/// So many connections come from one address, which has 28,000 ports.
+/// This many connections come from one address, which has 28,000 ports.
 const FROM_ONE_ADDRESS: usize = 20_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +102,7 @@ pub struct Crowd<'a> {
     events: Vec<Event>,
     buffer: Vec<u8>,
     pub members: Vec<Member>,
-    /// So many members wait for an answer.
+    /// How many members wait for an answer.
     waiting: usize,
     record: Record,
     speaker: Option<usize>,
@@ -179,7 +179,7 @@ impl<'a> Crowd<'a> {
 
     // ------------------------------------------------------------------ who comes and goes
 
-    /// Lets so many more members connect and ask, until each has an answer or an end.
+    /// Lets `count` more members connect and ask, until each has an answer or an end.
     #[track_caller]
     pub fn comes(&mut self, count: usize, habit: Habit, request: &[u8]) -> Range<usize> {
         let members = self.members.len()..self.members.len() + count;
@@ -195,7 +195,7 @@ impl<'a> Crowd<'a> {
         members
     }
 
-    /// Lets so many more members join and read their history.
+    /// Lets `count` more members join and read their history.
     #[track_caller]
     pub fn joins(&mut self, count: usize) -> Range<usize> {
         let members = self.comes(count, Habit::Reads, &joins("/ws"));
@@ -327,7 +327,7 @@ impl<'a> Crowd<'a> {
         self.sends(speaker, &frame(TEXT, message));
     }
 
-    /// Says so many messages of this size, as fast as they come back, until all members that read have
+    /// Says `count` messages of this size, as fast as they come back, until all members that read have
     /// them.
     #[track_caller]
     pub fn says(&mut self, count: usize, size: usize) {

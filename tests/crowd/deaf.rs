@@ -12,19 +12,20 @@ use crate::{
 /// The default settings leave room for a few more: the clients that read, and some requests.
 const DEAF: usize = 9_950;
 const READING: usize = 10;
-/// So many of the deaf come back.
+/// This many of the deaf come back.
 const COMING_BACK: usize = 20;
 /// More than the sockets in between hold for a client that reads nothing.
 const BEYOND_ALL_BUFFERS: usize = 512 << 10;
-/// The server's memory may grow by so much, however many fall behind, in MiB.
+/// The server's memory may grow by this much, however many fall behind, in MiB.
 const MEMORY: u64 = 100;
 /// No more threads than this may be added.
 const HANDFUL: u64 = 8;
-/// The log may have so many lines about all of them, and so many more each time that a count is due.
+/// The log may have this many lines about all of them.
 const LINES: usize = 5;
+/// It may have this many more each time that a count is due.
 const LINES_EACH_TIME: u64 = 2;
 const LOG_EVERY: u64 = 30;
-/// The last one may be closed so much later than its stall timeout: two busy processors close ten
+/// The last one may be closed this much later than its stall timeout: two busy processors close ten
 /// thousand.
 const LATE: Duration = Duration::from_secs(240);
 
@@ -101,7 +102,7 @@ fn the_server_closes_them_in_time(size: usize, stall_timeout: Duration) {
     says_so_in(LINES + (LINES_EACH_TIME * counts) as usize, &server, log);
 }
 
-/// The log has at most so many lines about the crowd, one of them with a count.
+/// The log has at most `most` lines about the crowd, one of them with a count.
 #[track_caller]
 fn says_so_in(most: usize, server: &Server, log: usize) {
     let lines = || {

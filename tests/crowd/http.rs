@@ -15,14 +15,14 @@ const LINES: usize = 50_000;
 const LENGTH: usize = 1000;
 /// More than the sockets in between hold for a client that reads nothing.
 const BEYOND_ALL_BUFFERS: usize = 600 << 10;
-/// The server's memory may grow by so much, in MiB.
+/// The server's memory may grow by this much, in MiB.
 const MEMORY: u64 = 100;
 /// No more threads than this may be added.
 const HANDFUL: u64 = 8;
 /// A busy machine may keep the client that reads from it for longer than the first ones.
 const STALL_TIMEOUTS: [Duration; 3] =
     [Duration::from_secs(3), Duration::from_secs(12), Duration::from_secs(48)];
-/// The last one may be closed so much later, on a busy machine.
+/// The last one may be closed this much later, on a busy machine.
 const LATE: Duration = Duration::from_secs(240);
 
 #[test]

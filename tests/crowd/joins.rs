@@ -11,9 +11,9 @@ use crate::{
 };
 
 const JOINERS: usize = 1_000;
-/// Ten megabytes of messages; a debug build takes too long to send so much to all of them.
+/// Ten megabytes of messages; a debug build takes too long to send that much to all of them.
 const HISTORY: usize = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
-/// The server's memory may grow by so much, in MiB: with the threads of the joiners, a third of it.
+/// The server's memory may grow by this much, in MiB: with the threads of the joiners, a third of it.
 const MEMORY: u64 = 100;
 /// No more threads than this may be added beside those of the joiners.
 const HANDFUL: u64 = 8;

@@ -14,7 +14,7 @@ use crate::{
     support::*,
 };
 
-/// At the most so many of those inside read nothing for a while.
+/// At the most this many of those inside read nothing for a while.
 const DEAF: usize = 2_000;
 /// Threads that a server may start when it first needs them.
 const HANDFUL: u64 = 8;
@@ -29,9 +29,9 @@ struct Short {
     of: &'static str,
     max_clients: usize,
     connects: usize,
-    /// Those that connect take so many sockets of this process at a time: fewer when most are refused.
+    /// How many sockets of this process those that connect take at a time: fewer when most are refused.
     sockets: usize,
-    /// It must carry so many at the least, or it is of no use.
+    /// It must carry this many at the least, or it is of no use.
     at_least: usize,
 }
 
@@ -198,8 +198,8 @@ impl Short {
     }
 }
 
-/// A group of processes that together may have only so many threads. It is removed when it is dropped,
-/// which must be after its processes have ended.
+/// A group of processes, with a limit to the threads that they may have together. It is removed when it
+/// is dropped, which must be after its processes have ended.
 struct Cgroup {
     path: PathBuf,
 }

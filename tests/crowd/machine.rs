@@ -11,9 +11,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::Server;
 
-/// A test or a server has so many descriptors beside those of the crowd.
+/// A test or a server has this many descriptors beside those of the crowd.
 const OTHER_FILES: usize = 100;
-/// The kernel holds so much for a client that reads nothing, at the most. Its memory for sockets is
+/// What the kernel holds for a client that reads nothing, at the most, in bytes. Its memory for sockets is
 /// limited, and beyond the limit it ends connections of its own accord.
 const HELD_BY_KERNEL: usize = 200 << 10;
 /// The time between two looks at the server, short enough to see a crowd of threads come and go.
@@ -31,7 +31,7 @@ pub fn sized(usual: usize, variable: &str) -> usize {
     raised.map_or(usual, |raised: usize| raised.max(usual))
 }
 
-/// Makes room for so many sockets in this process and in the servers that it starts from here on.
+/// Makes room for `wanted` sockets in this process and in the servers that it starts from here on.
 /// Returns how many there is room for, and says so when they are fewer.
 pub fn room_for(wanted: usize) -> usize {
     let needed = (wanted + OTHER_FILES) as u64;

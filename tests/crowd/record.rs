@@ -11,7 +11,7 @@ use crate::support::cut;
 const START: &[u8] = br#"{"type":"message_history","data":["#;
 /// A history of at most this size is kept as a whole until it is complete.
 const SHORT: usize = 4 << 10;
-/// Of a longer one, so much of the end is kept: more than follows the messages.
+/// Of a longer one, this many bytes of the end are kept: more than follows the messages.
 const TAIL: usize = 512;
 
 /// All messages from id 1.

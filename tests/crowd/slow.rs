@@ -8,16 +8,16 @@ use crate::{
     support::*,
 };
 
-/// A debug build serves so many in the time that a test may take.
+/// A debug build serves this many in the time that a test may take.
 const SLOW: usize = 2_000;
-/// Each reads so many bytes while the stall timeout goes by.
+/// Each reads this many bytes while the stall timeout goes by.
 const READS: usize = 12_000;
 /// How often something is said meanwhile.
 const SAYS: u32 = 12;
-/// So much is said at once, more than the sockets in between hold, so that all are behind.
+/// What is said at once, in bytes: more than the sockets in between hold, so that all are behind.
 const SAID: usize = 256 << 10;
 const SIZE: usize = 500;
-/// The server's memory may grow by so much, in MiB.
+/// The server's memory may grow by this much, in MiB.
 const MEMORY: u64 = 100;
 /// No more threads than this may be added.
 const HANDFUL: u64 = 8;

@@ -197,8 +197,8 @@ fn without_room_nothing_is_deleted_and_what_others_delete_is_erased_when_there_i
     assert!(!text().contains("secret"), "{}", text());
 }
 
-/// Kills a server when it makes a system call for that many times, while it erases a message
-/// and its edit; false when it does not make so many. None where no call can be killed.
+/// Kills a server when it makes a system call for the `time`th time, while it erases a message
+/// and its edit; false when it makes fewer. None where no call can be killed.
 #[track_caller]
 fn is_killed_at(call: &str, time: usize) -> Option<bool> {
     const TEST: &str = "a_kill_at_any_system_call_of_a_delete_leaves_nothing_that_was_deleted";

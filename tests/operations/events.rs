@@ -19,7 +19,7 @@ fn next(raw: &mut Raw) -> Value {
     json(&raw.text())
 }
 
-/// Hears until presence counts so many; other frames are handed to `other`.
+/// Hears until presence counts `count` connections; other frames are handed to `other`.
 fn is_told(raw: &mut Raw, count: usize, mut other: impl FnMut(&Value)) -> Value {
     loop {
         let frame = next(raw);
@@ -65,7 +65,7 @@ fn who_asks_is_told_who_is_here_and_who_types_and_nobody_else_is() {
         }
         frames.push(types.iter().filter(|kind| *kind == "typing").count());
     }
-    // So many, if all this took long.
+    // There may be one more for each 3 s that all this took.
     let most = 1 + begun.elapsed().as_secs() as usize / 3;
     assert!(frames.iter().all(|frames| (1..=most).contains(frames)), "{frames:?}, not {most}");
     // The others never see a type that they do not know, and nothing of it is stored.
@@ -83,7 +83,7 @@ fn who_asks_is_told_who_is_here_and_who_types_and_nobody_else_is() {
 fn a_crowd_that_joins_costs_each_listener_one_frame_a_second() {
     const CROWD: u64 = 1_000;
     const THREADS: u64 = 4;
-    // So many descriptors are for the other tests of this process.
+    // This many descriptors are for the other tests of this process.
     const BESIDE: u64 = 500;
     let server = Server::start();
     let mut listeners: Vec<Raw> = (0..5).map(|_| listener(&server, ANN)).collect();

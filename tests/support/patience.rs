@@ -47,8 +47,9 @@ pub fn in_one_of_a_few_attempts(attempt: impl Fn()) {
     attempt();
 }
 
-/// Runs a test in which the server gives the test itself so much time for something. It may fail with
-/// the shorter times, since a busy machine may hold it up for so long; a fault makes all attempts fail.
+/// Runs a test in which the server gives the test itself only a certain time for something. It may fail
+/// with the shorter times, since a busy machine may hold it up that long; a fault makes all attempts
+/// fail.
 pub fn with_more_and_more_time(times: [Duration; 3], attempt: impl Fn(Duration)) {
     let [shorter @ .., longest] = times;
     for time in shorter {

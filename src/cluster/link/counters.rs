@@ -22,7 +22,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// The metrics of a copy that is up or not and lacks so many lines, in the text format of Prometheus.
+    /// The metrics of a copy that is up or not and lacks `lag` lines, in the text format of Prometheus.
     pub(super) fn render(&self, is_up: bool, lag: u64) -> String {
         let get = |number: &AtomicU64| number.load(SeqCst).to_string();
         let seconds = Duration::from_nanos(self.append_nanos.load(SeqCst)).as_secs_f64();

@@ -112,7 +112,7 @@ impl Mirror {
         }
     }
 
-    /// So many bytes of the file, which has them.
+    /// The `len` bytes at an offset of the file, which has them.
     fn bytes(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         let bytes = bytes_at(&self.own.file, offset, len as usize, self.own.end)?;
         Ok(bytes.expect("no more is asked for than there is"))

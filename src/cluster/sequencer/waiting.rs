@@ -56,7 +56,7 @@ impl Waiting {
         }
     }
 
-    /// Waits until so many posts or bytes were taken, but not longer than to the deadline.
+    /// Waits until this many posts or bytes were taken, but not longer than to the deadline.
     pub(super) fn wait_for(&mut self, posts: usize, bytes: usize, deadline: Instant) {
         while self.taken.len() < posts
             && self.bytes < bytes

@@ -213,7 +213,7 @@ struct Step {
     /// How many messages each post has, and which of three speakers says them.
     posts: Vec<(usize, usize)>,
     mishaps: Vec<Mishap>,
-    /// There is room for so many bytes of stamps; without a number, for all.
+    /// There is room for this many bytes of stamps; without a number, for all.
     stamp_room: Option<usize>,
 }
 

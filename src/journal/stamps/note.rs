@@ -136,7 +136,7 @@ impl Note {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Believed {
     All,
-    /// So many of the first ones.
+    /// This many of the first ones.
     Some(u64),
     None,
 }

@@ -72,7 +72,7 @@ impl Pair {
         fs::read(self.path()).expect("the stamps file")
     }
 
-    /// Says so many messages; false when there was no room.
+    /// Says `count` messages; false when there was no room.
     fn say(&mut self, count: u64, from: Option<&str>) -> bool {
         self.now += 7;
         let lines: Vec<_> = (0..count).map(|at| format!("{{\"n\":{}}}", self.said + at)).collect();
@@ -567,11 +567,11 @@ enum Event {
         speaker: usize,
     },
     Foreign(u64),
-    /// The next stamps have room for so many bytes only.
+    /// The next stamps have room for this many bytes only.
     Full(usize),
     Tick,
     Stop,
-    /// The process is killed. The last write of stamps had written so much.
+    /// The process is killed. The last write of stamps had come as far as `written`.
     Kill {
         written: prop::sample::Index,
         foreign: u64,

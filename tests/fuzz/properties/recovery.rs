@@ -34,7 +34,7 @@ const GROWN: usize = 160 << 10;
 /// What some of those may grow to: enough to be loaded in parts, on all processors.
 const GROWN_LARGE: usize = 3 << 20;
 
-/// What is repeated at the most so many times: a million blank lines show nothing that these do not.
+/// How often something is repeated at the most: a million blank lines show nothing that these do not.
 const REPEATED: usize = 20_000;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
