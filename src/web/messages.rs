@@ -2,7 +2,7 @@
 //! `/NAME`.
 
 use crossbeam_channel::{Receiver, bounded};
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderName, Method, StatusCode, Version, header};
 use memchr::memmem::Finder;
 
 use super::{Channel, Exchange, Headers, JSON, PeerGone, Stop, response_epoch, sending::PIECE};
@@ -22,6 +22,9 @@ use crate::{
 
 const NDJSON: &str = "application/x-ndjson";
 const EVENTS: &str = "text/event-stream";
+
+/// Says whether a proxy may hold back what it passes on.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// How the history is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +265,8 @@ impl Exchange<'_> {
         form: Form,
         mut headers: Headers,
     ) -> Result<Chunks, Stop> {
+        // nginx, as it comes, would wait until it has a whole buffer.
+        headers.push((ACCEL_BUFFERING, "no".to_owned()));
         let is_chunked = self.request.version() != Version::HTTP_10;
         if is_chunked {
             headers.push((header::TRANSFER_ENCODING, "chunked".to_owned()));

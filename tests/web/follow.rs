@@ -32,6 +32,22 @@ fn followers_hear_what_was_said_and_then_what_is_said_each_from_its_place_on() {
 }
 
 #[test]
+fn a_proxy_is_told_to_pass_each_stream_on_as_it_comes() {
+    let server = Server::on(SEED);
+    #[track_caller]
+    fn check(server: &Server, path: &str, accept: &str) {
+        let mut raw = server.raw();
+        raw.send(ask(&format!("HEAD {path}"), &[&format!("Accept: {accept}")]));
+        let head = raw.head_alone();
+        assert_eq!(head.header("X-Accel-Buffering"), Some("no"), "{head:?}");
+    }
+    for path in ["/messages", "/*", "/channels"] {
+        check(&server, &format!("{path}?follow=1"), "application/x-ndjson");
+        check(&server, path, "text/event-stream");
+    }
+}
+
+#[test]
 fn a_follower_that_searches_hears_only_what_it_searches_for() {
     let server = Server::on("\"yes 1\"\n2\n\"yes 3\"\n");
     let mut follower = server.follow("/messages?follow=1&q=yes");
