@@ -42,7 +42,7 @@ fn not_an_upgrade(error: &Error) -> HttpRefusal {
         ) => HttpRefusal::bad("Sec-WebSocket-Key must be 16 bytes in base64"),
         _ => {
             let sentence = "this is a WebSocket, version 13: connect with a WebSocket client, such \
-                            as websocat";
+                            as websocat; a proxy in between must pass Upgrade and Connection on";
             HttpRefusal::new(StatusCode::UPGRADE_REQUIRED, sentence)
                 .with(header::UPGRADE, "websocket")
                 .with(header::SEC_WEBSOCKET_VERSION, "13")

@@ -63,6 +63,8 @@ fn what_is_no_upgrade_is_told_what_to_do() {
         ("HTTP/1.1", "HTTP/1.0"),
     ] {
         assert_eq!(check(from, to, 426, "websocat").headers, version);
+        // Those who connect through a proxy use a WebSocket client already.
+        check(from, to, 426, "a proxy in between must pass Upgrade and Connection on");
     }
     check("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400, "16 bytes in base64");
     check("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=", 400, "16 bytes in base64");
