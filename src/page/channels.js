@@ -71,7 +71,7 @@ export function follow() {
     return;
   }
   told = new Set();
-  const url = new URL('/channels?follow=1', location.href);
+  const url = new URL('./channels?follow=1', location.href);
   if (fields().Authorization) sign(url);
   stream = new EventSource(url);
   // It says all there is, but not where that ends, nor what went away before it began.
@@ -94,7 +94,7 @@ export function follow() {
 async function look() {
   const since = told = new Set();
   try {
-    const answer = await fetch('/channels', {
+    const answer = await fetch('./channels', {
       headers: { Accept: 'application/json', ...fields() }, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS),
     });
     if (answer.status === 404 || answer.status === 405) return none();
@@ -132,7 +132,7 @@ document.addEventListener('visibilitychange', follow);
 export async function make(name) {
   if (!isName(name)) return NAME_RULE;
   try {
-    const answer = await fetch('/' + name, { method: 'PUT', headers: fields(), signal: AbortSignal.timeout?.(PATIENCE_MS) });
+    const answer = await fetch('./' + name, { method: 'PUT', headers: fields(), signal: AbortSignal.timeout?.(PATIENCE_MS) });
     const words = await answer.text();
     if (answer.status === 403) return 'You may not make a channel of this name. The operator of this chat can give you the right to.';
     // What the server says is for programs: it answers something else at this address.

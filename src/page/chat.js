@@ -238,7 +238,7 @@ composer.on.edited = async (id, text) => {
   if (text === editableOf(item)) return true;
   let data;
   try { data = edited(item, text); } catch { return status.tell('This is no valid JSON yet, and the message is JSON.'); }
-  const why = await operate(identity.signed('/' + room.name), `{"$op":"edit","id":${id},"data":${data}}`);
+  const why = await operate(identity.signed('./' + room.name), `{"$op":"edit","id":${id},"data":${data}}`);
   if (why) return status.tell(why);
   status.hush();
   return true;

@@ -103,7 +103,7 @@ export const sender = () => from;
 // Whether nobody has more rights than others here, because there is no access file.
 export const isWithoutRules = () => isOpen;
 
-// The address at which one asks for something to be done, and the header fields.
+// The address, beside the page, at which one asks for something to be done, and the header fields.
 export function signed(path) {
   if (token) return [path, fields()];
   return [from ? `${path}?as=${encodeURIComponent(name)}` : path, from ? keyField(key) : {}];
@@ -112,7 +112,7 @@ export function signed(path) {
 // Asks the server who has this token or, without one, this key: {status, from, words}. Throws when it
 // does not say, as when it is down or full.
 async function whoHas(token, key) {
-  const [url, headers] = token ? ['/me', tokenField(token)] : ['/me?as=' + encodeURIComponent(name), keyField(key)];
+  const [url, headers] = token ? ['./me', tokenField(token)] : ['./me?as=' + encodeURIComponent(name), keyField(key)];
   const answer = await fetch(url, { headers, cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
   if (answer.status === 429 || answer.status >= 500) throw new Error(`/me answered ${answer.status}`);
   if (answer.ok) return { status: 200, from: (await answer.json()).from ?? '' };
@@ -145,7 +145,7 @@ async function ask() {
 
 // Without an access file everybody may make channels, so also this one, which is there: nothing happens.
 async function hasNoRules() {
-  const answer = await fetch('/' + DEFAULT, { method: 'PUT', cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
+  const answer = await fetch('./' + DEFAULT, { method: 'PUT', cache: 'no-store', signal: AbortSignal.timeout?.(PATIENCE_MS) });
   return answer.ok;
 }
 

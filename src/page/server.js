@@ -18,11 +18,12 @@ const named = (() => {
 })();
 export const isOwn = !named || named.host === here.host;
 
-// Where a channel's chat is.
+// Where a channel's chat is. A proxy may have the page in a folder of its own, so this and all else that a
+// page asks for stands beside it, wherever that is.
 export function socketUrl(name) {
-  const url = new URL(named ?? '/ws', here);
+  const url = new URL(named ?? './ws', here);
   if (!named) url.protocol = here.protocol === 'https:' ? 'wss:' : 'ws:';
-  if (name !== DEFAULT) url.pathname = `/${name}/ws`;
+  if (name !== DEFAULT) url.pathname = url.pathname.replace(/[^/]*$/, `${name}/ws`);
   return url;
 }
 
@@ -32,7 +33,7 @@ export const givesHistory = () => hasHistory;
 
 // The last messages of a channel before an id, oldest first.
 export async function messagesBefore(name, id, limit, fields) {
-  const answer = await fetch(`/${name}?before=${id}&limit=${limit}`, {
+  const answer = await fetch(`./${name}?before=${id}&limit=${limit}`, {
     headers: { Accept: 'application/x-ndjson', ...fields }, credentials: 'same-origin', signal: AbortSignal.timeout?.(30e3),
   });
   const isLines = /ndjson|jsonl/.test(answer.headers.get('content-type') || '');
@@ -83,7 +84,7 @@ export async function operate([address, fields], operation) {
 
 // The messages of a channel that are pinned, as they are now.
 export async function pinnedIn(name, fields) {
-  const answer = await fetch(`/${name}?pinned=1`, { headers: fields, signal: AbortSignal.timeout?.(30e3) });
+  const answer = await fetch(`./${name}?pinned=1`, { headers: fields, signal: AbortSignal.timeout?.(30e3) });
   if (!answer.ok) throw new Error(`/${name} answered ${answer.status}`);
   return (await answer.text()).split('\n').filter(line => line).map(line => {
     const { id, ts, from, data, edited } = members(line);

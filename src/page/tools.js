@@ -28,7 +28,7 @@ export const mayPin = () => mayReact() && (isAdmin() || identity.isWithoutRules(
 
 // Does an operation on a message of the conversation that is shown. True when it was done.
 export async function act(item, op, more = {}) {
-  const why = await operate(identity.signed('/' + shown.name), JSON.stringify({ $op: op, id: item.id, ...more }));
+  const why = await operate(identity.signed('./' + shown.name), JSON.stringify({ $op: op, id: item.id, ...more }));
   if (why) on.tell(why);
   return !why;
 }

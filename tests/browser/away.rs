@@ -174,3 +174,29 @@ fn a_page_whose_first_requests_were_lost_or_met_a_full_server_asks_again() {
         ann.lists(&["messages", "dev"]);
     }
 }
+
+#[test]
+fn a_page_in_a_folder_of_a_proxy_asks_for_nothing_elsewhere() {
+    let Some(browser) = Browser::shared() else { return };
+    let server = Server::start();
+    let line = Line::to(server.address());
+    line.puts_in("/chat");
+    let mut ann = browser.open_link(line.address(), "chat/");
+    ann.is_complete();
+    ann.clicks("#Text");
+    ann.says("Hello from a folder");
+    ann.shows_only(&["Hello from a folder"]);
+    ann.asks_for("dev");
+    ann.is_in("dev");
+    ann.lists(&["messages", "dev"]);
+    ann.clicks("#Text");
+    ann.says("And here.");
+    ann.tab.until("its name is proved", "!document.getElementById('Who').hidden");
+    ann.presses("ArrowUp");
+    ann.types(" Edited.");
+    ann.presses("Enter");
+    ann.shows_only(&["And here. Edited."]);
+    ann.clicks("#Pins");
+    ann.tab
+        .comes_to("document.getElementById('PinnedState').textContent", "Nothing is pinned here.");
+}

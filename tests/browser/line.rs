@@ -24,6 +24,8 @@ struct Shared {
     is_over: AtomicBool,
     /// Bytes that the server says, and as many that arrive instead.
     replaced: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+    /// A folder that the pages' addresses begin with and the server's do not.
+    folder: Mutex<Option<&'static str>>,
     /// Both ends of every connection so far.
     ends: Mutex<Vec<TcpStream>>,
 }
@@ -37,6 +39,7 @@ impl Line {
             is_mute: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             replaced: Mutex::default(),
+            folder: Mutex::default(),
             ends: Mutex::default(),
         });
         let line = Line { address, shared: shared.clone() };
@@ -64,6 +67,12 @@ impl Line {
     pub fn replaces(&self, said: &str, heard: &str) {
         assert_eq!(said.len(), heard.len());
         *self.shared.replaced.lock().expect("no panic here") = Some((said.into(), heard.into()));
+    }
+
+    /// From now on the server is in a folder, such as `/chat`, as a proxy has it: what is asked for
+    /// elsewhere is not found.
+    pub fn puts_in(&self, folder: &'static str) {
+        *self.shared.folder.lock().expect("no panic here") = Some(folder);
     }
 
     /// All connections break; new ones work again.
@@ -94,7 +103,25 @@ impl Shared {
         self.ends.lock().expect("no panic here").extend([page_end, server_end]);
         let shared = self.clone();
         thread::spawn(move || pass(from_server, to_page, |bytes| shared.hears(bytes)));
-        thread::spawn(move || pass(page, server, |_| true));
+        let shared = self.clone();
+        thread::spawn(move || pass(page, server, |bytes| shared.says(bytes)));
+    }
+
+    /// What arrives of what the page says. The beginning of a request comes in one piece.
+    fn says(&self, bytes: &mut Vec<u8>) -> bool {
+        if let Some(folder) = *self.folder.lock().expect("no panic here") {
+            let method =
+                ["GET ", "POST ", "PUT "].iter().find(|one| bytes.starts_with(one.as_bytes()));
+            if let Some(path) = method.map(|method| method.len()) {
+                let is_inside = bytes[path..].starts_with(format!("{folder}/").as_bytes());
+                let elsewhere = b"/nothing/here".iter().copied();
+                match is_inside {
+                    true => drop(bytes.drain(path..path + folder.len())),
+                    false => drop(bytes.splice(path..path, elsewhere)),
+                }
+            }
+        }
+        true
     }
 
     /// What arrives of what the server says; false when that is nothing.
@@ -110,10 +137,11 @@ impl Shared {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, arrives: impl Fn(&mut [u8]) -> bool) {
-    let mut bytes = [0; 16 << 10];
-    while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if arrives(&mut bytes[..count]) && to.write_all(&bytes[..count]).is_err() {
+fn pass(mut from: TcpStream, mut to: TcpStream, arrives: impl Fn(&mut Vec<u8>) -> bool) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let mut bytes = buffer[..count].to_vec();
+        if arrives(&mut bytes) && to.write_all(&bytes).is_err() {
             break;
         }
     }
