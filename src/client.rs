@@ -329,8 +329,10 @@ impl Draft {
         let start = self.lines.len();
         match name {
             Some(name) => message::push_line_as(name, text, &mut self.lines),
-            None => message::push_line(text, &mut self.lines)
-                .map_err(|error| ErrorAnswer::NotJson.frame(&error.to_string()))?,
+            None => message::push_line(text, &mut self.lines).map_err(|why| {
+                let what_to_do = "connect with ?as=NAME to send plain text";
+                ErrorAnswer::NotJson.frame(&format!("{why}; {what_to_do}"))
+            })?,
         }
         match operation {
             None => {}

@@ -63,7 +63,8 @@ impl Exchange<'_> {
         }
         let mut lines = Vec::with_capacity(text.len() + 1);
         let taken = match kind {
-            Kind::Json => message::push_line(text, &mut lines).map_err(|why| why.to_string()),
+            Kind::Json => message::push_line(text, &mut lines)
+                .map_err(|why| format!("{why}; send plain text with Content-Type: text/plain")),
             Kind::Form if message::push_line(text, &mut lines).is_ok() => Ok(()),
             Kind::Form | Kind::Text => {
                 message::push_words(name, text, &mut lines);

@@ -178,7 +178,7 @@ fn text_that_is_no_json_gets_an_answer_and_nothing_else_happens() {
     ann.say("hello");
     assert_eq!(
         ann.is_told("not_json").frame,
-        r#"{"type":"error","code":"not_json","message":"expected value at line 1 column 1"}"#
+        r#"{"type":"error","code":"not_json","message":"expected value at line 1 column 1; connect with ?as=NAME to send plain text"}"#
     );
     #[track_caller]
     fn check(ann: &mut Client, text: &str) {

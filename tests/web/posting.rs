@@ -226,10 +226,14 @@ fn what_is_no_message_is_refused_and_nothing_is_stored() {
         assert_eq!(reply.has(400).header("Content-Type"), Some(JSON), "{body:?}");
         let answer = reply.json();
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("not_json")));
-        // In the very words of the socket.
+        // In the very words of the socket, but for what to do.
         if !body.is_empty() {
             ann.say(body);
-            assert_eq!(reply.text(), ann.is_told("not_json").frame + "\n");
+            let told = ann.is_told("not_json").frame.replace(
+                "; connect with ?as=NAME to send plain text",
+                "; send plain text with Content-Type: text/plain",
+            );
+            assert_eq!(reply.text(), told + "\n");
         }
     }
     for kind in [JSON, WORDS, FORM, NDJSON] {
