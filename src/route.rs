@@ -178,15 +178,18 @@ impl Resource {
     }
 }
 
-/// What a path names that begins with the name of a channel, or with several.
+/// What a path names that begins with the name of a channel, or with several. Libraries write the comma
+/// between them, and the star for all, as `%2C` and `%2A`.
 fn in_channels(path: &str) -> Option<Resource> {
     let path = path.strip_prefix('/')?;
     let Some((name, rest)) = path.split_once('/') else {
         return match path.strip_suffix(".txt") {
             Some(name) => Name::parse(name).ok().map(Resource::TextFile),
-            None if path == "*" => Some(Resource::Several(Names::All)),
-            None if path.contains(',') => several(path),
-            None => Name::parse(path).ok().map(Resource::Messages),
+            None => match path.replace("%2C", ",").replace("%2c", ",").as_str() {
+                "*" | "%2A" | "%2a" => Some(Resource::Several(Names::All)),
+                names if names.contains(',') => several(names),
+                name => Name::parse(name).ok().map(Resource::Messages),
+            },
         };
     };
     let name = Name::parse(name).ok()?;

@@ -73,7 +73,12 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
     check("/*", Resource::Several(Names::All), READ_ONLY);
     let both = Names::These(vec![name("ops"), name("dev")]);
     check("/ops,dev", Resource::Several(both.clone()), READ_ONLY);
-    check("/ops,dev,ops,ops", Resource::Several(both), READ_ONLY);
+    check("/ops,dev,ops,ops", Resource::Several(both.clone()), READ_ONLY);
+    // As libraries write a list in a path.
+    check("/ops%2Cdev", Resource::Several(both.clone()), READ_ONLY);
+    check("/ops%2cdev,ops", Resource::Several(both), READ_ONLY);
+    check("/%2A", Resource::Several(Names::All), READ_ONLY);
+    check("/%2a", Resource::Several(Names::All), READ_ONLY);
     for path in [
         "",
         "*",
@@ -133,6 +138,12 @@ fn every_path_names_one_resource_and_each_resource_takes_its_methods() {
         "/dev,ws",
         "/dev,ops/ws",
         "/dev,ops.txt",
+        "/dev%2C",
+        "/%64ev",
+        "/%64ev,ops",
+        "/dev%2Cops.txt",
+        "/dev%2Cops/ws",
+        "/%252A",
     ] {
         check(path, Resource::Nothing, "");
     }
