@@ -401,8 +401,38 @@ fn listen(address: SocketAddr) -> Result<Socket, StartError> {
         socket.listen(BACKLOG)?;
         Ok(socket)
     };
-    open().map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => StartError::AddressInUse(address),
-        _ => StartError::Other(format!("--listen {address}"), error),
-    })
+    open().map_err(|error| not_listening(address, error))
+}
+
+/// Why the server does not listen there, and what helps.
+fn not_listening(address: SocketAddr, error: io::Error) -> StartError {
+    let what_helps = match error.kind() {
+        io::ErrorKind::AddrInUse => return StartError::AddressInUse(address),
+        io::ErrorKind::PermissionDenied => " (choose a port above 1023)".to_owned(),
+        io::ErrorKind::AddrNotAvailable => {
+            let any = if address.is_ipv4() { "0.0.0.0" } else { "[::]" };
+            format!(" (choose an address of this machine, or {any} for all that it has)")
+        }
+        _ => String::new(),
+    };
+    StartError::Other(format!("--listen {address}{what_helps}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_listen_there_is_told_where() {
+        #[track_caller]
+        fn check(address: &str, kind: io::ErrorKind, words: &str) {
+            let address = address.parse().expect("an address");
+            let told = not_listening(address, kind.into()).to_string();
+            assert!(told.contains(&address.to_string()) && told.contains(words), "{told}");
+        }
+        check("127.0.0.1:80", io::ErrorKind::PermissionDenied, "choose a port above 1023");
+        check("192.0.2.1:8000", io::ErrorKind::AddrNotAvailable, "or 0.0.0.0 for all");
+        check("[::1]:8000", io::ErrorKind::AddrNotAvailable, "or [::] for all");
+        check("127.0.0.1:8000", io::ErrorKind::AddrInUse, "choose another port");
+    }
 }
