@@ -1,6 +1,6 @@
 //! Times and senders are known for ever: to those who catch up, in the history, after restarts.
 
-use std::process::Command;
+use std::{fs, process::Command, sync::Arc};
 
 use crate::{house::*, support::*};
 
@@ -63,6 +63,29 @@ fn times_and_senders_are_the_same_live_in_the_history_and_after_a_restart() {
 fn check_list(server: &Server, ts: u64) {
     let line = json(server.gets("/channels").lines().next().expect("the default channel"));
     assert_eq!(line["ts"].as_u64(), Some(ts));
+}
+
+#[test]
+fn a_copy_of_a_busy_folder_in_the_order_of_the_readme_has_the_senders_of_what_was_said_before() {
+    let server = Server::on(SEED);
+    server.posts(ANN, "8");
+    let lock = server.dir.path().join("messages.txt.lock");
+    until("the lock file tells of it", || {
+        fs::read_to_string(&lock).expect("it is there").contains(" stamps 8 ")
+    });
+    let copy = Dir::new();
+    for (at, end) in [".lock", ".stamps", ""].iter().enumerate() {
+        let name = format!("messages.txt{end}");
+        fs::copy(server.dir.path().join(&name), copy.path().join(&name)).expect("a copy");
+        // What is said meanwhile is in the files that are copied afterwards.
+        server.posts(ANN, &(9 + at).to_string());
+    }
+    let epoch = server.join().history.epoch;
+    let restored = Setup::at("127.0.0.1:0", Arc::new(copy)).start();
+    assert_eq!(restored.join().history.epoch, epoch);
+    let told = restored.told("/messages");
+    let senders: Vec<_> = told[7..].iter().map(|told| (told.id, told.from.as_deref())).collect();
+    assert_eq!(senders, [(8, Some(ANN_SENDER)), (9, None), (10, None)]);
 }
 
 #[test]
