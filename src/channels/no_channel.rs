@@ -29,6 +29,11 @@ impl NoChannel {
     /// The answer to somebody who asked for it.
     pub fn refusal(self, name: &Name) -> HttpRefusal {
         match self {
+            // It is always there, so somebody may not read it.
+            NoChannel::Missing if name.is_default() => HttpRefusal::not_found(format!(
+                "the channel {name} needs a token that may read it, which the server's operator gives \
+                 out: send Authorization: Bearer TOKEN, or ?token=TOKEN"
+            )),
             // The same words for a channel that one may not read.
             NoChannel::Missing => HttpRefusal::not_found(format!(
                 "there is no channel {name}, or it needs a token; PUT /{name} makes one, /channels lists \
@@ -76,4 +81,21 @@ impl fmt::Display for NoChannel {
 /// What is said when the server is about to end.
 pub fn stopping() -> HttpRefusal {
     HttpRefusal::unavailable("the server is stopping; come back soon")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_the_default_channel_is_not_told_to_make_it() {
+        let refusal = NoChannel::Missing.refusal(&Name::default());
+        assert_eq!(refusal.status, StatusCode::NOT_FOUND);
+        assert!(
+            refusal.sentence.contains("needs a token that may read it"),
+            "{}",
+            refusal.sentence
+        );
+        assert!(!refusal.sentence.contains("PUT"), "{}", refusal.sentence);
+    }
 }
