@@ -214,6 +214,15 @@ impl History {
         self.index.holes.first().map(|hole| (self.index.hole_lines, hole.first_id))
     }
 
+    /// The same without the lines that read as erased, whose messages somebody deleted. For a history
+    /// that has not taken in its operations.
+    pub fn unexplained_holes(&self) -> Option<(u64, u64)> {
+        let mut erased = self.erased.iter().copied().peekable();
+        let mut ids = self.index.holes.iter().flat_map(|run| run.first_id..=run.last_id());
+        let first_id = ids.find(|&id| erased.next_if_eq(&id).is_none())?;
+        Some((self.index.hole_lines - self.erased.len() as u64, first_id))
+    }
+
     /// Leaves a byte order mark out of line 1, which is about to be taken in.
     pub fn skip_bom(&mut self) {
         self.index = Index::new(BOM.len() as u64);

@@ -571,3 +571,19 @@ fn a_line_that_changed_under_the_reader_is_an_error_and_no_message() {
     let frame = HistoryFrame::new(snapshot_of(&history, &Resume::default())).unwrap();
     assert!(frame.peek(&mut Vec::new(), BLOCK).is_err());
 }
+
+#[test]
+fn lines_whose_messages_were_deleted_are_no_unexplained_holes() {
+    #[track_caller]
+    fn check(lines: &[&str], expected: Option<(u64, u64)>) {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let file = crate::testing::file_of(text.as_bytes());
+        let history = History::load(file, text.len() as u64, LIMIT).expect("the file can be read");
+        assert_eq!(history.unexplained_holes(), expected, "{lines:?}");
+    }
+    let (message, erased, hole) = ("[\"one\"]", "null   ", "no message");
+    check(&[message], None);
+    check(&[erased, message, erased, erased], None);
+    check(&[erased, message, hole, erased], Some((1, 3)));
+    check(&[hole, erased, hole, "", message], Some((3, 1)));
+}

@@ -149,7 +149,7 @@ impl Journal {
             bring_to_disk(path, &file, perhaps).map_err(failed)?;
         }
         let history = History::load(file.clone(), end, line_limit(max_message)).map_err(failed)?;
-        if let Some((holes, first_id)) = history.holes() {
+        if let Some((holes, first_id)) = history.unexplained_holes() {
             warn!("line {first_id} holds no message and is skipped; {holes} such lines in all");
         }
         let epoch = Epoch::open(lock_file, record, &file, &history).map_err(failed)?;

@@ -302,3 +302,16 @@ fn kill_9_under_load_leaves_nothing_that_was_deleted_and_loses_nothing_else() {
         check_file(&server, MESSAGES, &answered.lock().unwrap(), &format!("round {round}"));
     }
 }
+
+#[test]
+fn a_start_warns_of_lines_that_hold_no_message_but_not_of_deleted_ones() {
+    let server = Server::start();
+    server.posts(ANN, "\"secret\"");
+    server.did("DELETE /messages/1", ANN, "");
+    let server = server.restart();
+    assert_eq!(server.asks("GET /messages/1", &[]).status, 410);
+    assert!(!server.log().contains("holds no message"), "{}", server.log());
+    drop(server);
+    let server = Server::on("null   \n1\nno message\n");
+    until("it warns", || server.log().contains("line 3 holds no message and is skipped; 1 such"));
+}
