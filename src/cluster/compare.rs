@@ -4,11 +4,11 @@ use std::{io, vec};
 
 use super::{
     Settings, Trouble,
-    chain::{Chain, Place, Walk, bytes_at},
+    chain::{Chain, Place, Walk},
     engine::{Engine, EngineError, Entry, Keys, Malformed, Order},
     own_file::OwnFile,
 };
-use crate::{journal::Fatal, lines::each_line, message};
+use crate::journal::Fatal;
 
 /// How many entries are looked at at a time.
 const ENTRIES: usize = 32;
@@ -118,10 +118,10 @@ pub fn common_after(
     let mut offset = own.place_after(lines, Place::default())?.offset;
     while let Some(Entry { mut piece, .. }) = engine.entry_with(keys, lines + 1)? {
         piece.begin_at(lines + 1);
-        let (more, bytes) = own.common_with(&piece.lines, offset)?;
-        lines += more;
-        offset += bytes;
-        if more < piece.count() {
+        let same = own.common_with(&piece.lines, offset)?;
+        lines += same.lines;
+        offset += same.bytes;
+        if same.lines < piece.count() {
             break;
         }
     }
@@ -140,8 +140,11 @@ impl Comparison<'_> {
     /// Where the file has no fewer lines than the order.
     fn of_longer_file(&mut self) -> Result<Verdict, Trouble> {
         let Order { last, chain, .. } = self.order;
-        if self.chain_after(*last)? != *chain && !self.has_only_erased(*last)? {
-            return self.fork();
+        if self.chain_after(*last)? != *chain {
+            let common = self.common()?;
+            if !common.is_all_but_erased(*last) {
+                return Ok(self.fork(&common));
+            }
         }
         Ok(match *last == self.own.last {
             true => Verdict::Beginning(Some(chain.clone())),
@@ -161,74 +164,81 @@ impl Comparison<'_> {
         piece.begin_at(next);
         let before = self.chain_after(*last)?;
         if before.after(&piece.lines) == chain {
-            Ok(Verdict::Beginning(Some(before)))
-        } else if self.has_only_erased(*last)? {
-            Ok(Verdict::Beginning(None))
-        } else {
-            self.fork()
+            return Ok(Verdict::Beginning(Some(before)));
         }
+        let common = self.common()?;
+        Ok(match common.is_all_but_erased(*last) {
+            true => Verdict::Beginning(None),
+            false => self.fork(&common),
+        })
     }
 
     fn chain_after(&self, id: u64) -> io::Result<Chain> {
         Ok(self.own.place_after(id, self.checkpoint.clone())?.chain)
     }
 
-    /// Whether the file and the order differ up to line `until`, and in nothing but lines that were erased
-    /// in one of them: where one was, the hash of the file says nothing any more.
-    fn has_only_erased(&mut self, until: u64) -> Result<bool, Trouble> {
+    /// How far the file and the order are the same, as far as the engine keeps what it takes to see it. Where
+    /// a line was erased in one of them, its hash says nothing from there on, and the bytes are compared.
+    fn common(&mut self) -> Result<Common, Trouble> {
         let own = self.own;
         let mut walk = Walk::of(&own.file);
-        let mut erased = 0;
-        let mut entries = KeptEntries::until(until, self.engine, self.keys);
-        while let Some(entry) = entries.next()? {
-            let Ok(Entry { piece, .. }) = entry else { return Ok(false) };
-            walk.go_to(piece.first_id - 1, own.end)?;
-            for (line, _) in each_line(&piece.lines).zip(piece.first_id..=until) {
-                let Some(ours) = bytes_at(&own.file, walk.at.offset, line.len(), own.end)? else {
-                    return Ok(false);
-                };
-                if ours != line {
-                    if !is_erased(&ours) && !is_erased(line) {
-                        return Ok(false);
-                    }
-                    erased += 1;
-                }
-                walk.at.lines += 1;
-                walk.at.offset += line.len() as u64;
-            }
-        }
-        Ok(erased > 0)
-    }
-
-    /// Where the file and the order part, as far as the engine keeps what it takes to see it.
-    fn fork(&mut self) -> Result<Verdict, Trouble> {
-        let own = self.own;
-        let mut walk = Walk::of(&own.file);
-        let (mut lines, mut offset) = (0, 0);
         let until = self.order.last.min(own.last);
+        let mut common = Common { lines: 0, offset: 0, has_erased: own.has_erased(until)? };
         let mut entries = KeptEntries::until(until, self.engine, self.keys);
         while let Some(Ok(Entry { piece, chain })) = entries.next()? {
             if piece.last_id() <= own.last {
                 walk.go_to(piece.last_id(), own.end)?;
                 if walk.at.chain == chain {
-                    (lines, offset) = (walk.at.lines, walk.at.offset);
+                    (common.lines, common.offset) = (walk.at.lines, walk.at.offset);
                     continue;
                 }
             }
-            if piece.first_id == lines + 1 {
-                let (more, bytes) = own.common_with(&piece.lines, offset)?;
-                lines += more;
-                offset += bytes;
+            let before = piece.first_id - 1;
+            let offset = match before == common.lines {
+                true => common.offset,
+                // The engine keeps no more what is before, and the hash tells nothing of it.
+                false if common.lines == 0 && common.has_erased => {
+                    own.place_after(before, Place::default())?.offset
+                }
+                // A later entry's hash may still be the file's.
+                false if common.lines == 0 => continue,
+                false => break,
+            };
+            let same = own.common_with(&piece.lines, offset)?;
+            common.has_erased |= same.has_erased;
+            if same.lines > 0 {
+                (common.lines, common.offset) = (before + same.lines, offset + same.bytes);
             }
-            // With no line in common yet, a later entry's hash may still be the file's.
-            if piece.first_id == 1 || lines > 0 {
+            if same.lines < piece.count() {
                 break;
             }
         }
-        Ok(Verdict::Mismatch(match lines == 0 && self.order.epoch != *own.epoch {
+        Ok(common)
+    }
+
+    /// Where the file and the order part.
+    fn fork(&self, &Common { lines, offset, .. }: &Common) -> Verdict {
+        Verdict::Mismatch(match lines == 0 && self.order.epoch != *self.own.epoch {
             true => Mismatch::Unrelated,
             false => Mismatch::Fork { lines, offset },
-        }))
+        })
+    }
+}
+
+/// How far a file and its order are the same.
+struct Common {
+    /// How many lines they have in common.
+    lines: u64,
+    /// The offset after these in the file.
+    offset: u64,
+    /// Whether a line was erased in one of them.
+    has_erased: bool,
+}
+
+impl Common {
+    /// Whether the first so many lines differ in nothing but that some were erased in one of both.
+    fn is_all_but_erased(&self, lines: u64) -> bool {
+        self.lines == lines && self.has_erased
     }
 }
 
@@ -263,12 +273,4 @@ impl KeptEntries<'_> {
         }
         Ok(entry)
     }
-}
-
-/// Whether a line, with its `\n`, is what stands in the place of one that was deleted.
-fn is_erased(line: &[u8]) -> bool {
-    let Some((b'\n', text)) = line.split_last() else { return false };
-    let mut erased = text.to_vec();
-    message::erase(&mut erased);
-    erased == text
 }

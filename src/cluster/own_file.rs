@@ -6,7 +6,15 @@ use super::{
     chain::{Chain, Place, Walk, bytes_at},
     engine::IfNone,
 };
-use crate::{history::History, journal::Journal, lines::each_line};
+use crate::{
+    history::History,
+    journal::Journal,
+    lines::{LINE_LIMIT, Line, Lines, each_line},
+    message,
+};
+
+/// What is read of a file at a time, in bytes.
+const BLOCK: usize = 256 << 10;
 
 /// What is known of a channel's own file.
 #[derive(Debug)]
@@ -57,21 +65,60 @@ impl OwnFile {
         Ok(walk.at)
     }
 
-    /// How many of these lines, each with its `\n`, stand at this offset, until one does not; and how many
-    /// bytes they have.
+    /// How many of these lines, each with its `\n`, stand at this offset, until one does not. One that was
+    /// erased in one of both counts as the same.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn common_with(&self, lines: &[u8], offset: u64) -> io::Result<(u64, u64)> {
-        let (mut count, mut bytes) = (0, 0);
+    pub fn common_with(&self, lines: &[u8], offset: u64) -> io::Result<Same> {
+        let mut same = Same::default();
         for line in each_line(lines) {
-            let own = bytes_at(&self.file, offset + bytes, line.len(), self.end)?;
-            if own.as_deref() != Some(line) {
-                break;
+            let own = bytes_at(&self.file, offset + same.bytes, line.len(), self.end)?;
+            let Some(own) = own.filter(|own| own.ends_with(b"\n")) else { break };
+            if own != line {
+                if !is_erased(&own) && !is_erased(line) {
+                    break;
+                }
+                same.has_erased = true;
             }
-            count += 1;
-            bytes += line.len() as u64;
+            same.lines += 1;
+            same.bytes += line.len() as u64;
         }
-        Ok((count, bytes))
+        Ok(same)
     }
+
+    /// Whether one of the first so many lines was erased.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_erased(&self, lines: u64) -> io::Result<bool> {
+        let mut reader = Lines::new(&self.file, 0, self.end, BLOCK, LINE_LIMIT);
+        for _ in 0..lines {
+            match reader.next()? {
+                Some(Line::Whole(text)) if is_erased(text) => return Ok(true),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What a file has of some lines.
+#[derive(Debug, Default)]
+pub struct Same {
+    /// How many of them, from the first one on.
+    pub lines: u64,
+    /// How many bytes these have.
+    pub bytes: u64,
+    /// Whether one of these was erased in one of both.
+    pub has_erased: bool,
+}
+
+/// Whether a line, with or without its `\n`, is what stands in the place of one that was deleted.
+fn is_erased(line: &[u8]) -> bool {
+    let text = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut erased = text.to_vec();
+    message::erase(&mut erased);
+    !text.is_empty() && erased == text
 }

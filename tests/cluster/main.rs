@@ -26,6 +26,7 @@ mod life;
 mod faults;
 mod foreign;
 mod meddled;
+mod erased;
 
 #[cfg(feature = "cluster-tls")]
 mod tls;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Two people with keys.
-const ANN: &str = "as=ann&key=the+key+of+ann";
+pub const ANN: &str = "as=ann&key=the+key+of+ann";
 const BOB: &str = "as=bob&key=the+key+of+bob";
 
 impl Server {
@@ -23,7 +23,7 @@ impl Server {
     }
 
     #[track_caller]
-    fn did(&self, line: &str, query: &str, body: &str) -> u64 {
+    pub fn did(&self, line: &str, query: &str, body: &str) -> u64 {
         let answer = self.does(line, query, body);
         assert!(matches!(answer.status, 200 | 201), "{line}: {answer:?}\n{}", self.log());
         json(&answer.body)["id"].as_u64().expect("an id")
