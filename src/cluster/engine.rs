@@ -316,7 +316,7 @@ impl Engine {
     }
 
     /// Gives a piece back whose lines come after those with the hash `before`; `after` is the hash
-    /// after them.
+    /// after them. The engine gives out no numbers for `settle`, since more may follow.
     ///
     /// # Errors
     /// When there is no answer, and the engine may have the piece then; or when the channel was put
@@ -328,6 +328,7 @@ impl Engine {
         piece: &Piece,
         before: &Chain,
         after: &Chain,
+        settle: Duration,
     ) -> Result<Restored, EngineError> {
         self.limit_wait(SCRIPT_TIME)?;
         let (node, batch) =
@@ -356,6 +357,7 @@ impl Engine {
             .arg(piece.last_id())
             .arg(after.as_str())
             .arg(keys.under(epoch))
+            .arg(settle.as_millis() as u64)
             .invoke(&mut self.connection)?;
         Ok(match &*Answer::of(answer).next::<String>()? {
             "ok" => Restored::Done,

@@ -83,6 +83,22 @@ fn the_nodes_give_back_what_an_engine_lost_with_its_tail() {
     });
 }
 
+/// It may take longer than the engine settles to give a long file back. A node that lacks lines waits
+/// for all of them, not only for the first ones.
+#[test]
+fn no_numbers_are_given_out_while_lines_are_given_back() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    // The engine has settled before any line was given back.
+    engine.asks(&["HSET", META, "run", &engine.info("run_id"), "settled", "1"]);
+    let mut nodes = Nodes::begin(&engine, 0, &["--cluster-settle", "1h"]);
+    nodes.one_more(&engine, Setup::new().file("1\n2\n"));
+    let is_given_back = || engine.meta("last") == "2";
+    within(CALM, "they are given back", is_given_back, || nodes.all[0].server().log());
+    let now: u64 = engine.asks(&["TIME"]).many()[0].text().parse().expect("Unix seconds");
+    let settled: u64 = engine.meta("settled").parse().expect("Unix milliseconds");
+    assert!(settled > (now + 60) * 1000, "{settled} is not long after {now}000");
+}
+
 /// A long file takes longer to hash than an engine settles. The first line stands here for all that must
 /// not be read again: with another first line, no hash of the whole file is right.
 #[test]

@@ -36,7 +36,8 @@ impl Mirror {
         while next <= self.own.last {
             let piece = self.piece(next, offset)?;
             let after = chain.after(&piece.lines);
-            match engine.restore(self.keys(), &self.own.epoch, &piece, &chain, &after)? {
+            let settle = self.settings.settle;
+            match engine.restore(self.keys(), &self.own.epoch, &piece, &chain, &after, settle)? {
                 Restored::Done => {}
                 // The next comparison says what is to be done.
                 Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),

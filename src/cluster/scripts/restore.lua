@@ -2,7 +2,7 @@
 -- KEYS: stream, meta, the highest batch of the node that the piece came from, its Idempotency-Key's ids,
 --       what was put away.
 -- ARGV: epoch, run, first line, hash before it, lines, times, senders, origin "NODE.BATCH" (or ""),
---       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file.
+--       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file, settling time in ms.
 -- Returns: ok | moved | fork | epoch | run
 
 -- How long a node's highest batch and the ids of a key are kept, in seconds: a day. append.lua has the same.
@@ -10,7 +10,7 @@ local A_DAY = 86400
 if redis.call('SISMEMBER', KEYS[5], ARGV[13]) == 1 then
   return redis.error_reply('AWAY the channel was put away')
 end
-local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'last', 'chain', 't')
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'last', 'chain', 't', 'settled')
 if meta[2] ~= ARGV[2] then return {'run'} end
 if not meta[1] then
   redis.call('DEL', KEYS[1])
@@ -33,5 +33,9 @@ end
 if ARGV[9] ~= '' then redis.call('SET', KEYS[4], ARGV[3] .. ' ' .. ARGV[11], 'EX', A_DAY) end
 local t = 0
 for time in string.gmatch(ARGV[6], '%d+') do t = math.max(t, tonumber(time)) end
-redis.call('HSET', KEYS[2], 'last', ARGV[11], 'chain', ARGV[12], 't', math.max(t, tonumber(meta[5] or 0)))
+-- A node that lacks lines must not have a number given out while another still gives them back.
+local time = redis.call('TIME')
+local settled = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[14]
+redis.call('HSET', KEYS[2], 'last', ARGV[11], 'chain', ARGV[12], 't', math.max(t, tonumber(meta[5] or 0)),
+  'settled', math.max(settled, tonumber(meta[6] or 0)))
 return {'ok'}
