@@ -42,15 +42,24 @@ impl Channels {
 fn run(room: &Weak<Room>, settings: &Settings) {
     let mut engine: Option<Engine> = None;
     let mut refused = HashSet::new();
+    let mut has_warned = false;
     loop {
         let Some(room) = room.upgrade() else { return };
         if room.lock().running.is_none() {
             return;
         }
-        if let Err(error) = look(&Channels { room }, settings, &mut engine, &mut refused) {
-            // The reader says so.
-            debug!("the engine does not tell its channels: {error}");
-            engine = None;
+        match look(&Channels { room }, settings, &mut engine, &mut refused) {
+            Ok(()) => has_warned = false,
+            Err(error) => {
+                engine = None;
+                // That it cannot be reached the reader says.
+                if error.is_refusal() && !has_warned {
+                    warn!("the engine refuses to share channels among the nodes: {error}");
+                    has_warned = true;
+                } else {
+                    debug!("the engine does not tell its channels: {error}");
+                }
+            }
         }
         thread::sleep(EVERY);
     }

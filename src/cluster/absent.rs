@@ -72,6 +72,13 @@ impl Engine {
 #[derive(Debug)]
 pub struct EngineError(Infallible);
 
+impl EngineError {
+    /// Whether the engine refused something.
+    pub fn is_refusal(&self) -> bool {
+        match self.0 {}
+    }
+}
+
 impl fmt::Display for EngineError {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {}

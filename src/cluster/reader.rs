@@ -87,14 +87,13 @@ impl Reader {
             for mirror in self.mirrors.iter_mut().filter(|mirror| mirror.reads_after().is_none()) {
                 has_more |= mirror.prepare(&mut engine)?;
             }
+            let heard = self.read(&mut engine, has_more)?;
             self.back_off.reset();
             if self.has_warned && self.mirrors.iter().all(Mirror::has_recovered) {
                 info!("the engine is available again");
                 self.has_warned = false;
             }
-            if self.read(&mut engine, has_more)? == Heard::Nothing
-                || self.next_look <= Instant::now()
-            {
+            if heard == Heard::Nothing || self.next_look <= Instant::now() {
                 self.look_at_silent_orders(&mut engine)?;
             }
             if !self.refresh() {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, select};
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use super::{
     Settings,
@@ -326,7 +326,10 @@ impl Sequencer {
     fn regain_engine(&mut self) {
         self.link.set_available(Side::Sequencer);
         self.back_off.reset();
-        self.has_warned = false;
+        if self.has_warned {
+            info!("{}: the engine takes posts again", self.settings.file.display());
+            self.has_warned = false;
+        }
     }
 
     fn send_all_again(&mut self) {

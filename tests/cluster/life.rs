@@ -284,6 +284,60 @@ fn an_engine_that_hangs_holds_up_nobody_who_reads() {
         assert!(is_quick, "readers waited for {times:?}");
     }
     engine.thaw();
+    node.is_ready();
+    let log = node.server().log();
+    assert!(log.contains("not answered in time") && !log.contains("os error 11"), "{log}");
+}
+
+#[test]
+fn an_engine_whose_memory_is_full_takes_posts_again_when_it_has_room() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let node = &nodes.all[0];
+    let server = node.server();
+    node.stores("1");
+    engine.asks(&["CONFIG", "SET", "maxmemory", "1"]);
+    let mut ann = server.join();
+    ann.say("\"pending\"");
+    let says = |what: &str| within(CALM, what, || server.log().contains(what), || server.log());
+    says("the engine takes no posts");
+    node.is_unready();
+    let refused = || node.posts("\"refused\"").status == 503;
+    within(CALM, "posts are refused", refused, || server.log());
+    engine.asks(&["CONFIG", "SET", "maxmemory", "0"]);
+    says("the engine takes posts again");
+    node.is_ready();
+    assert_eq!(node.stores("\"after\""), 3);
+    nodes.agree(3);
+    assert_eq!(node.lines(), ["1", "\"pending\"", "\"after\""]);
+}
+
+/// A node whose user may do everything in the engine but this command, and what its log says.
+#[track_caller]
+fn without_the_command(command: &str, says: &str) -> Option<String> {
+    let engine = Engine::start(Keeps::Always)?;
+    let rights = [">secret", "~txtcord:*", "+@all", &format!("-{command}")];
+    engine.asks(&[&["ACL", "SETUSER", "chat", "on"], &rights[..]].concat());
+    let url = format!("redis://chat:secret@{}/0", engine.address());
+    let server = Setup::new().flags(&["--cluster", &url, "--cluster-settle", "0s"]).start();
+    within(CALM, says, || server.log().contains(says), || server.log());
+    // Some attempts later it has not been said again.
+    let rejected = || {
+        let calls = engine.asks(&["INFO", "commandstats"]).text();
+        let line = calls.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")))?;
+        line.split_once("rejected_calls=")?.1.split(',').next()?.parse::<u64>().ok()
+    };
+    within(CALM, "it was tried again", || rejected() >= Some(5), || server.log());
+    let log = server.log();
+    assert_eq!(log.matches(says).count(), 1, "{log}");
+    Some(log)
+}
+
+#[test]
+fn a_command_that_the_engine_forbids_is_named_once() {
+    without_the_command("hgetall", "the engine refuses to share channels among the nodes");
+    let Some(log) = without_the_command("xread", "is unavailable: NoPerm") else { return };
+    assert!(!log.contains("available again"), "{log}");
 }
 
 #[test]

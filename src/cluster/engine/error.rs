@@ -22,6 +22,13 @@ pub enum EngineError {
     PutAway,
 }
 
+impl EngineError {
+    /// Whether the engine answered that it does not do what it was asked.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, EngineError::Redis(error) if !error.is_io_error())
+    }
+}
+
 impl From<RedisError> for EngineError {
     fn from(error: RedisError) -> EngineError {
         match error.code() {
@@ -35,6 +42,10 @@ impl From<RedisError> for EngineError {
 impl fmt::Display for EngineError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // The system calls that a resource that is temporarily unavailable.
+            EngineError::Redis(error) if error.is_timeout() => {
+                out.write_str("it has not answered in time")
+            }
             EngineError::Redis(error) => error.fmt(out),
             EngineError::Unfit(why) => out.write_str(why),
             EngineError::NoRecord => out.write_str(
