@@ -264,6 +264,10 @@ impl Sequencer {
             Ok(Appended::Short) => thread::sleep(SHORT_TIME),
             Ok(Appended::Settling(time)) => {
                 self.regain_engine();
+                if time > self.settings.settle {
+                    // The engine's clock was set back, which it notices when a node arrives.
+                    self.engine = None;
+                }
                 thread::sleep(time.min(LOOK));
             }
             Ok(Appended::Changed) => {

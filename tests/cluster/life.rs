@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     check::holds,
-    engine::{Engine, Keeps},
+    engine::{Engine, Keeps, META},
     load::Load,
     nodes::{CALM, Nodes, answer_of, within},
     support::*,
@@ -338,6 +338,18 @@ fn a_command_that_the_engine_forbids_is_named_once() {
     without_the_command("hgetall", "the engine refuses to share channels among the nodes");
     let Some(log) = without_the_command("xread", "is unavailable: NoPerm") else { return };
     assert!(!log.contains("available again"), "{log}");
+}
+
+#[test]
+fn a_clock_of_the_engine_that_was_set_back_holds_up_no_posts() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    node.stores("1");
+    // It settles until a time that is an hour away now.
+    let now: u64 = engine.asks(&["TIME"]).many()[0].text().parse().expect("Unix seconds");
+    engine.asks(&["HSET", META, "settled", &((now + 3600) * 1000).to_string()]);
+    assert_eq!(node.stores_in_the_end("2"), 2);
 }
 
 #[test]

@@ -9,7 +9,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'settled', 'last', 'chain')
 local settled = tonumber(meta[3] or 0)
-if meta[2] ~= ARGV[1] then
+-- A clock that was set back must not make the time longer.
+if meta[2] ~= ARGV[1] or settled > now + ARGV[2] then
   settled = now + ARGV[2]
   redis.call('HSET', KEYS[2], 'run', ARGV[1], 'settled', settled)
 end
