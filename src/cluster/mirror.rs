@@ -51,7 +51,7 @@ pub(super) struct Mirror {
     /// What the disk had no room for, and when it is tried again.
     put_off: Option<(Vec<Arrival>, Instant)>,
     recent: RecentPieces,
-    /// Whether the order went on since this was last asked.
+    /// Whether the order went on since this was last looked at.
     has_moved: bool,
 }
 
@@ -137,8 +137,8 @@ impl Mirror {
 
     /// After which line entries are read as they come; `None` while something else is to be done first.
     pub(super) fn reads_after(&self) -> Option<u64> {
-        let is_reading = matches!(self.phase, Phase::Reading { .. });
-        (is_reading && !self.lacks_lines() && self.put_off.is_none()).then_some(self.own.last)
+        (self.is_reading() && !self.lacks_lines() && self.put_off.is_none())
+            .then_some(self.own.last)
     }
 
     /// Whether the file is to be given lines that the order is known to have.
@@ -175,16 +175,22 @@ impl Mirror {
         self.conclude(result)
     }
 
-    /// Whether nothing came since this was last asked.
-    pub(super) fn was_silent(&mut self) -> bool {
-        !std::mem::take(&mut self.has_moved)
+    /// Whether it reads the order, of which the file is the beginning.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Reading { .. })
     }
 
-    /// Looks behind a silence: how far the order has come. A stream that became shorter tells nothing.
+    /// Notes how far the order has come, and looks behind a silence: a stream that became shorter tells
+    /// nothing.
     ///
     /// # Errors
     /// When the engine is unavailable.
     pub(super) fn look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), EngineError> {
+        self.link.set_ordered(order.last);
+        let was_silent = !std::mem::take(&mut self.has_moved);
+        if !was_silent || self.reads_after().is_none() {
+            return Ok(());
+        }
         let result = self.try_look(order, engine);
         self.conclude(result)
     }
@@ -408,7 +414,6 @@ impl Mirror {
 
     fn try_look(&mut self, order: &Order, engine: &mut Engine) -> Result<(), End> {
         self.finish_applying()?;
-        self.link.set_ordered(order.last);
         let is_as_ours = order.epoch == *self.own.epoch
             && order.last == self.own.last
             && self.own.chain.as_ref().is_none_or(|chain| *chain == order.chain);

@@ -2,8 +2,8 @@
 //!
 //! One connection and one XREAD serve all channels, so that a channel in which nothing is said costs
 //! neither. A mirror whose file lacks more is given some entries at a time between these reads. The reader
-//! never trusts silence: a stream that became shorter tells nothing, so it asks how far the silent orders
-//! have come after each wait that brought nothing, and once a second in any case.
+//! never trusts silence: a stream that became shorter tells nothing, so it asks how far the orders have
+//! come after each wait that brought nothing, and once a second in any case.
 
 use std::{
     thread,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::config::EngineUrl;
 
-/// How often it is asked how far the silent orders have come, while others are busy.
+/// How often it is asked how far the orders have come, while some are busy.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long nothing is read while no mirror can take anything: all disks are full.
@@ -94,7 +94,7 @@ impl Reader {
                 self.has_warned = false;
             }
             if heard == Heard::Nothing || self.next_look <= Instant::now() {
-                self.look_at_silent_orders(&mut engine)?;
+                self.look_at_orders(&mut engine)?;
             }
             if !self.refresh() {
                 break;
@@ -127,20 +127,15 @@ impl Reader {
         Ok(heard)
     }
 
-    fn look_at_silent_orders(&mut self, engine: &mut Engine) -> Result<(), EngineError> {
+    fn look_at_orders(&mut self, engine: &mut Engine) -> Result<(), EngineError> {
         self.next_look = Instant::now() + LOOK;
-        let mut silent: Vec<&mut Mirror> = self
-            .mirrors
-            .iter_mut()
-            .filter_map(|mirror| {
-                (mirror.was_silent() && mirror.reads_after().is_some()).then_some(mirror)
-            })
-            .collect();
-        if silent.is_empty() {
+        let mut reading: Vec<&mut Mirror> =
+            self.mirrors.iter_mut().filter(|mirror| mirror.is_reading()).collect();
+        if reading.is_empty() {
             return Ok(());
         }
-        let orders = engine.orders(silent.iter().map(|mirror| mirror.keys()))?;
-        for (mirror, order) in silent.iter_mut().zip(&orders) {
+        let orders = engine.orders(reading.iter().map(|mirror| mirror.keys()))?;
+        for (mirror, order) in reading.iter_mut().zip(&orders) {
             mirror.look(order, engine)?;
         }
         Ok(())

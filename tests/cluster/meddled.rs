@@ -306,6 +306,8 @@ fn a_node_whose_disk_is_full_refuses_posts_and_gets_the_rest_when_there_is_room(
     }
     let full = &nodes.all[1];
     full.is_unready();
+    let lags = || full.metric("txtcord_cluster_lag_lines").is_some_and(|lines| lines >= 10.0);
+    within(CALM, "its lag is told", lags, || full.server().gets("/metrics"));
     let refused = || {
         let answer = full.posts("\"refused\"");
         answer.status == 503 && json(&answer.body)["code"] == "storage_full"
