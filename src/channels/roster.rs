@@ -6,11 +6,11 @@
 //! file is put away with the others even if nothing ever comes into it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
     sync::{Arc, Weak},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use log::{debug, warn};
@@ -23,6 +23,12 @@ use crate::{
 
 /// How often the engine is asked. A channel is on all nodes within a second.
 const EVERY: Duration = Duration::from_millis(400);
+
+/// A channel that cannot be made here is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// The channels that could not be made here, each with the time of the next attempt.
+type Refused = HashMap<Name, Instant>;
 
 impl Channels {
     /// Starts the thread, if the server is in a cluster. It ends when the server stops.
@@ -41,7 +47,7 @@ impl Channels {
 
 fn run(room: &Weak<Room>, settings: &Settings) {
     let mut engine: Option<Engine> = None;
-    let mut refused = HashSet::new();
+    let mut refused = Refused::new();
     let mut has_warned = false;
     loop {
         let Some(room) = room.upgrade() else { return };
@@ -69,7 +75,7 @@ fn look(
     channels: &Channels,
     settings: &Settings,
     engine: &mut Option<Engine>,
-    refused: &mut HashSet<Name>,
+    refused: &mut Refused,
 ) -> Result<(), EngineError> {
     let engine = match engine {
         Some(engine) => engine,
@@ -84,13 +90,17 @@ fn look(
             engine.take_up(name, &summary.epoch())?;
         }
     }
+    let now = Instant::now();
     for (name, epoch) in there.iter().filter(|(name, _)| !open.contains_key(*name)) {
+        if refused.get(name).is_some_and(|due| *due > now) {
+            continue;
+        }
         let is_epoch = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match channels.make_under(name, is_epoch.then(|| epoch.as_str().into())) {
             // Where it is missing, it was put away meanwhile.
             Ok(_) | Err(NoChannel::Missing) => drop(refused.remove(name)),
             Err(why) => {
-                if refused.insert(name.clone()) {
+                if refused.insert(name.clone(), now + AGAIN).is_none() {
                     warn!("the cluster's channel {name} cannot be made here: {why}");
                 }
             }

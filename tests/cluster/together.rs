@@ -247,6 +247,30 @@ fn a_channel_made_on_one_node_is_there_on_all() {
 }
 
 #[test]
+fn a_channel_that_a_node_cannot_make_is_tried_there_now_and_then() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 1);
+    let setup = Setup::new();
+    fs::create_dir_all(setup.dir.join("channels/dev.txt.lock"))
+        .expect("a folder in the place of a file");
+    nodes.one_more(&engine, setup);
+    let server = nodes.all[1].server();
+    assert_eq!(nodes.all[0].server().has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    let says = "the cluster's channel dev cannot be made here";
+    within(CALM, says, || server.log().contains(says), || server.log());
+    let looks = || {
+        let calls = engine.asks(&["INFO", "commandstats"]).text();
+        let line = calls.lines().find(|line| line.starts_with("cmdstat_hgetall:calls="))?;
+        line.split(['=', ',']).nth(1)?.parse::<usize>().ok()
+    };
+    let before = looks().unwrap_or_default();
+    // Two nodes look.
+    within(CALM, "it looks again", || looks() >= Some(before + 20), || server.log());
+    let attempts = server.log().matches("channel dev cannot be").count();
+    assert!(attempts < 5, "{}", server.log());
+}
+
+#[test]
 fn channels_in_which_nothing_is_said_share_their_node_s_connections() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let nodes = Nodes::on(&engine, 2);
