@@ -5,7 +5,7 @@ use std::{io, vec};
 use super::{
     Settings, Trouble,
     chain::{Chain, Place, Walk},
-    engine::{Engine, EngineError, Entry, Keys, Malformed, Order},
+    engine::{Engine, EngineError, Entry, IfNone, Keys, Malformed, Order},
     own_file::OwnFile,
 };
 use crate::journal::Fatal;
@@ -66,6 +66,8 @@ impl Mismatch {
                 ))
             }
             Mismatch::Trimmed => {
+                // Nor does it keep anything of a channel that was put away a moment ago, which it says here.
+                engine.arrive(&settings.keys, settings.settle, epoch, IfNone::Waits)?;
                 let file = settings.file.file_name().unwrap_or_default().display();
                 let channel = settings.keys.name();
                 Fatal::CannotJoin(format!(
