@@ -132,6 +132,23 @@ pub enum Appended {
     Changed,
 }
 
+/// What is given back to an engine that has lost it: a piece.
+#[derive(Debug)]
+pub struct Restore<'a> {
+    /// The epoch of its numbers.
+    pub epoch: &'a str,
+    /// The piece.
+    pub piece: &'a Piece,
+    /// The hash before its lines.
+    pub before: &'a Chain,
+    /// The hash after them.
+    pub after: &'a Chain,
+    /// For so long the engine gives out no numbers afterwards, since more may follow.
+    pub settle: Duration,
+    /// The engine need not keep the lines before this one.
+    pub first_to_keep: u64,
+}
+
 /// What became of a piece that was given back.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Restored {
@@ -315,22 +332,14 @@ impl Engine {
         })
     }
 
-    /// Gives a piece back whose lines come after those with the hash `before`; `after` is the hash
-    /// after them. The engine gives out no numbers for `settle`, since more may follow.
+    /// Gives a piece back.
     ///
     /// # Errors
     /// When there is no answer, and the engine may have the piece then; or when the channel was put
     /// away.
-    pub fn restore(
-        &mut self,
-        keys: &Keys,
-        epoch: &str,
-        piece: &Piece,
-        before: &Chain,
-        after: &Chain,
-        settle: Duration,
-    ) -> Result<Restored, EngineError> {
+    pub fn restore(&mut self, keys: &Keys, restore: &Restore<'_>) -> Result<Restored, EngineError> {
         self.limit_wait(SCRIPT_TIME)?;
+        let &Restore { epoch, piece, before, after, settle, first_to_keep } = restore;
         let (node, batch) =
             piece.origin.as_ref().map_or(("", 0), |origin| (&*origin.node, origin.batch));
         let origin = piece.origin.as_ref().map(Origin::to_string).unwrap_or_default();
@@ -358,6 +367,7 @@ impl Engine {
             .arg(after.as_str())
             .arg(keys.under(epoch))
             .arg(settle.as_millis() as u64)
+            .arg(first_to_keep)
             .invoke(&mut self.connection)?;
         Ok(match &*Answer::of(answer).next::<String>()? {
             "ok" => Restored::Done,

@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::FileExt, thread, time::Duration};
 
 use crate::{
     check::{Record, holds, lost},
-    engine::{Engine, Keeps, META},
+    engine::{Engine, Keeps, META, STREAM},
     load::Load,
     nodes::{CALM, Nodes, SETTLES, within},
     proxy::{Proxy, Way},
@@ -97,6 +97,23 @@ fn no_numbers_are_given_out_while_lines_are_given_back() {
     let now: u64 = engine.asks(&["TIME"]).many()[0].text().parse().expect("Unix seconds");
     let settled: u64 = engine.meta("settled").parse().expect("Unix milliseconds");
     assert!(settled > (now + 60) * 1000, "{settled} is not long after {now}000");
+}
+
+/// An engine has room for what it keeps, and not for all that was ever said.
+#[test]
+fn an_engine_that_is_given_a_long_file_keeps_only_its_end() {
+    const LINES: usize = 10;
+    let Some(engine) = Engine::start(Keeps::Nothing) else { return };
+    let mut nodes = Nodes::begin(&engine, 0, &["--cluster-settle", "0s"]);
+    // About 100 MiB.
+    let line = format!("\"{}\"\n", "x".repeat(10 << 20));
+    nodes.one_more(&engine, Setup::new().file(line.repeat(LINES)));
+    let is_given_back = || engine.meta("last") == LINES.to_string();
+    within(CALM, "it is given back", is_given_back, || nodes.all[0].server().log());
+    let kept = engine.asks(&["XLEN", STREAM]).number();
+    assert!((6..9).contains(&kept), "{kept} lines of 10 MiB are kept");
+    nodes.all[0].is_ready();
+    assert_eq!(nodes.all[0].stores("\"after\""), LINES as u64 + 1);
 }
 
 /// A long file takes longer to hash than an engine settles. The first line stands here for all that must

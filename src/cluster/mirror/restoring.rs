@@ -11,7 +11,7 @@ use super::{End, Mirror};
 use crate::{
     cluster::{
         chain::{Chain, bytes_at},
-        engine::{Engine, Restored},
+        engine::{Engine, Restore, Restored},
     },
     command::HubGone,
     journal::Fatal,
@@ -36,8 +36,15 @@ impl Mirror {
         while next <= self.own.last {
             let piece = self.piece(next, offset)?;
             let after = chain.after(&piece.lines);
-            let settle = self.settings.settle;
-            match engine.restore(self.keys(), &self.own.epoch, &piece, &chain, &after, settle)? {
+            let restore = Restore {
+                epoch: &self.own.epoch,
+                piece: &piece,
+                before: &chain,
+                after: &after,
+                settle: self.settings.settle,
+                first_to_keep: self.link.first_to_keep(),
+            };
+            match engine.restore(self.keys(), &restore)? {
                 Restored::Done => {}
                 // The next comparison says what is to be done.
                 Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),

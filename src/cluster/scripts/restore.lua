@@ -2,7 +2,8 @@
 -- KEYS: stream, meta, the highest batch of the node that the piece came from, its Idempotency-Key's ids,
 --       what was put away.
 -- ARGV: epoch, run, first line, hash before it, lines, times, senders, origin "NODE.BATCH" (or ""),
---       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file, settling time in ms.
+--       key (or ""), batch (or 0), last line, hash after it, name and epoch of the file, settling time in ms,
+--       first line to keep (0: all).
 -- Returns: ok | moved | fork | epoch | run
 
 -- How long a node's highest batch and the ids of a key are kept, in seconds: a day. append.lua has the same.
@@ -38,4 +39,6 @@ local time = redis.call('TIME')
 local settled = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[14]
 redis.call('HSET', KEYS[2], 'last', ARGV[11], 'chain', ARGV[12], 't', math.max(t, tonumber(meta[5] or 0)),
   'settled', math.max(settled, tonumber(meta[6] or 0)))
+-- A long file may be more than the engine has room for.
+if ARGV[15] ~= '0' then redis.call('XTRIM', KEYS[1], 'MINID', '~', '0-' .. ARGV[15]) end
 return {'ok'}
