@@ -5,7 +5,7 @@ use std::{io, vec};
 use super::{
     Settings, Trouble,
     chain::{Chain, Place, Walk},
-    engine::{Engine, EngineError, Entry, IfNone, Keys, Malformed, Order},
+    engine::{Engine, EngineError, Entry, Keys, Malformed, Order},
     own_file::OwnFile,
 };
 use crate::journal::Fatal;
@@ -22,6 +22,8 @@ pub enum Verdict {
     /// The order is the beginning of the file: the engine has lost lines, or never had them. The hash
     /// after the order's last line.
     Longer(Chain),
+    /// The order became another one meanwhile, and is to be compared anew: its channel was put away.
+    Changed,
     /// Neither is the beginning of the other, as far as can be seen.
     Mismatch(Mismatch),
 }
@@ -66,8 +68,6 @@ impl Mismatch {
                 ))
             }
             Mismatch::Trimmed => {
-                // Nor does it keep anything of a channel that was put away a moment ago, which it says here.
-                engine.arrive(&settings.keys, settings.settle, epoch, IfNone::Waits)?;
                 let file = settings.file.file_name().unwrap_or_default().display();
                 let channel = settings.keys.name();
                 Fatal::CannotJoin(format!(
@@ -159,6 +159,9 @@ impl Comparison<'_> {
         let OwnFile { epoch, last, .. } = self.own;
         let next = last + 1;
         let Some(Entry { mut piece, chain }) = self.engine.entry_with(self.keys, next)? else {
+            if self.engine.order(self.keys)?.epoch != self.order.epoch {
+                return Ok(Verdict::Changed);
+            }
             let is_ours = self.order.epoch == **epoch || *last == 0;
             let mismatch = if is_ours { Mismatch::Trimmed } else { Mismatch::Unrelated };
             return Ok(Verdict::Mismatch(mismatch));

@@ -3,7 +3,7 @@
 //! Each call waits for seconds at the most. After any error the connection is of no use: it may have
 //! an answer on its way that nobody waits for.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, iter, time::Duration};
 
 use data_encoding::HEXLOWER;
 use log::warn;
@@ -292,6 +292,14 @@ impl Engine {
             chain: Chain::told(chain.unwrap_or_default()),
         };
         Ok(found.into_iter().map(order).collect())
+    }
+
+    /// How far the order of one channel has come.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn order(&mut self, keys: &Keys) -> Result<Order, EngineError> {
+        Ok(self.orders(iter::once(keys))?.remove(0))
     }
 
     /// Has numbers given to a batch.

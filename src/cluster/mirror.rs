@@ -170,8 +170,12 @@ impl Mirror {
     ///
     /// # Errors
     /// When the engine is unavailable.
-    pub(super) fn take(&mut self, entries: Entries) -> Result<(), EngineError> {
-        let result = self.try_take(entries);
+    pub(super) fn take(
+        &mut self,
+        entries: Entries,
+        engine: &mut Engine,
+    ) -> Result<(), EngineError> {
+        let result = self.try_take(entries, engine);
         self.conclude(result)
     }
 
@@ -238,7 +242,7 @@ impl Mirror {
                 if entries.is_empty() {
                     return Err(End::Compare);
                 }
-                self.try_take(entries)
+                self.try_take(entries, engine)
             }
             Phase::Reading { .. } | Phase::Over => Ok(()),
         }
@@ -276,6 +280,7 @@ impl Mirror {
                 // What came of it shows when it is compared again.
                 self.restore(engine, order.last, chain)
             }
+            Verdict::Changed => Err(End::Compare),
             Verdict::Mismatch(mismatch) => {
                 if let Mismatch::Fork { .. } = mismatch {
                     self.link.count_fork();
@@ -333,7 +338,11 @@ impl Mirror {
         self.end(Fatal::Storage(why))
     }
 
-    fn try_take(&mut self, entries: Entries) -> Result<(), End> {
+    fn try_take(&mut self, entries: Entries, engine: &mut Engine) -> Result<(), End> {
+        // Only here no hash tells this order from one that was put away, of a channel with the same name.
+        if self.own.last == 0 && engine.order(self.keys())?.epoch != *self.own.epoch {
+            return Err(End::Compare);
+        }
         self.has_moved = true;
         self.link.set_available(Side::Reader);
         let mut pieces = Vec::new();

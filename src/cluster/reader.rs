@@ -121,7 +121,7 @@ impl Reader {
         for (stream, entries) in found {
             let mut mirrors = self.mirrors.iter_mut();
             if let Some(mirror) = mirrors.find(|mirror| mirror.keys().stream() == stream) {
-                mirror.take(entries)?;
+                mirror.take(entries, engine)?;
             }
         }
         Ok(heard)

@@ -50,7 +50,7 @@ pub fn open_as_copy(
             LastServed { epoch: noted.unwrap_or_else(|| own.epoch.to_string()), stamped };
         match agree(&settings, &mut journal, &own, &last_served) {
             Ok(Agreed::AsItIs(chain)) => own.chain = chain,
-            Ok(Agreed::Cut) => continue,
+            Ok(Agreed::Again) => continue,
             Err(Trouble::Engine(EngineError::PutAway)) => {
                 return Err(CopyError::PutAway(Box::new((journal, history))));
             }
@@ -77,8 +77,8 @@ struct LastServed {
 enum Agreed {
     /// Nothing. The hash after its last line, if that is known.
     AsItIs(Option<Chain>),
-    /// Lines were set aside: the file must be opened again.
-    Cut,
+    /// The file must be opened and compared again: lines were set aside, or the order became another one.
+    Again,
 }
 
 /// Compares a file that was just opened with the order, and sets aside lines that are not in the order:
@@ -97,18 +97,19 @@ fn agree(
         && let Some(stamped) = last_served.stamped
         && set_appended_aside(&mut engine, settings, journal, own, stamped)?
     {
-        return Ok(Agreed::Cut);
+        return Ok(Agreed::Again);
     }
     match verdict {
         Verdict::Beginning(chain) => Ok(Agreed::AsItIs(chain)),
         Verdict::Longer(_) => Ok(Agreed::AsItIs(None)),
+        Verdict::Changed => Ok(Agreed::Again),
         // The last run ended because of this fork, and a new epoch began.
         Verdict::Mismatch(Mismatch::Fork { lines, offset }) if order.epoch != *epoch => {
             let aside = journal.set_aside(SetAside::Forked, lines + 1, offset)?;
             let (file, aside) = (settings.file.display(), aside.display());
             let count = own.last - lines;
             warn!("{file}: {count} lines have forked from the order; they are in {aside}");
-            Ok(Agreed::Cut)
+            Ok(Agreed::Again)
         }
         Verdict::Mismatch(mismatch) => {
             Err(Trouble::Fatal(mismatch.declare(&mut engine, settings, epoch, own.last)?))

@@ -387,3 +387,29 @@ fn a_channel_put_away_while_other_nodes_make_it_does_not_come_back() {
     }
     assert_eq!(engine.asks(&["HLEN", "txtcord:channels"]).number(), 2);
 }
+
+/// An empty file goes with any order, so that the epoch alone tells which one it belongs to.
+#[test]
+fn a_channel_that_is_made_again_at_once_is_not_taken_for_the_empty_one_that_was_put_away() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = nodes_on(&engine, 1);
+    let node = &nodes.all[0];
+    node.does("PUT /dev", "", 201);
+    nodes.make("ops", &["1"]);
+    let has_order = || engine.asks(&["HEXISTS", "txtcord:{dev}:meta", "epoch"]).number() == 1;
+    within(CALM, "the channel is there", has_order, || node.log());
+    let epoch = node.epoch_of("ops");
+    // In one moment dev is put away elsewhere, made again, and said something in: what is in ops.
+    let script = "local dev, ops = 'txtcord:{dev}', 'txtcord:{ops}'
+        local old = redis.call('HGET', dev .. ':meta', 'epoch')
+        redis.call('SADD', 'txtcord:channels:away', 'dev ' .. old)
+        redis.call('DEL', dev, dev .. ':meta')
+        redis.call('RENAME', ops, dev)
+        redis.call('RENAME', ops .. ':meta', dev .. ':meta')
+        redis.call('HSET', 'txtcord:channels', 'dev', redis.call('HGET', dev .. ':meta', 'epoch'))";
+    engine.asks(&["EVAL", script, "0"]);
+    within(CALM, "it is put away", || !node.files_put_away("dev").is_empty(), || node.log());
+    assert_eq!(node.files_put_away("dev"), [""], "it was another channel");
+    node.has("dev", "1\n");
+    assert_eq!(node.epoch_of("dev"), epoch);
+}
