@@ -14,7 +14,7 @@ use std::{
 use crate::{
     access::{Permit, Sender},
     catch_up::{Behind, CatchUp},
-    command::{ClientId, HubGone, HubHandle, Joined, Otherwise, PostedOperations},
+    command::{ClientId, HubGone, HubHandle, Joined, PostedOperations, Reply},
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
     lines::{BESIDE_TEXT, TextFile},
@@ -203,8 +203,12 @@ fn join(
         // a history of 1,000 messages, would have it after 1.4 times the time.
         let (catch_up, behind) =
             (membership.services.catch_up.clone(), membership.behind(Some(next_id)));
-        let otherwise = Otherwise::new(move || catch_up.take(behind));
-        membership.services.hub.caught_up(client, next_id, otherwise);
+        let unless_live = Reply::new(move |is_live: Result<(), HubGone>| {
+            if is_live.is_err() {
+                catch_up.take(behind);
+            }
+        });
+        membership.services.hub.caught_up(client, next_id, unless_live);
     }
     Ok(membership)
 }

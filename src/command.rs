@@ -107,8 +107,8 @@ pub enum Command {
         client: ClientId,
         /// The id of the first message that the client was not sent.
         next_id: u64,
-        /// Hands the client over to a catch-up thread.
-        otherwise: Otherwise,
+        /// Is told when it is live. Without an answer, a catch-up thread takes the client.
+        reply: Reply<()>,
     },
     /// A client wants to be told who is here and who types.
     Listen(ClientId),
@@ -202,39 +202,6 @@ impl Post {
             Speaker::Request { key, .. } => key.as_ref(),
             Speaker::Client(_) => None,
         }
-    }
-}
-
-/// Something that is done unless the hub does what it was asked. It is done when this is dropped, so
-/// also when the hub has ended or ends with the command in its queue. Whoever asked need not wait for
-/// an answer.
-pub struct Otherwise {
-    act: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl Otherwise {
-    /// Does this, unless it is cancelled.
-    pub fn new(act: impl FnOnce() + Send + 'static) -> Otherwise {
-        Otherwise { act: Some(Box::new(act)) }
-    }
-
-    /// Nothing is done any more.
-    pub fn cancel(mut self) {
-        self.act = None;
-    }
-}
-
-impl Drop for Otherwise {
-    fn drop(&mut self) {
-        if let Some(act) = self.act.take() {
-            act();
-        }
-    }
-}
-
-impl fmt::Debug for Otherwise {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Otherwise")
     }
 }
 

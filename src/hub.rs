@@ -243,8 +243,8 @@ impl Hub {
             Command::NextStep { client, next_id, reply } => {
                 self.next_step(client, next_id, reply);
             }
-            Command::CaughtUp { client, next_id, otherwise } => {
-                self.caught_up(client, next_id, otherwise);
+            Command::CaughtUp { client, next_id, reply } => {
+                self.caught_up(client, next_id, reply);
             }
             Command::Listen(client) => self.fanout.listen(client),
             Command::Typing(client) => self.fanout.typing(client),

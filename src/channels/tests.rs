@@ -11,7 +11,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 use super::{open::Batch, watch::Watch, *};
 use crate::{
-    command::{self, ClientId, Command, Commands, Joined, NextStep, Otherwise},
+    command::{self, ClientId, Command, Commands, Joined, NextStep, Reply},
     history::{Resume, Window},
     outbox::Outbox,
     testing::{CLOSE, Dir, Peer, pair, permit},
@@ -131,9 +131,9 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     // Those who still have its hub are told that it is gone.
     open.hub.look(Window::default(), None).expect_err("it is gone");
     let (tells, told) = bounded(1);
-    let otherwise = Otherwise::new(move || tells.send(()).expect("it is heard"));
-    open.hub.caught_up(ClientId(1), 1, otherwise);
-    told.recv_timeout(PATIENCE).expect("it is gone");
+    let reply = Reply::new(move |live: Result<(), _>| tells.send(live.is_ok()).expect("heard"));
+    open.hub.caught_up(ClientId(1), 1, reply);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(false), "it is gone");
 
     // The name is free, and what comes there has nothing to do with what was.
     assert_eq!(house.channels.make(&dev).expect("it is made"), Made::Now);

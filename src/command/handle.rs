@@ -18,8 +18,8 @@ use crossbeam_channel::{
 };
 
 use super::{
-    ClientId, Command, Joined, NextStep, Otherwise, Post, PostedOperations, Reply, Speaker, States,
-    StatesOf, Stored, View,
+    ClientId, Command, Joined, NextStep, Post, PostedOperations, Reply, Speaker, States, StatesOf,
+    Stored, View,
 };
 use crate::{
     access::{self, Permit},
@@ -288,10 +288,10 @@ impl HubHandle {
     }
 
     /// Tells the hub that a client that joins was sent all messages before `next_id`. The hub makes it
-    /// live, or `otherwise` is done.
-    pub fn caught_up(&self, client: ClientId, next_id: u64, otherwise: Otherwise) {
-        // With a hub that has ended, it is done here.
-        let _ = self.send(Command::CaughtUp { client, next_id, otherwise });
+    /// live and answers, or gives no answer.
+    pub fn caught_up(&self, client: ClientId, next_id: u64, reply: Reply<()>) {
+        // With a hub that has ended, the reply is dropped here, and says so.
+        let _ = self.send(Command::CaughtUp { client, next_id, reply });
     }
 
     /// Tells the hub that a client wants to know who is here and who types.

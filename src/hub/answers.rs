@@ -10,8 +10,8 @@ use super::{Hub, ending::STOPPING};
 use crate::{
     access::Permit,
     command::{
-        ClientId, Joined, MessageState, NextStep, Otherwise, Reactions, Reply, StampedLine, States,
-        StatesOf, View,
+        ClientId, Joined, MessageState, NextStep, Reactions, Reply, StampedLine, States, StatesOf,
+        View,
     },
     fanout::Missing,
     history::{Resume, Stretch, Window},
@@ -82,10 +82,10 @@ impl Hub {
     }
 
     /// Makes a client live that was sent its history, if it lacks no more than what is at hand.
-    pub(super) fn caught_up(&mut self, client: ClientId, next_id: u64, otherwise: Otherwise) {
+    pub(super) fn caught_up(&mut self, client: ClientId, next_id: u64, reply: Reply<()>) {
         if let Some(Missing::Nothing(sent)) = self.fanout.make_live(client, Some(next_id)) {
             self.metrics.delivered(sent);
-            otherwise.cancel();
+            reply.send(());
         }
     }
 

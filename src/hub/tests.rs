@@ -10,8 +10,8 @@ use super::{
 use crate::{
     access::Permit,
     command::{
-        ClientId, HubHandle, Joined, MOST_OPERATIONS, NextStep, Otherwise, PostedOperations,
-        Stored, queue,
+        ClientId, HubHandle, Joined, MOST_OPERATIONS, NextStep, PostedOperations, Reply, Stored,
+        queue,
     },
     config::Fsync,
     history::{Resume, Snapshot, Window},
@@ -359,11 +359,11 @@ fn a_client_that_joins_has_every_message_in_the_history_or_live_and_none_twice()
 }
 
 impl House {
-    /// Says that a client was sent its history; returns what is told if it does not become live.
-    fn caught_up(&self, guest: &Guest, next_id: u64) -> Receiver<()> {
+    /// Says that a client was sent its history; returns what is told of whether it is live.
+    fn caught_up(&self, guest: &Guest, next_id: u64) -> Receiver<bool> {
         let (tells, told) = bounded(1);
-        let otherwise = Otherwise::new(move || tells.send(()).expect("it is heard"));
-        self.handle.caught_up(guest.id, next_id, otherwise);
+        let reply = Reply::new(move |live: Result<(), _>| tells.send(live.is_ok()).expect("heard"));
+        self.handle.caught_up(guest.id, next_id, reply);
         told
     }
 }
@@ -373,25 +373,25 @@ fn a_client_that_was_sent_its_history_is_live_unless_it_lacks_what_came_meanwhil
     let mut house = House::new("");
     let ann = house.live();
     let (mut bob, _) = house.join(ROOMY);
-    let otherwise = house.caught_up(&bob, 1);
+    let is_live = house.caught_up(&bob, 1);
     // The batch has her message first, and he has it all the same.
     house.say(&ann, "1\n");
     assert_eq!(bob.hears(), texts(&[(1, "1")]));
-    assert!(otherwise.try_recv().is_err() && !bob.outbox.is_behind());
+    assert!(is_live.try_recv() == Ok(true) && !bob.outbox.is_behind());
 
     let (eve, _) = house.join(ROOMY);
     // The frames of the first are forgotten when the second is said.
     house.say(&ann, "2\n");
     house.say(&ann, "3\n");
-    let otherwise = house.caught_up(&eve, 2);
+    let is_live = house.caught_up(&eve, 2);
     house.step();
-    assert!(otherwise.try_recv().is_ok() && eve.outbox.is_behind(), "message 2 is missing");
+    assert!(is_live.try_recv() == Ok(false) && eve.outbox.is_behind(), "message 2 is missing");
 
     let (zoe, _) = house.join(ROOMY);
     assert_eq!(zoe.outbox.control(b"12"), ControlOutcome::Done, "it waits");
-    let otherwise = house.caught_up(&zoe, 4);
+    let is_live = house.caught_up(&zoe, 4);
     house.step();
-    assert!(otherwise.try_recv().is_ok() && zoe.outbox.is_behind(), "a control frame waits");
+    assert!(is_live.try_recv() == Ok(false) && zoe.outbox.is_behind(), "a control frame waits");
     assert_eq!(house.hub.figures().clients_behind, 2);
 }
 
