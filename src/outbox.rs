@@ -13,7 +13,10 @@
 use std::{
     io::{self, IoSlice},
     net::Shutdown,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -49,6 +52,9 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(3);
 pub struct Outbox {
     socket: Socket,
     sending: Mutex<Sending>,
+    /// Whether a close frame has been sent, or is about to be: so that who reads takes no lock for each
+    /// read to learn that none was.
+    closes: AtomicBool,
     /// Notified when the state leaves `Behind` or `Closing`, and when frames that waited were taken.
     settled: Condvar,
 }
@@ -125,7 +131,12 @@ impl Outbox {
     /// The sending side of a socket. The client is behind, since it has been sent nothing yet.
     pub fn new(socket: Socket) -> Outbox {
         let sending = Sending { state: State::Behind, waiting: Vec::new(), stalled: false };
-        Outbox { socket, sending: Mutex::new(sending), settled: Condvar::new() }
+        Outbox {
+            socket,
+            sending: Mutex::new(sending),
+            closes: AtomicBool::new(false),
+            settled: Condvar::new(),
+        }
     }
 
     /// The socket, to be read from. It may be written to through this outbox alone.
@@ -205,6 +216,10 @@ impl Outbox {
 
     fn control_then(&self, frame: &[u8], then: State) -> ControlOutcome {
         let mut sending = self.lock();
+        if then == State::Closing {
+            // Before the frame leaves, so that nothing that answers it is read before.
+            self.closes.store(true, Relaxed);
+        }
         match sending.state {
             State::Live => match self.send_now(frame) {
                 Ok(sent) if sent == frame.len() => {
@@ -326,11 +341,12 @@ impl Outbox {
 
     /// Whether a close frame has been sent to a peer that may still be there.
     pub fn has_sent_close(&self) -> bool {
-        self.lock().state == State::Closed
+        self.closes.load(Relaxed) && self.lock().state == State::Closed
     }
 
     /// Notes that the last frame has been sent. Nothing is sent after it.
     pub fn closed(&self) {
+        self.closes.store(true, Relaxed);
         self.settle(&mut self.lock(), State::Closed);
     }
 
