@@ -75,6 +75,14 @@ fn two_busy_channels_keep_their_order_while_others_fail_beside_them() {
     assert_eq!(server.gets("/healthz"), "ok\n");
 }
 
+/// Lets each write to a channel's file hang for a while, as long as what it returns is held; `None` where
+/// that is not possible. `test` is the name of the test.
+fn hang_writes_of(server: &Server, channel: &str, hang: Duration, test: &str) -> Option<Meddling> {
+    let path = server.file_of(channel);
+    let hold = format!("write:delay_enter={}", hang.as_micros());
+    meddle_with(server, test, &hold, path.to_str().expect("a UTF-8 path"))
+}
+
 #[test]
 fn a_disk_that_hangs_in_one_channel_delays_no_other() {
     // All else must be done while the disk hangs.
@@ -83,12 +91,7 @@ fn a_disk_that_hangs_in_one_channel_delays_no_other() {
         let server = with_files(&[("slow.txt", ""), ("dev.txt", "")]).start();
         let mut slow = server.join_at("/slow/ws");
         let mut dev = server.join_at("/dev/ws");
-        let path = server.file_of("slow");
-        let path = path.to_str().expect("a UTF-8 path");
-        let hold = format!("write:delay_enter={}", hang.as_micros());
-        let Some(_meddling) = meddle_with(&server, name, &hold, path) else {
-            return;
-        };
+        let Some(_meddling) = hang_writes_of(&server, "slow", hang, name) else { return };
         let begun = std::time::Instant::now();
         slow.say("1");
         for number in 0..20 {
@@ -119,12 +122,7 @@ fn a_disk_that_hangs_in_one_channel_holds_up_no_client_that_is_behind_in_another
             behind
         };
         let mut behind: Vec<_> = (0..threads).map(begin).collect();
-        let path = server.file_of("slow");
-        let path = path.to_str().expect("a UTF-8 path");
-        let hold = format!("write:delay_enter={}", hang.as_micros());
-        let Some(_meddling) = meddle_with(&server, name, &hold, path) else {
-            return;
-        };
+        let Some(_meddling) = hang_writes_of(&server, "slow", hang, name) else { return };
         let begun = std::time::Instant::now();
         slow.say("1");
         // Whoever has its history is live as soon as the hub says so, and not before.

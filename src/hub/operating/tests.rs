@@ -1,6 +1,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    iter,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -608,4 +609,21 @@ fn reactions_are_those_of_their_senders_after_a_start_too() {
     let journal = journal.with_stamps(&history).expect("the stamps");
     let (_, history) = journal.with_operations(history).expect("the file can be written");
     assert_eq!(history.operations().lines_of_reactions(1), [2, 5]);
+}
+
+#[test]
+fn very_many_reactions_to_a_deleted_message_are_forgotten_as_time_goes_by() {
+    let mut house = House::new("1\n");
+    for number in 0..1_000 {
+        let react = r#"{"$op":"react","id":1,"key":"ok"}"#;
+        let who = format!("sender-{number}");
+        let (post, _answer) = request((Some(&who), Standing::Member), &format!("{react}\n"));
+        house.hub.step(iter::once(post)).expect("the file is fine");
+    }
+    let left = |house: &House| house.hub.history.operations().reactions(1, None).count();
+    assert_eq!(left(&house), 1_000);
+    house.dir.append("{\"$op\":\"delete\",\"id\":1}\n");
+    (0..3).for_each(|_| house.tick());
+    assert!(!house.hub.history.is_message(1));
+    assert_eq!(left(&house), 0);
 }
