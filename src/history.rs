@@ -255,6 +255,13 @@ impl History {
         Ok(id)
     }
 
+    /// Beginnings of the file: how many lines each has, and where they end. The first of them lacks some
+    /// 8 KiB of the history at the most, and each of the others about twice as much as the one before.
+    pub fn beginnings(&self) -> impl Iterator<Item = (u64, u64)> {
+        let beginnings = self.index.spaced_marks().map(|mark| (mark.id - 1, mark.offset));
+        beginnings.filter(|&(lines, _)| lines > 0)
+    }
+
     /// The history that a client is sent when it connects, and whether it continues what the client
     /// has. It continues only if it has every message that the client missed. If `limit` or `since`
     /// allows fewer, the client starts over with the last messages.

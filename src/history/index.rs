@@ -117,6 +117,13 @@ impl Index {
         self.marks.get(at).copied()
     }
 
+    /// The last mark, and those that stand 1, 3, 7, 15 and so on before it.
+    pub(super) fn spaced_marks(&self) -> impl Iterator<Item = Mark> {
+        let backwards =
+            (0..usize::BITS).map_while(|power| self.marks.len().checked_sub(1 << power));
+        backwards.map(|at| self.marks[at])
+    }
+
     /// The id where the last `count` messages before the line `before` begin.
     pub(super) fn first_of_last(&self, count: u64, before: u64) -> u64 {
         let mut first_id = before;

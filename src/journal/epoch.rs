@@ -1,10 +1,13 @@
 //! The epoch, which is the name of a file's numbering, and the lock file that keeps it.
 //!
-//! The lock file holds the lock and one line of text, the *record*: the epoch, how far the
+//! The lock file holds the lock and two lines of text, the *record*: the epoch, how far the
 //! numbering has come, and a hash of the last bytes that were numbered. A start that finds all of
 //! this true of the text file keeps the epoch. Any other start begins a new one, since the same ids
 //! may mean other messages. The record also has the note of the stamps file, which belongs to this
 //! epoch alone (`stamps.rs`).
+//!
+//! The second line tells of earlier parts of the text in the same way. A copy of a folder in use may have
+//! a text that is older than its lock file: it has another epoch then, but the stamps of its lines are known.
 
 use std::{
     fmt,
@@ -24,11 +27,15 @@ use crate::history::History;
 /// files apart.
 pub(super) const TAIL: u64 = 4096;
 
+/// The same for the earlier parts of the text, which are hashed anew with each record: fewer, so that
+/// a busy channel's hub is not held up.
+const EARLIER_TAIL: u64 = 256;
+
 /// How many random bytes make the name of an epoch.
 const NAME_BYTES: usize = 8;
 
 /// The most bytes of the lock file that are read. A record that the server wrote has fewer than
-/// 1,000.
+/// 3,000.
 const RECORD_LIMIT: u64 = 4096;
 
 /// The epoch of an open file, and its lock file.
@@ -41,8 +48,19 @@ pub(super) struct Epoch {
     noted: String,
     /// How many lines and bytes of the text file the record tells of.
     noted_part: (u64, u64),
+    /// The beginnings of the text that the record has on its second line.
+    earlier: Vec<Beginning>,
     /// What is noted of the stamps file. It stays while the server runs without stamps.
     stamps: Option<Note>,
+    former_stamps: Option<FormerStamps>,
+}
+
+/// What is known of the stamps that were written under the epoch before.
+#[derive(Debug)]
+pub(super) struct FormerStamps {
+    pub(super) note: Note,
+    /// How many lines of that text the present one begins with, at the least.
+    pub(super) lines: u64,
 }
 
 impl Epoch {
@@ -55,25 +73,45 @@ impl Epoch {
         file: &File,
         history: &History,
     ) -> io::Result<Epoch> {
-        let (name, noted, noted_part, stamps) = match record {
-            // A file that is as a server left it needs no new record, and its epoch was brought to the
-            // disk when it began: a thousand channels start so much sooner.
-            Some(record) if record.is_true_of(file, history)? => {
-                let (noted, part) = (record.to_string(), (record.lines, record.bytes));
-                (record.epoch.into(), noted, part, record.stamps)
+        let mut epoch = match record {
+            Some(record) if record.numbered.is_of(file, TAIL, history)? => {
+                Epoch::going_on(lock_file, record)
             }
-            _ => {
-                let mut name = [0; NAME_BYTES];
-                getrandom::fill(&mut name).map_err(io::Error::other)?;
-                (HEXLOWER.encode(&name).into(), String::new(), (0, 0), None)
-            }
+            record => Epoch {
+                name: random_name()?,
+                lock_file,
+                noted: String::new(),
+                noted_part: (0, 0),
+                earlier: Vec::new(),
+                stamps: None,
+                former_stamps: match record {
+                    Some(record) => record.former_stamps(file, history)?,
+                    None => None,
+                },
+            },
         };
-        let mut epoch = Epoch { name, lock_file, noted, noted_part, stamps };
-        let noted = epoch.note(file, history);
-        if go_on_if_full(noted, false)? {
-            epoch.lock_file.sync_data()?;
+        // A file that is as a server left it needs no new record, and its epoch was brought to the disk
+        // when it began: a thousand channels start so much sooner.
+        if epoch.noted_part != (history.last_id(), history.end()) || epoch.noted.is_empty() {
+            let noted = epoch.note(file, history);
+            if go_on_if_full(noted, false)? {
+                epoch.lock_file.sync_data()?;
+            }
         }
         Ok(epoch)
+    }
+
+    /// The epoch of a record that is true.
+    fn going_on(lock_file: File, record: Record) -> Epoch {
+        Epoch {
+            lock_file,
+            noted: record.to_string(),
+            noted_part: (record.numbered.lines, record.numbered.bytes),
+            name: record.epoch.into(),
+            earlier: record.earlier,
+            stamps: record.stamps,
+            former_stamps: None,
+        }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
@@ -87,13 +125,10 @@ impl Epoch {
 
     /// Writes into the lock file how far the numbering has come; false when it says so already.
     pub(super) fn note(&mut self, file: &File, history: &History) -> io::Result<bool> {
-        self.write(&Record::of(
-            &self.name,
-            file,
-            history.last_id(),
-            history.end(),
-            self.stamps.clone(),
-        )?)
+        let earlier = history.beginnings();
+        let earlier = earlier.map(|(lines, bytes)| Beginning::of(file, EARLIER_TAIL, lines, bytes));
+        self.earlier = earlier.collect::<io::Result<_>>()?;
+        self.write(Beginning::of(file, TAIL, history.last_id(), history.end())?)
     }
 
     /// Prepares for changes between `offset`, where the line `id` begins, and `end`. If the record
@@ -110,27 +145,40 @@ impl Epoch {
         if offset < bytes && bytes.saturating_sub(TAIL) < end {
             (lines, bytes) = (id - 1, offset);
         }
-        if self.write(&Record::of(&self.name, file, lines, bytes, self.stamps.clone())?)? {
+        self.earlier.retain(|beginning| beginning.bytes < bytes);
+        if self.write(Beginning::of(file, TAIL, lines, bytes)?)? {
             self.sync()?;
         }
         Ok(())
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<bool> {
-        let line = record.to_string();
-        if line == self.noted {
+    fn write(&mut self, numbered: Beginning) -> io::Result<bool> {
+        let noted_part = (numbered.lines, numbered.bytes);
+        let record = Record {
+            epoch: self.name.as_ref().to_owned(),
+            numbered,
+            stamps: self.stamps.clone(),
+            earlier: self.earlier.clone(),
+        };
+        let text = record.to_string();
+        if text == self.noted {
             return Ok(false);
         }
-        self.lock_file.write_all_at(line.as_bytes(), 0)?;
-        self.lock_file.set_len(line.len() as u64)?;
-        self.noted = line;
-        self.noted_part = (record.lines, record.bytes);
+        self.lock_file.write_all_at(text.as_bytes(), 0)?;
+        self.lock_file.set_len(text.len() as u64)?;
+        self.noted = text;
+        self.noted_part = noted_part;
         Ok(true)
     }
 
     /// What is noted of the stamps file; `None` when this epoch has none yet.
     pub(super) fn stamps(&self) -> Option<&Note> {
         self.stamps.as_ref()
+    }
+
+    /// What is known of the stamps of the epoch before, if this one is new.
+    pub(super) fn former_stamps(&self) -> Option<&FormerStamps> {
+        self.former_stamps.as_ref()
     }
 
     /// Takes the note of the stamps file that is to be in the next record.
@@ -163,21 +211,67 @@ pub(super) fn go_on_if_full<Noted>(noted: io::Result<Noted>, unnoted: Noted) -> 
     }
 }
 
+/// The name of a new epoch.
+fn random_name() -> io::Result<Arc<str>> {
+    let mut name = [0; NAME_BYTES];
+    getrandom::fill(&mut name).map_err(io::Error::other)?;
+    Ok(HEXLOWER.encode(&name).into())
+}
+
+/// The first lines of the text, and what they are known by.
+#[derive(Clone, Debug)]
+struct Beginning {
+    lines: u64,
+    bytes: u64,
+    /// The hash of the last of the bytes.
+    tail: u64,
+}
+
+impl Beginning {
+    fn of(file: &File, tail: u64, lines: u64, bytes: u64) -> io::Result<Beginning> {
+        Ok(Beginning { lines, bytes, tail: hash_before(file, bytes, tail)? })
+    }
+
+    fn parse(lines: &str, bytes: &str, tail: &str) -> Option<Beginning> {
+        Some(Beginning {
+            lines: lines.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+            tail: u64::from_str_radix(tail, 16).ok()?,
+        })
+    }
+
+    /// Whether the file begins with these lines.
+    fn is_of(&self, file: &File, tail: u64, history: &History) -> io::Result<bool> {
+        Ok(self.bytes <= history.end()
+            && hash_before(file, self.bytes, tail)? == self.tail
+            && history.lines_before(self.bytes)? == self.lines)
+    }
+}
+
 /// What the lock file says about the text file.
 pub(super) struct Record {
     epoch: String,
-    lines: u64,
-    bytes: u64,
-    tail: u64,
+    /// All lines that were numbered.
+    numbered: Beginning,
     stamps: Option<Note>,
+    /// Shorter beginnings of the text, the longest first.
+    earlier: Vec<Beginning>,
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record { epoch, lines, bytes, tail, stamps } = self;
+        let Record { epoch, numbered: Beginning { lines, bytes, tail }, stamps, earlier } = self;
         write!(out, "epoch {epoch} lines {lines} bytes {bytes} tail {tail:016x}")?;
         if let Some(note) = stamps {
             write!(out, " stamps {note}")?;
+        }
+        writeln!(out)?;
+        if earlier.is_empty() {
+            return Ok(());
+        }
+        write!(out, "earlier {epoch}")?;
+        for Beginning { lines, bytes, tail } in earlier {
+            write!(out, " {lines} {bytes} {tail:016x}")?;
         }
         writeln!(out)
     }
@@ -188,8 +282,11 @@ impl Record {
     pub(super) fn read(mut lock_file: &File) -> Option<Record> {
         let mut text = String::new();
         lock_file.by_ref().take(RECORD_LIMIT).read_to_string(&mut text).ok()?;
+        let mut lines = text.lines();
+        let mut record = Record::parse(lines.next()?)?;
         // A crash may have left the end of a longer record after this one.
-        Record::parse(text.lines().next()?)
+        record.earlier = lines.next().map_or_else(Vec::new, |line| record.parse_earlier(line));
+        Some(record)
     }
 
     /// The epoch.
@@ -200,19 +297,7 @@ impl Record {
     /// The committed end when the record was written. With `--fsync always`, all bytes before it
     /// were on disk.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The record of the first `lines` lines of the file, which have `bytes` bytes, and of their stamps.
-    fn of(
-        epoch: &str,
-        file: &File,
-        lines: u64,
-        bytes: u64,
-        stamps: Option<Note>,
-    ) -> io::Result<Record> {
-        let tail = tail_hash(file, bytes)?;
-        Ok(Record { epoch: epoch.to_owned(), lines, bytes, tail, stamps })
+        self.numbered.bytes
     }
 
     fn parse(text: &str) -> Option<Record> {
@@ -233,24 +318,48 @@ impl Record {
         }
         Some(Record {
             epoch: epoch.to_owned(),
-            lines: lines.parse().ok()?,
-            bytes: bytes.parse().ok()?,
-            tail: u64::from_str_radix(tail, 16).ok()?,
+            numbered: Beginning::parse(lines, bytes, tail)?,
             stamps,
+            earlier: Vec::new(),
         })
     }
 
-    /// Whether the file begins with all lines that were numbered under this epoch.
-    fn is_true_of(&self, file: &File, history: &History) -> io::Result<bool> {
-        Ok(self.bytes <= history.end()
-            && tail_hash(file, self.bytes)? == self.tail
-            && history.lines_before(self.bytes)? == self.lines)
+    /// Reads the second line, as far as it is one of this epoch.
+    fn parse_earlier(&self, text: &str) -> Vec<Beginning> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        match words.split_at_checked(2) {
+            Some((["earlier", epoch], words)) if *epoch == self.epoch => {
+                let beginnings = words.chunks_exact(3).map(|words| match words {
+                    [lines, bytes, tail] => Beginning::parse(lines, bytes, tail),
+                    _ => None,
+                });
+                beginnings.map_while(|beginning| beginning).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is known of the stamps that were written under this epoch, for a text that begins with some
+    /// of its lines.
+    fn former_stamps(self, file: &File, history: &History) -> io::Result<Option<FormerStamps>> {
+        let Some(note) = self.stamps else { return Ok(None) };
+        for beginning in &self.earlier {
+            if beginning.is_of(file, EARLIER_TAIL, history)? {
+                return Ok(Some(FormerStamps { note, lines: beginning.lines }));
+            }
+        }
+        Ok(None)
     }
 }
 
 /// The hash of the last bytes before `end`.
 pub(super) fn tail_hash(file: &File, end: u64) -> io::Result<u64> {
-    let from = end.saturating_sub(TAIL);
+    hash_before(file, end, TAIL)
+}
+
+/// The hash of the last `most` bytes before `end`, or as many as there are.
+fn hash_before(file: &File, end: u64, most: u64) -> io::Result<u64> {
+    let from = end.saturating_sub(most);
     let mut tail = vec![0; (end - from) as usize];
     file.read_exact_at(&mut tail, from)?;
     Ok(hash(&tail))

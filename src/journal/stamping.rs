@@ -36,9 +36,9 @@ impl Journal {
     ) -> Result<Journal, OpenError> {
         let path = path_beside(&self.path, "stamps");
         let lines = history.last_id();
-        let mut stamps =
-            StampFile::open(&self.path, self.identity, lines, self.epoch.stamps(), boot)
-                .map_err(|why| OpenError::Stamps(path.clone(), why))?;
+        let (note, former) = (self.epoch.stamps(), self.epoch.former_stamps());
+        let mut stamps = StampFile::open(&self.path, self.identity, lines, note, former, boot)
+            .map_err(|why| OpenError::Stamps(path.clone(), why))?;
         let failed = |why| OpenError::Failed(path.clone(), why);
         match stamps.fill_up(&mut *self.system) {
             Err(error) if is_full(&error) => {

@@ -21,7 +21,9 @@ use log::{info, warn};
 
 use super::{
     beside::{copy_part, create_beside, path_beside, rename_beside, save_part, sync_folder_of},
+    epoch::FormerStamps,
     identity,
+    shortage::is_full,
     system::System,
 };
 use crate::{
@@ -62,7 +64,8 @@ pub(super) struct StampFile {
 
 impl StampFile {
     /// Opens or creates the file, and makes it fit a text of `lines` lines. `note` is what the lock
-    /// file says of it; `None` when the text has begun a new epoch.
+    /// file says of it; `None` when the text has begun a new epoch, of whose first lines there may be
+    /// `former` stamps.
     ///
     /// # Errors
     /// When there is something else in the file's place, or it cannot be read or written. What stood
@@ -72,6 +75,7 @@ impl StampFile {
         text_identity: (u64, u64),
         lines: u64,
         note: Option<&Note>,
+        former: Option<&FormerStamps>,
         boot: Option<&str>,
     ) -> io::Result<StampFile> {
         let path = path_beside(text, "stamps");
@@ -98,7 +102,7 @@ impl StampFile {
             }
             (Believed::Some(believed), _) => stamps.read_believed(len, believed.min(lines))?,
             _ if len == 0 => {}
-            _ => stamps.begin_anew()?,
+            _ => stamps.begin_anew(len, former)?,
         }
         stamps.missing = lines - stamps.index.lines();
         Ok(stamps)
@@ -142,16 +146,36 @@ impl StampFile {
         Ok(())
     }
 
-    /// Sets aside a file that describes another text, and begins a new one.
-    fn begin_anew(&mut self) -> io::Result<()> {
+    /// Sets aside a file of `len` bytes that describes another text, and begins a new one, with the
+    /// stamps of the lines that both texts begin with.
+    fn begin_anew(&mut self, len: u64, former: Option<&FormerStamps>) -> io::Result<()> {
+        let known = match former {
+            Some(FormerStamps { note, lines }) => {
+                note.believed(&self.file, len)?.lines(note).min(*lines)
+            }
+            None => 0,
+        };
         let old = self.set_aside()?;
+        let mut new = open_or_create(&self.path)?;
+        self.index.read_on(&self.file, len, known)?;
+        match copy_part(&self.file, 0..self.index.end(), &mut new) {
+            Err(error) if is_full(&error) => {
+                new.set_len(0)?;
+                self.index = Index::default();
+            }
+            copied => copied?,
+        }
+        self.unsynced_since = Some(Instant::now());
+        self.file = Arc::new(new);
+        let words = match self.index.lines() {
+            0 => String::new(),
+            known => format!(", and kept the stamps of the first {known} lines"),
+        };
         warn!(
-            "{} was not written for this text; the server moved it to {}",
+            "{} was not written for this text; the server moved it to {}{words}",
             self.path.display(),
             old.display()
         );
-        self.file = Arc::new(open_or_create(&self.path)?);
-        self.index = Index::default();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Times and senders are known for ever: to those who catch up, in the history, after restarts.
 
-use std::{fs, process::Command, sync::Arc};
+use std::{fs, ops::RangeInclusive, process::Command, sync::Arc};
 
 use crate::{house::*, support::*};
 
@@ -86,6 +86,34 @@ fn a_copy_of_a_busy_folder_in_the_order_of_the_readme_has_the_senders_of_what_wa
     let told = restored.told("/messages");
     let senders: Vec<_> = told[7..].iter().map(|told| (told.id, told.from.as_deref())).collect();
     assert_eq!(senders, [(8, Some(ANN_SENDER)), (9, None), (10, None)]);
+}
+
+#[test]
+fn a_copy_of_a_busy_folder_in_any_order_has_the_senders_of_all_but_the_newest_messages() {
+    let server = Server::on(SEED);
+    let long = format!("\"{}\"", "x".repeat(10_000));
+    let say = |ids: RangeInclusive<u64>| {
+        ids.clone().for_each(|id| assert_eq!(server.posts(ANN, &long), id));
+        let noted = format!(" stamps {} ", ids.end());
+        let lock = server.dir.path().join("messages.txt.lock");
+        until("the lock file tells of it", || {
+            fs::read_to_string(&lock).expect("it is there").contains(&noted)
+        });
+    };
+    let copy = Dir::new();
+    for (end, ids) in [("", 8..=40), (".stamps", 41..=42), (".lock", 43..=44)] {
+        say(ids);
+        let name = format!("messages.txt{end}");
+        fs::copy(server.dir.path().join(&name), copy.path().join(&name)).expect("a copy");
+    }
+    let epoch = server.join().history.epoch;
+    let restored = Setup::at("127.0.0.1:0", Arc::new(copy)).start();
+    assert_ne!(restored.join().history.epoch, epoch, "its next ids are given out already");
+    let told = restored.told("/messages");
+    let named = told.iter().filter(|told| told.from.as_deref() == Some(ANN_SENDER));
+    let named: Vec<_> = named.map(|told| told.id).collect();
+    assert!(named.starts_with(&(8..=32).collect::<Vec<_>>()), "{named:?}");
+    assert!(restored.log().contains("kept the stamps of the first"), "{}", restored.log());
 }
 
 #[test]

@@ -140,3 +140,14 @@ pub(super) enum Believed {
     Some(u64),
     None,
 }
+
+impl Believed {
+    /// How many lines these are of those that `note` tells of.
+    pub(super) fn lines(self, note: &Note) -> u64 {
+        match self {
+            Believed::All => note.lines,
+            Believed::Some(lines) => lines,
+            Believed::None => 0,
+        }
+    }
+}

@@ -344,6 +344,61 @@ fn stamps_of_another_text_are_set_aside() {
     check(|dir| fs::remove_file(path_beside(&dir.file(), "lock")).expect("a lock file"));
 }
 
+/// About how many bytes are between two lines whose offsets the history remembers.
+const STRIDE: usize = 8 << 10;
+
+/// The most lines of a pair that fit into this many bytes.
+fn lines_in(bytes: usize) -> usize {
+    bytes / "{\"n\":0}\n".len()
+}
+
+#[test]
+fn a_text_that_is_older_than_its_lock_file_keeps_the_stamps_of_its_lines() {
+    let speak = |pair: &mut Pair, times: u64| {
+        (0..times).for_each(|_| assert!(pair.say(7, Some("ann"))));
+        pair.tick();
+    };
+    for (before, after) in [(1, 1), (1_000, 1), (1_000, 100), (1_000, 1_000), (3_000, 300)] {
+        let mut pair = Pair::new();
+        speak(&mut pair, before);
+        // A backup begins with the text, and takes what belongs to it while more is said.
+        let text = pair.dir.read();
+        speak(&mut pair, after);
+        let (stamps, epoch) = (pair.bytes(), pair.journal.epoch().clone());
+        let added = pair.dir.read().len() - text.len();
+        let pair = pair.reopen("boot-2", |dir| dir.write(&text));
+        assert_ne!(pair.journal.epoch(), &epoch, "ids that clients know have another meaning");
+        let known = pair.check();
+        assert!(
+            known + lines_in(2 * added + 3 * STRIDE) >= 7 * before as usize,
+            "{known} of {before}"
+        );
+        assert_eq!(pair.saved("old"), [stamps], "nothing is lost");
+        let again = pair.reopen("boot-2", |_| {});
+        assert_eq!((again.check(), again.saved("old").len()), (known, 1));
+    }
+}
+
+#[test]
+fn a_long_text_that_was_cut_and_goes_on_otherwise_is_shown_with_no_wrong_stamp() {
+    let mut pair = Pair::new();
+    (0..4_000).for_each(|_| assert!(pair.say(1, Some("ann"))));
+    pair.stop();
+    let (text, stamps) = (pair.dir.read(), pair.bytes());
+    let lock = fs::read(path_beside(&pair.dir.file(), "lock")).expect("a lock file");
+    for cut in (0..text.len()).step_by(1_003) {
+        pair = pair.reopen("boot-2", |dir| {
+            dir.write(&text[..cut]);
+            dir.append(format!("\n{}", "{\"other\":1}\n".repeat(2_000)));
+            fs::write(path_beside(&dir.file(), "stamps"), &stamps).expect("stamps");
+            fs::write(path_beside(&dir.file(), "lock"), &lock).expect("a record");
+        });
+        let lines = text[..cut].iter().filter(|byte| **byte == b'\n').count();
+        assert!(pair.check() <= lines, "cut at {cut}");
+        assert!(pair.check() * 2 + lines_in(2 * STRIDE) >= lines, "cut at {cut}: {}", pair.check());
+    }
+}
+
 #[test]
 fn lines_without_any_time_are_no_proof_of_whose_they_are() {
     let dir = Dir::new();
