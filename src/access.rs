@@ -84,6 +84,11 @@ impl Access {
         Ok(())
     }
 
+    /// How many rules the access file has; `None` without one.
+    pub fn rule_count(&self) -> Option<usize> {
+        self.rules().map(|rules| rules.count())
+    }
+
     /// A number that is another one after the rules have changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(SeqCst)

@@ -184,6 +184,7 @@ impl Server {
             move |error| StartError::Other(what, error)
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
+        warn_if_shut(&access);
         let (room, max_channels) = room(config);
         let open = || Journal::open(&config.file, config.fsync, config.max_message);
         let opened = channels::open_file(config, &Name::default(), &config.file, open)?;
@@ -305,10 +306,20 @@ impl Server {
         match self.access.read_again() {
             Ok(()) => {
                 info!("the access file was read again");
+                warn_if_shut(&self.access);
                 self.channels.check_rights();
             }
             Err(error) => error!("--access {error}; the rules stay as they were"),
         }
+    }
+}
+
+/// Warns of an access file without rules, such as one that somebody emptied and is about to write.
+fn warn_if_shut(access: &Access) {
+    if access.rule_count() == Some(0) {
+        warn!(
+            "the access file has no rules, so nobody may read or post; after a change, send SIGHUP"
+        );
     }
 }
 

@@ -238,6 +238,11 @@ impl Rules {
         Ok(())
     }
 
+    /// How many rules there are.
+    pub fn count(&self) -> usize {
+        self.to_strangers.len() + self.grants.values().map(Vec::len).sum::<usize>()
+    }
+
     /// Whose token it is.
     pub fn name_of(&self, token: &TokenHash) -> Option<Arc<str>> {
         self.names.get(token).cloned()

@@ -17,6 +17,17 @@ fn reads_again(server: &Server, rules: &str, says: &str) {
 }
 
 #[test]
+fn a_file_without_rules_shuts_everybody_out_and_the_log_says_so() {
+    let server = with_rules("# ann has yet to come\n").start();
+    assert!(server.log().contains("[WARN] the access file has no rules"), "{}", server.log());
+    reads_again(&server, "* - * read,post\n", "was read again");
+    server.join().says("1");
+    // An editor has emptied the file, and has not written it yet.
+    reads_again(&server, "", "[WARN] the access file has no rules");
+    assert_eq!(server.does("POST /messages", "", "2").status, 404);
+}
+
+#[test]
 fn who_lost_the_right_to_read_is_closed_and_who_lost_the_right_to_post_is_told() {
     let everything = format!("ann {FOO} * admin\nbob {BAR} * read,post\n");
     let server = with_rules(&everything).start();
