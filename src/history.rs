@@ -174,7 +174,7 @@ impl History {
         if line.is_new {
             self.file.erase(was.0, was.1.into());
         }
-        self.index.make_hole(id, line.offset, line.offset + line.bytes.len() as u64 + 1);
+        self.index.make_hole(id, line.offset, line.end() + 1);
         Ok(line)
     }
 
@@ -336,24 +336,29 @@ impl History {
     }
 }
 
-/// A line that is being erased.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A line that is being erased. What it held is not kept: a message may have any number of long edits,
+/// and is deleted with all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErasedLine {
     /// Its id.
     pub id: u64,
     /// The offset of its first byte in the file.
     pub offset: u64,
-    /// What is to stand there, without the `\n`.
-    pub bytes: Vec<u8>,
-    /// Whether something else stands there now.
+    /// How many bytes it has, without the `\n`.
+    pub len: usize,
+    /// Whether it does not read as erased yet.
     pub is_new: bool,
 }
 
 impl ErasedLine {
     fn of(id: u64, (offset, was): &(u64, Vec<u8>)) -> ErasedLine {
-        let mut bytes = was.clone();
-        message::erase(&mut bytes);
-        ErasedLine { id, offset: *offset, is_new: bytes != *was, bytes }
+        let is_new = *was != message::erased(was.len());
+        ErasedLine { id, offset: *offset, len: was.len(), is_new }
+    }
+
+    /// The offset of its `\n`.
+    pub fn end(&self) -> u64 {
+        self.offset + self.len as u64
     }
 }
 

@@ -71,7 +71,7 @@ pub fn is_erased(line: &[u8]) -> bool {
         .is_some_and(|rest| !rest.is_empty() && rest.iter().all(|&byte| byte == b' '))
 }
 
-/// Overwrites the bytes of a line, which are given without its `\n`, with JSON that says nothing.
+/// What stands on a line of so many bytes, without its `\n`, when it is erased: JSON that says nothing.
 ///
 /// | bytes | are |
 /// |---|---|
@@ -83,16 +83,17 @@ pub fn is_erased(line: &[u8]) -> bool {
 ///
 /// The short ones cannot be told from messages by themselves: there, the operation that erased them
 /// tells.
-pub fn erase(line: &mut [u8]) {
-    let nothing: &[u8] = match line.len() {
+pub fn erased(len: usize) -> Vec<u8> {
+    let nothing: &[u8] = match len {
         0 => b"",
         1 => b"0",
         2 => br#""""#,
         3 => b"[]",
         _ => NULL,
     };
-    line.fill(b' ');
+    let mut line = vec![b' '; len];
     line[..nothing.len()].copy_from_slice(nothing);
+    line
 }
 
 /// JSON's own white space, which is less than Unicode's.

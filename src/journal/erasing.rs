@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     history::{ErasedLine, History},
+    message,
     stamps::StampReader,
 };
 
@@ -152,8 +153,7 @@ impl Journal {
 
     /// Does what must be on disk before the first line is overwritten. The file is opened for that.
     fn begin_erasing(&mut self, lines: &[ErasedLine], history: &History) -> Result<File, Fatal> {
-        let end = |line: &ErasedLine| line.offset + line.bytes.len() as u64;
-        assert!(lines.iter().all(|line| end(line) < history.end()), "each line has its end");
+        assert!(lines.iter().all(|line| line.end() < history.end()), "each line has its end");
         let (named, in_place) = match self.announced.take() {
             Some(Announced { ids, in_place }) => (ids, in_place),
             None => {
@@ -169,7 +169,7 @@ impl Journal {
         // The lock file tells of the last bytes that were numbered. If these are about to change, it
         // tells of the lines before instead, until all is done: so a crash keeps the epoch.
         let first = lines.iter().min_by_key(|line| line.offset).expect("there is a line");
-        let last = lines.iter().map(end).max().unwrap_or(0);
+        let last = lines.iter().map(ErasedLine::end).max().unwrap_or(0);
         let noted_before = self.epoch.note_before(first.id, first.offset, last, &self.file);
         if let Err(error) = noted_before {
             warn!("{}: the epoch may not outlive a crash now: {error}", self.path.display());
@@ -179,7 +179,8 @@ impl Journal {
 
     fn overwrite_lines(&mut self, lines: &[ErasedLine], in_place: &File) -> Result<(), Fatal> {
         for line in lines {
-            self.system.overwrite(in_place, &line.bytes, line.offset).map_err(Fatal::Storage)?;
+            let nothing = message::erased(line.len);
+            self.system.overwrite(in_place, &nothing, line.offset).map_err(Fatal::Storage)?;
         }
         self.landmark = Landmark::read(&self.file, self.landmark.end()).map_err(Fatal::Storage)?;
         self.sync()?;

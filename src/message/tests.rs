@@ -181,15 +181,11 @@ fn a_line_of_the_file_holds_a_message_or_is_a_hole() {
 #[test]
 fn an_erased_line_keeps_its_length_is_json_and_holds_no_message_where_there_is_room() {
     for len in 0..300 {
-        let mut line = vec![b'x'; len];
-        erase(&mut line);
+        let line = erased(len);
         assert_eq!(line.len(), len);
         let value = serde_json::from_slice::<Value>(&line);
         assert_eq!(value.is_ok(), len > 0, "{}", line.escape_ascii());
         assert_eq!(on_line(&line).is_some(), (1..5).contains(&len), "{}", line.escape_ascii());
-        let mut again = line.clone();
-        erase(&mut again);
-        assert_eq!(again, line);
     }
 }
 

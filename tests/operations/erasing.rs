@@ -24,6 +24,25 @@ fn message(number: usize) -> String {
     format!(r#"{{"user":"ann","content":"{}{}é\""}}"#, secret(number), "x".repeat(len))
 }
 
+#[test]
+fn a_message_with_many_long_edits_is_deleted_in_little_memory_at_a_start_too() {
+    const MEMORY_KIB: u64 = 40 << 10;
+    let edit = format!("{{\"$op\":\"edit\",\"id\":1,\"data\":\"{}\"}}\n", "x".repeat(1_000_000));
+    let check = |server: &Server| {
+        until("it is deleted", || server.does("GET /messages/1", "", "").status == 410);
+        let text = server.dir.read();
+        assert!(text.starts_with(b"null") && !text.contains(&b'x'), "so are its edits");
+        let memory = server.status("VmHWM");
+        assert!(memory < MEMORY_KIB, "{memory} KiB");
+    };
+    let text = "[\"said\"]\n".to_owned() + &edit.repeat(60);
+    let server = Server::on(&text);
+    server.dir.append("{\"$op\":\"delete\",\"id\":1}\n");
+    check(&server);
+    // As a crash leaves it, right after the operation was stored.
+    check(&Server::on(&(text + "{\"$op\":\"delete\",\"id\":1}\n")));
+}
+
 /// The messages that were deleted, and whether more will be.
 #[derive(Default)]
 struct Deleted {

@@ -32,8 +32,7 @@ impl House {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         self.file.read_exact_at(&mut bytes, range.start).unwrap();
         self.file.erase(range.start, bytes.clone().into());
-        message::erase(&mut bytes);
-        self.file.file().write_all_at(&bytes, range.start).unwrap();
+        self.file.file().write_all_at(&message::erased(bytes.len()), range.start).unwrap();
     }
 }
 
