@@ -37,7 +37,7 @@ use std::{
 use log::{info, warn};
 
 use self::{
-    beside::{create_beside, rename_beside},
+    beside::{create_beside, rename_beside, sync_folder_of},
     epoch::Epoch,
     erasing::Announced,
     landmark::Landmark,
@@ -264,7 +264,8 @@ impl Journal {
         let copied = file
             .seek(SeekFrom::Start(0))
             .and_then(|_| io::copy(&mut file, &mut saved))
-            .and_then(|_| saved.sync_all());
+            .and_then(|_| saved.sync_all())
+            .and_then(|()| sync_folder_of(&self.path));
         match (copied, saved.metadata()) {
             (Ok(()), _) => format!("its content is saved in {}", path.display()),
             // There may be no other copy of what was saved.

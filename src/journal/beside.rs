@@ -57,7 +57,7 @@ pub(super) fn rename_beside(file: &Path, path: &Path, what: &str) -> io::Result<
 }
 
 /// Copies the bytes of `range` in `file`, which must be there, to a new file beside the text file; they
-/// are on disk afterwards. No incomplete copy stays.
+/// and its name are on disk afterwards. No incomplete copy stays.
 pub(super) fn save_part(
     path: &Path,
     what: &str,
@@ -65,7 +65,10 @@ pub(super) fn save_part(
     range: Range<u64>,
 ) -> io::Result<PathBuf> {
     let (saved, mut copy) = create_beside(path, what)?;
-    if let Err(error) = copy_part(file, range, &mut copy).and_then(|()| copy.sync_all()) {
+    let copied = copy_part(file, range, &mut copy)
+        .and_then(|()| copy.sync_all())
+        .and_then(|()| sync_folder_of(path));
+    if let Err(error) = copied {
         let _ = fs::remove_file(&saved);
         return Err(error);
     }

@@ -5,6 +5,8 @@ use std::{
     fs,
     io::{Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt,
+    process::Command,
+    sync::Arc,
 };
 
 use crate::support::*;
@@ -155,6 +157,35 @@ fn a_torn_tail_is_saved_beside_the_file_and_cut_off() {
     torn(b"1\n", b"{\"a\":\"\xc3");
     torn(b"1\n", b"\0\0\0\0\0\0");
     torn(b"1\n", &[b"\"", [b'x'; 300_000].as_slice()].concat());
+}
+
+#[test]
+fn a_torn_tail_has_its_name_on_disk_before_it_is_cut_off() {
+    let name = "a_torn_tail_has_its_name_on_disk_before_it_is_cut_off";
+    // Its address is in use, so that it ends after it has opened the file.
+    let other = Server::start();
+    let setup = Setup::at(other.address(), Arc::new(Dir::new())).file("1\n{\"torn\":");
+    let command = setup.command();
+    let calls = setup.dir.join("calls");
+    let traced = Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=fsync,fdatasync,ftruncate", "-o"])
+        .arg(&calls)
+        .arg(command.get_program())
+        .args(command.get_args())
+        .output();
+    let calls = fs::read_to_string(calls).unwrap_or_default();
+    if !calls.contains("fsync") {
+        return skipped(name, &format!("strace: {traced:?}"));
+    }
+    let line_of = |call: &str, path: String| {
+        let found = calls.lines().position(|line| line.contains(call) && line.contains(&path));
+        found.unwrap_or_else(|| panic!("no {call} of {path} in {calls}"))
+    };
+    let folder = setup.dir.path().display();
+    let cut_off = line_of("ftruncate", format!("<{folder}/messages.txt>"));
+    let saved = line_of("fsync", format!("<{folder}/messages.txt.torn-"));
+    let named = line_of("fsync", format!("<{folder}>"));
+    assert!(saved < named && named < cut_off, "{calls}");
 }
 
 #[test]
