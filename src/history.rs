@@ -7,7 +7,7 @@
 use std::{fs::File, io, sync::Arc};
 
 use crate::{
-    lines::{Lines, TextFile, read_at},
+    lines::{Line, LineFinder, Lines, TextFile, read_at},
     message,
     operations::{LoggedOperation, Operation, Operations, Target},
 };
@@ -17,7 +17,7 @@ mod holes;
 mod load;
 mod stretch;
 
-use index::{Index, STRIDE};
+use index::{Index, Mark, STRIDE};
 pub use stretch::{LocatedMessage, MessageText, Messages, NextText, Stretch};
 
 /// Bytes of history that are read and sent at a time: the memory that a thread takes for it.
@@ -115,8 +115,8 @@ impl History {
 
     /// Takes in the operations that were found when the file was loaded; `sender_of` tells the
     /// verified sender of a line, and `half_erased` are the lines whose erasure may have been cut short.
-    /// Returns the lines that should hold nothing any more, and that may have been left by a crash:
-    /// these must be erased.
+    /// Returns the lines that should hold nothing any more, and that may have been left by a crash,
+    /// in ascending order: these must be erased.
     pub fn replay_operations(
         &mut self,
         sender_of: impl FnMut(u64) -> Option<String>,
@@ -135,6 +135,9 @@ impl History {
         }
         let mut left = self.operations.replay(log.into_iter().flatten(), sender_of);
         left.retain(|&id| self.is_message(id));
+        // A line may have been deleted by several operations that people wrote by hand.
+        left.sort_unstable();
+        left.dedup();
         left
     }
 
@@ -162,20 +165,30 @@ impl History {
         if self.is_message(id) { Target::Message(sender) } else { Target::Missing }
     }
 
-    /// Erases a message: it is a hole from now on. The bytes that are returned must stand in its
-    /// place in the file before anybody is told. Readers that began before see it as it was.
+    /// Erases messages, whose ids ascend: they are holes from now on. The lines that are returned must be
+    /// erased in the file before anybody is told. Readers that began before see them as they were.
     ///
     /// # Errors
-    /// When the file cannot be read; nothing has changed then.
-    pub fn erase(&mut self, id: u64) -> io::Result<ErasedLine> {
-        debug_assert!(self.is_message(id), "only a message can be erased");
-        let was = self.line(id)?;
-        let line = ErasedLine::of(id, &was);
-        if line.is_new {
-            self.file.erase(was.0, was.1.into());
+    /// When the file cannot be read. Some of the messages are holes then.
+    pub fn erase(&mut self, ids: &[u64]) -> io::Result<Vec<ErasedLine>> {
+        let mut finder = LineFinder::default();
+        let mut lines = Vec::with_capacity(ids.len());
+        for &id in ids {
+            debug_assert!(self.is_message(id), "only a message can be erased");
+            let Mark { id: near, offset } = self.index.near(id);
+            let (file, end) = (self.file.file(), self.index.end);
+            let begin = || (near, Lines::new(file, offset, end, STRIDE as usize, self.line_limit));
+            let (offset, Some(Line::Whole(was))) = finder.find(id, begin)? else {
+                return Err(io::Error::other("a line of the text file is not what it was"));
+            };
+            let line = ErasedLine::of(id, offset, was);
+            if line.is_new {
+                self.file.erase(offset, was.into());
+            }
+            self.index.make_hole(id, offset, line.end() + 1);
+            lines.push(line);
         }
-        self.index.make_hole(id, line.offset, line.end() + 1);
-        Ok(line)
+        Ok(lines)
     }
 
     /// The same for a line that is a hole already.
@@ -183,7 +196,8 @@ impl History {
     /// # Errors
     /// When the file cannot be read.
     pub fn erased_line(&self, id: u64) -> io::Result<ErasedLine> {
-        Ok(ErasedLine::of(id, &self.line(id)?))
+        let (offset, was) = self.line(id)?;
+        Ok(ErasedLine::of(id, offset, &was))
     }
 
     /// The offset and the bytes of a line, without its `\n`. The history must have the line.
@@ -351,9 +365,9 @@ pub struct ErasedLine {
 }
 
 impl ErasedLine {
-    fn of(id: u64, (offset, was): &(u64, Vec<u8>)) -> ErasedLine {
-        let is_new = *was != message::erased(was.len());
-        ErasedLine { id, offset: *offset, len: was.len(), is_new }
+    fn of(id: u64, offset: u64, was: &[u8]) -> ErasedLine {
+        let is_new = was != message::erased(was.len());
+        ErasedLine { id, offset, len: was.len(), is_new }
     }
 
     /// The offset of its `\n`.

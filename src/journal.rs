@@ -15,6 +15,7 @@ pub(crate) mod beside;
 mod epoch;
 mod erasing;
 mod landmark;
+mod overwriting;
 mod recovery;
 mod replica;
 mod shortage;

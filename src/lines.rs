@@ -175,6 +175,37 @@ impl Lines {
     }
 }
 
+/// Finds lines by their numbers. It reads on from one line to the next where that is near, which costs
+/// less than to begin anew.
+#[derive(Debug, Default)]
+pub struct LineFinder {
+    /// The number of the next line, and what reads it.
+    reader: Option<(u64, Lines)>,
+}
+
+/// How many lines are read over rather than that the reader begins anew.
+const READ_OVER: u64 = 64;
+
+impl LineFinder {
+    /// The offset of a line, and the line; `None` where the part of the file ends before it. `begin` gives
+    /// the number of a line at or before it, and a reader that begins there.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or ends too early.
+    pub fn find(
+        &mut self,
+        number: u64,
+        begin: impl FnOnce() -> (u64, Lines),
+    ) -> io::Result<(u64, Option<Line<'_>>)> {
+        let is_near = |(next, _): &mut (u64, Lines)| (*next..*next + READ_OVER).contains(&number);
+        let (next, mut lines) = self.reader.take_if(is_near).unwrap_or_else(begin);
+        lines.skip(number - next)?;
+        let offset = lines.offset();
+        let (_, lines) = self.reader.insert((number + 1, lines));
+        Ok((offset, lines.next()?))
+    }
+}
+
 /// Reads bytes at `offset` into `space`; returns how many, at least one.
 ///
 /// # Errors

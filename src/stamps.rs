@@ -9,7 +9,6 @@
 
 use std::{
     io::Write as _,
-    ops::Range,
     str,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -79,14 +78,18 @@ fn is_erased(sender: &[u8]) -> bool {
     sender.strip_prefix(UNKNOWN).is_some_and(|rest| rest.iter().all(|&byte| byte == b' '))
 }
 
-/// Overwrites the sender on a line of the stamps file, given without its `\n`; returns where it stood
-/// on the line. `None` when the line names no sender.
-pub(crate) fn erase_sender(line: &mut [u8]) -> Option<Range<usize>> {
-    Stamp::parse(line).from?;
-    let start = memchr::memchr(b' ', line)? + 1;
-    line[start..].fill(b' ');
-    line[start..start + UNKNOWN.len()].copy_from_slice(UNKNOWN);
-    Some(start..line.len())
+/// Overwrites the sender on a line of the stamps file, given without its `\n`; false when the line names
+/// none.
+pub(crate) fn erase_sender(line: &mut [u8]) -> bool {
+    match memchr::memchr(b' ', line) {
+        Some(space) if Stamp::parse(line).from.is_some() => {
+            let sender = &mut line[space + 1..];
+            sender.fill(b' ');
+            sender[..UNKNOWN.len()].copy_from_slice(UNKNOWN);
+            true
+        }
+        _ => false,
+    }
 }
 
 /// The time in Unix milliseconds; `None` when it is not written exactly as the server writes it.

@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(cursor.step(None, &mut buffers).expect("the peer is there"), Progress::Some);
         buffers.frames.take(history.stretch(1), Stamps::default()).expect("a file of our own");
 
-        history.erase(1).expect("a file of our own");
+        history.erase(&[1]).expect("a file of our own");
         assert!(!buffers.text.is_latest() && !buffers.frames.is_latest(), "both are of before");
         cursor.step(None, &mut buffers).expect("the peer is there");
         assert!(buffers.text.is_latest(), "blocks of text are kept");

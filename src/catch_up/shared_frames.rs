@@ -212,7 +212,7 @@ mod tests {
         let before = history.file().clone();
         shared.slice(1, u64::MAX, ALL, ALL).expect("a file of our own");
         assert!(shared.has(&before, 2) && shared.has(&before, 3) && shared.is_latest());
-        history.erase(2).expect("a file of our own");
+        history.erase(&[2]).expect("a file of our own");
         assert!(!shared.is_latest(), "it is to be forgotten, so that nothing more is kept for it");
         assert!(!shared.has(&before, 2) && !shared.has(history.file(), 2));
         shared.take(history.stretch(1), Stamps::default()).expect("a file of our own");

@@ -180,17 +180,16 @@ impl Hub {
         self.hand_over_clients();
         let synced = self.journal.sync()?;
         self.metrics.synced(synced);
-        let mut lines = Vec::new();
+        let mut ids = Vec::new();
         for target in std::mem::take(&mut self.deleted) {
-            let edits = self.history.operations_mut().forget(target);
-            // A line may be deleted by hand that read as erased before.
-            let message = iter::once(target).filter(|&id| self.history.is_message(id));
-            for id in message.chain(edits).collect::<Vec<_>>() {
-                lines.push(self.history.erase(id).map_err(Fatal::Storage)?);
-            }
+            ids.push(target);
+            ids.extend(self.history.operations_mut().forget(target));
         }
-        let mut ids: Vec<u64> = lines.iter().map(|line| line.id).collect();
         ids.sort_unstable();
+        ids.dedup();
+        // A line may be deleted by hand that read as erased before.
+        ids.retain(|&id| self.history.is_message(id));
+        let lines = self.history.erase(&ids).map_err(Fatal::Storage)?;
         self.fanout.remove(&ids);
         if self.journal.erase(lines, &self.history)? == Erased::Done {
             self.note_numbering_anew();

@@ -25,6 +25,7 @@ use super::{
     epoch::go_on_if_full,
     landmark::Landmark,
     open_in_place,
+    overwriting::Overwriting,
     shortage::{is_denied, is_full, is_short},
 };
 use crate::{
@@ -178,10 +179,12 @@ impl Journal {
     }
 
     fn overwrite_lines(&mut self, lines: &[ErasedLine], in_place: &File) -> Result<(), Fatal> {
-        for line in lines {
-            let nothing = message::erased(line.len);
-            self.system.overwrite(in_place, &nothing, line.offset).map_err(Fatal::Storage)?;
-        }
+        let mut overwriting = Overwriting::new(in_place, &mut *self.system);
+        let mut nothing = lines.iter().map(|line| (line.offset, message::erased(line.len)));
+        nothing
+            .try_for_each(|(offset, nothing)| overwriting.push(offset, &nothing))
+            .and_then(|()| overwriting.finish())
+            .map_err(Fatal::Storage)?;
         self.landmark = Landmark::read(&self.file, self.landmark.end()).map_err(Fatal::Storage)?;
         self.sync()?;
         if self.has_warned_of_unerased {
@@ -221,13 +224,7 @@ impl Journal {
         half_erased: &[u64],
         history: &mut History,
     ) -> io::Result<()> {
-        let mut lines = Vec::new();
-        for &id in left {
-            // A line may have been deleted by several operations that people wrote by hand.
-            if history.is_message(id) {
-                lines.push(history.erase(id)?);
-            }
-        }
+        let mut lines = history.erase(left)?;
         for &id in half_erased {
             if id <= history.last_id() && !history.is_message(id) {
                 lines.push(history.erased_line(id)?);

@@ -23,11 +23,12 @@ use super::{
     beside::{copy_part, create_beside, path_beside, rename_beside, save_part, sync_folder_of},
     epoch::FormerStamps,
     identity,
+    overwriting::Overwriting,
     shortage::is_full,
     system::System,
 };
 use crate::{
-    lines::{Line, Lines, read_at},
+    lines::{Line, LineFinder, Lines, read_at},
     stamps::{Index, NOTHING, erase_sender},
 };
 
@@ -269,30 +270,25 @@ impl StampFile {
         ids: impl Iterator<Item = u64>,
         system: &mut dyn System,
     ) -> io::Result<()> {
+        let mut finder = LineFinder::default();
+        let mut overwriting = Overwriting::new(&self.file, system);
         let mut is_changed = false;
         for id in ids {
-            let Some((line_start, mut line)) = self.line(id)? else { continue };
-            let Some(sender) = erase_sender(&mut line) else { continue };
-            let offset = line_start + sender.start as u64;
-            system.overwrite(&self.file, &line[sender], offset)?;
-            is_changed = true;
+            let Some((near_id, near)) = self.index.near_offset(id) else { continue };
+            let end = self.index.end();
+            let begin = || (near_id, Lines::new(&self.file, near, end, READ, LINE_LIMIT));
+            let (offset, Some(Line::Whole(line))) = finder.find(id, begin)? else { continue };
+            let mut line = line.to_vec();
+            if erase_sender(&mut line) {
+                overwriting.push(offset, &line)?;
+                is_changed = true;
+            }
         }
+        overwriting.finish()?;
         if is_changed {
             system.sync(&self.file)?;
         }
         Ok(())
-    }
-
-    /// The offset of a line, and its bytes without the `\n`; `None` when it has no stamp.
-    fn line(&self, id: u64) -> io::Result<Option<(u64, Vec<u8>)>> {
-        let Some((near_id, near)) = self.index.near_offset(id) else { return Ok(None) };
-        let mut lines = Lines::new(&self.file, near, self.index.end(), READ, LINE_LIMIT);
-        lines.skip(id - near_id)?;
-        let offset = lines.offset();
-        match lines.next()? {
-            Some(Line::Whole(line)) => Ok(Some((offset, line.to_vec()))),
-            _ => Ok(None),
-        }
     }
 
     /// Brings the file to the disk; returns the note of it, or `None` while the file is shorter than

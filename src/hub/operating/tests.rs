@@ -498,8 +498,8 @@ fn a_file_that_may_only_be_appended_to_after_a_delete_was_accepted_does_not_end_
     let mut house = House::new("[\"one\"]\n");
     house.hub.journal.announce_erasure(vec![1]).expect("it may be overwritten");
     house.system.set_append_only(true);
-    let line = house.hub.history.erase(1).expect("the file can be read");
-    let erased = house.hub.journal.erase([line], &house.hub.history);
+    let lines = house.hub.history.erase(&[1]).expect("the file can be read");
+    let erased = house.hub.journal.erase(lines, &house.hub.history);
     assert_eq!(erased.expect("it is open already"), Erased::Done);
     assert_eq!(house.text(), "null   \n");
 }

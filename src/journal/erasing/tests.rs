@@ -85,8 +85,8 @@ fn the_epoch_outlives_an_erasure_and_every_crash_in_the_middle_of_one() {
         dir.write(undone.concat());
         let mut fresh = History::load(journal.file().clone(), history.end(), 1 << 20).unwrap();
         assert_eq!(fresh.replay_operations(|_| None, &[]), [2], "it is still there");
-        let line = fresh.erase(2).unwrap();
-        assert_eq!(journal.erase([line], &fresh).unwrap(), Erased::Done);
+        let lines = fresh.erase(&[2]).unwrap();
+        assert_eq!(journal.erase(lines, &fresh).unwrap(), Erased::Done);
         assert_eq!(dir.read(), whole);
         let between = lock();
         drop((journal, fresh));
