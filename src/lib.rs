@@ -139,6 +139,8 @@ pub mod metrics;
 pub mod tally;
 pub mod socket;
 pub mod unsent;
+pub mod intake;
+pub mod control_group;
 pub mod logging;
 pub mod config;
 #[cfg(test)]

@@ -30,10 +30,12 @@ pub enum LeaveReason {
     InvalidText,
     /// The client sent too long a message.
     TooBig,
+    /// The client did not finish a long message in time, or there was no memory for more of it.
+    Unfinished,
 }
 
 impl LeaveReason {
-    const ALL: [(LeaveReason, &'static str); 7] = [
+    const ALL: [(LeaveReason, &'static str); 8] = [
         (LeaveReason::Closed, "closed"),
         (LeaveReason::Gone, "gone"),
         (LeaveReason::Silent, "silent"),
@@ -41,6 +43,7 @@ impl LeaveReason {
         (LeaveReason::Protocol, "protocol"),
         (LeaveReason::InvalidText, "invalid_text"),
         (LeaveReason::TooBig, "too_big"),
+        (LeaveReason::Unfinished, "unfinished"),
     ];
 }
 

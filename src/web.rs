@@ -20,6 +20,7 @@ use crate::{
         body::{self, BODY_TIME, BodyError},
         response::TEXT,
     },
+    intake::Unfinished,
     metrics::Metrics,
     name::Name,
     outbox::{Outbox, SEND_SLICE},
@@ -176,6 +177,7 @@ impl Web<'_> {
             reading: None,
             began: false,
             has_body: false,
+            unfinished: Unfinished::nothing(),
         };
         let answered = match caller {
             Ok(caller) => {
@@ -224,6 +226,8 @@ struct Exchange<'a> {
     began: bool,
     /// Whether the body, if any, has been read.
     has_body: bool,
+    /// The memory that the body takes, until the request is answered.
+    unfinished: Unfinished,
 }
 
 type Headers = Vec<(HeaderName, String)>;
@@ -357,7 +361,8 @@ impl Exchange<'_> {
             self.began = false;
         }
         let socket = self.web.outbox.socket();
-        let body = body::read_body(socket, &mut self.received, length, deadline)?;
+        let (received, unfinished) = (&mut self.received, &mut self.unfinished);
+        let body = body::read_body(socket, received, length, deadline, unfinished)?;
         self.has_body = true;
         Ok(body)
     }

@@ -20,6 +20,7 @@ use tungstenite::{
 
 use crate::{
     fanout::NOT_A_READER,
+    intake::{NoRoom, UNCOUNTED, Unfinished},
     metrics::LeaveReason,
     outbox::{CLOSE_WAIT, ControlOutcome, Outbox},
     socket::{Lingered, limit_reads, linger, read, would_block},
@@ -33,7 +34,14 @@ const READ_BUFFER: usize = 2 << 10;
 
 // The longest control frame fits, with its header, mask and payload (RFC 6455, section 5.5), so
 // that none makes tungstenite allocate.
-const _: () = assert!(2 + 4 + 125 <= READ_BUFFER);
+const _: () = assert!(CONTROL_HEAD + 125 <= READ_BUFFER);
+
+/// The header of a client's control frame and its mask, in bytes.
+const CONTROL_HEAD: usize = 2 + 4;
+
+/// How long a message that is longer than [`UNCOUNTED`] may take until it is whole, so that nobody keeps
+/// memory for longer: 1 MiB comes in time at 140 kbit/s.
+const MESSAGE_TIME: Duration = Duration::from_secs(60);
 
 /// The limits of every connection.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +86,10 @@ pub enum Over {
     NotAReader,
     /// Another thread sent the peer a close frame, and the peer did not answer it in time.
     Unanswered,
+    /// A long message did not come in time.
+    Unfinished,
+    /// Peers have not finished so many long messages that there is no room for more of this one.
+    NoRoom,
 }
 
 impl Over {
@@ -85,6 +97,7 @@ impl Over {
     pub fn reason(&self) -> LeaveReason {
         match self {
             Over::Silent => LeaveReason::Silent,
+            Over::Unfinished | Over::NoRoom => LeaveReason::Unfinished,
             Over::NotAReader
             | Over::Unanswered
             | Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) => LeaveReason::Closed,
@@ -128,6 +141,8 @@ impl Connection {
             has_answered: false,
             answer_by: None,
             long_message: None,
+            begun: Begun::default(),
+            turned_away: None,
         };
         let websocket =
             WebSocket::from_partially_read(stream, received, Role::Server, Some(config));
@@ -157,6 +172,7 @@ impl Connection {
             }
             self.websocket.get_mut().wait = wait;
             let result = self.websocket.read();
+            self.websocket.get_mut().note_read(&result);
             match result {
                 Ok(Message::Text(_) | Message::Binary(_))
                     if self.websocket.get_ref().answer_by.is_some() => {}
@@ -172,6 +188,9 @@ impl Connection {
                 Err(Error::Io(error)) if would_block(&error) => {
                     if wait == Wait::Not {
                         return Received::Nothing;
+                    }
+                    if let Some(over) = self.websocket.get_mut().turned_away.take() {
+                        return Received::Over(over);
                     }
                     if self.outbox().has_sent_close() {
                         return Received::Over(Over::Unanswered);
@@ -232,6 +251,11 @@ impl Connection {
             }
             Over::Ended(_) => Some((CloseCode::Error, "unexpected")),
             Over::NotAReader => Some(NOT_A_READER),
+            Over::Unfinished => Some((CloseCode::Again, "the message did not come in time")),
+            Over::NoRoom => Some((
+                CloseCode::Again,
+                "many long messages are on their way to the server; come back later",
+            )),
             Over::Silent => {
                 let reason = "no answer to a ping; come back with after=";
                 // The peer may still be there and read it, but is not waited for.
@@ -282,9 +306,69 @@ struct Stream {
     /// use its memory again and takes a small buffer instead; else every client that once sent a
     /// long message would keep as much memory for life.
     long_message: Option<Utf8Bytes>,
+    /// What has come of a message that is not whole.
+    begun: Begun,
+    /// Why the peer may not go on with it.
+    turned_away: Option<Over>,
+}
+
+/// What has come of a message that is not whole.
+#[derive(Debug)]
+struct Begun {
+    bytes: usize,
+    /// When it had become so long that it counts.
+    since: Option<Instant>,
+    memory: Unfinished,
+}
+
+impl Default for Begun {
+    fn default() -> Begun {
+        Begun { bytes: 0, since: None, memory: Unfinished::nothing() }
+    }
+}
+
+impl Begun {
+    /// Takes in that `count` bytes more have come.
+    ///
+    /// # Errors
+    /// When the message took too long, or takes too much memory.
+    fn grow(&mut self, count: usize) -> Result<(), Over> {
+        self.bytes += count;
+        if self.bytes <= UNCOUNTED {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now > *self.since.get_or_insert(now) + MESSAGE_TIME {
+            return Err(Over::Unfinished);
+        }
+        self.memory.grow_to(self.bytes).map_err(|NoRoom| Over::NoRoom)
+    }
+
+    /// Takes in that `count` of the bytes were something else.
+    fn shrink(&mut self, count: usize) {
+        self.bytes = self.bytes.saturating_sub(count);
+    }
+
+    /// The message is whole.
+    fn finish(&mut self) {
+        (self.bytes, self.since) = (0, None);
+        self.memory.finish();
+    }
 }
 
 impl Stream {
+    /// Takes in what tungstenite made of the bytes that came.
+    fn note_read(&mut self, result: &Result<Message, Error>) {
+        match result {
+            Ok(Message::Text(_) | Message::Binary(_)) => self.begun.finish(),
+            // A control frame may stand within a message. A client's has a mask.
+            Ok(Message::Ping(data) | Message::Pong(data)) => {
+                self.begun.shrink(CONTROL_HEAD + data.len());
+            }
+            _ => {}
+        }
+    }
+
     fn keep_cut(&mut self, sent: ControlOutcome) {
         self.has_answered = true;
         if let ControlOutcome::SocketFull(cut) = sent {
@@ -315,6 +399,10 @@ impl Read for Stream {
         }
         let count = read(self.outbox.socket(), space)?;
         self.silent_intervals = 0;
+        if let Err(over) = self.begun.grow(count) {
+            self.turned_away = Some(over);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         if self.outbox.has_sent_close() {
             let now = Instant::now();
             if now >= *self.answer_by.get_or_insert(now + CLOSE_WAIT) {
@@ -347,14 +435,18 @@ impl Write for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CLOSE, Peer, TEXT, pair};
+    use crate::testing::{CLOSE, PING, Peer, TEXT, pair};
+
+    const FIN: u8 = 0x80;
+    const CONTINUATION: u8 = 0;
+    const PONG: u8 = 0x8a;
 
     /// The connection of a client that is live, and its peer.
     fn live() -> (Connection, Peer) {
         let (socket, peer) = pair(1 << 20);
         let outbox = Arc::new(Outbox::new(socket));
         assert!(outbox.go_live(), "nothing waits to be sent first");
-        let limits = Limits { max_message: 1024, ping_interval: Duration::from_hours(1) };
+        let limits = Limits { max_message: 64 << 10, ping_interval: Duration::from_hours(1) };
         (Connection::new(outbox, Vec::new(), limits).expect("a socket pair"), peer)
     }
 
@@ -372,6 +464,40 @@ mod tests {
         say(&peer, CLOSE, &1001_u16.to_be_bytes());
         let received = connection.read(Wait::ForPeer);
         assert!(matches!(received, Received::Over(Over::Ended(Error::ConnectionClosed))));
+    }
+
+    #[test]
+    fn a_long_message_that_does_not_come_in_time_ends_the_connection() {
+        let (mut connection, peer) = live();
+        let fragment = [b' '; 100];
+        say(&peer, TEXT & !FIN, &fragment);
+        for _ in 0..UNCOUNTED / fragment.len() {
+            say(&peer, PING, b"");
+            say(&peer, CONTINUATION, &fragment);
+        }
+        let long_ago =
+            Instant::now().checked_sub(MESSAGE_TIME).expect("the machine runs for longer");
+        connection.websocket.get_mut().begun.since = Some(long_ago);
+        let received = connection.read(Wait::ForPeer);
+        assert!(matches!(received, Received::Over(Over::Unfinished)), "{received:?}");
+    }
+
+    #[test]
+    fn control_frames_and_short_messages_are_no_part_of_a_long_one() {
+        let (mut connection, peer) = live();
+        for _ in 0..UNCOUNTED / 100 {
+            say(&peer, PING, b"");
+            say(&peer, PONG, &[b' '; 100]);
+            say(&peer, TEXT, &[b'1'; 100]);
+            assert!(matches!(connection.read(Wait::ForPeer), Received::Text(_)));
+        }
+        let begun = &connection.websocket.get_ref().begun;
+        assert!(begun.since.is_none() && begun.bytes <= READ_BUFFER, "{begun:?}");
+        say(&peer, PONG, b"");
+        say(&peer, TEXT & !FIN, b"1");
+        say(&peer, PING, b"");
+        say(&peer, FIN, b"2");
+        assert!(matches!(connection.read(Wait::ForPeer), Received::Text(text) if text == "12"));
     }
 
     #[test]

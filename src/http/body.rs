@@ -10,7 +10,10 @@ use http::{Method, Request, StatusCode, Version, header};
 use socket2::Socket;
 
 use super::HttpRefusal;
-use crate::socket::{limit_reads, read, would_block};
+use crate::{
+    intake::{NoRoom, Unfinished},
+    socket::{limit_reads, read, would_block},
+};
 
 /// From the end of a head to the end of its body.
 pub const BODY_TIME: Duration = Duration::from_secs(30);
@@ -89,12 +92,14 @@ pub fn expects_continue(request: &Request<()>) -> Result<bool, HttpRefusal> {
 /// it is left in `received`.
 ///
 /// # Errors
-/// When it is not there by the deadline, or the peer leaves.
+/// When it is not there by the deadline, when there is no room for so much that is `unfinished`, or the
+/// peer leaves.
 pub fn read_body(
     socket: &Socket,
     received: &mut Vec<u8>,
     length: usize,
     deadline: Instant,
+    unfinished: &mut Unfinished,
 ) -> Result<Vec<u8>, BodyError> {
     let mut filled = received.len();
     while filled < length {
@@ -103,7 +108,12 @@ pub fn read_body(
             return Err(BodyError::Refused(HttpRefusal::late()));
         }
         // It grows as the body comes: a stranger who announces much takes no more than it sends.
-        received.resize((filled * 2).clamp(BODY_BLOCK, length.max(BODY_BLOCK)), 0);
+        let space = (filled * 2).clamp(BODY_BLOCK, length.max(BODY_BLOCK));
+        if let Err(NoRoom) = unfinished.grow_to(space) {
+            let sentence = "many long messages are on their way to the server; come back later";
+            return Err(BodyError::Refused(HttpRefusal::unavailable(sentence)));
+        }
+        received.resize(space, 0);
         match read(socket, &mut received[filled..]) {
             Ok(0) => return Err(BodyError::PeerGone),
             Ok(count) => filled += count,

@@ -13,7 +13,10 @@ use rustix::param::page_size;
 use super::{
     EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS, STACK,
 };
-use crate::cluster::STACK as NODE_STACK;
+use crate::{
+    cluster::STACK as NODE_STACK,
+    control_group::{self, number_in},
+};
 
 /// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for
 /// a guard page of each.
@@ -243,10 +246,6 @@ fn space_used() -> Option<u64> {
     Some(pages * page_size() as u64)
 }
 
-fn number_in(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
 /// Whether the limit of processes does not bind this process, which is so if it has CAP_SYS_ADMIN
 /// or CAP_SYS_RESOURCE.
 fn is_exempt() -> bool {
@@ -257,30 +256,12 @@ fn is_exempt() -> bool {
     bits.is_some_and(|bits| bits & EXEMPTING != 0)
 }
 
-/// How many threads the control groups of this process still allow, in version 1 or 2 of control
-/// groups.
+/// How many threads the control groups of this process still allow.
 fn group_threads() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let left = groups.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let root = match parts.next()? {
-            "" => "/sys/fs/cgroup",
-            controllers if controllers.split(',').any(|name| name == "pids") => {
-                "/sys/fs/cgroup/pids"
-            }
-            _ => return None,
-        };
-        let path = format!("{root}{}", parts.next()?);
-        // The limits of the groups around this one count, too. A group without a limit has `max`,
-        // which is no number.
-        let above = std::path::Path::new(&path).ancestors();
-        let left = above.take_while(|path| path.starts_with(root)).filter_map(|path| {
-            let read = |name| number_in(path.join(name).to_str()?);
-            Some(read("pids.max")?.saturating_sub(read("pids.current").unwrap_or(0)))
-        });
-        left.min()
-    });
-    left.min()
+    control_group::lowest("pids", |group| {
+        let read = |name| number_in(group.join(name));
+        Some(read("pids.max")?.saturating_sub(read("pids.current").unwrap_or(0)))
+    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod resume;
 mod frames;
 mod handshake;
 mod slow;
+mod unfinished;
 
 mod file;
 mod foreign;

@@ -40,11 +40,18 @@ fn what_came_after_the_body_is_left_for_the_next_request() {
     let deadline = Instant::now() + BODY_TIME;
     peer.socket.send(b"dyGET /").expect("there is room");
     let mut received = b"bo".to_vec();
-    let body = read_body(&ours, &mut received, 4, deadline).expect("a body");
+    let body =
+        read_body(&ours, &mut received, 4, deadline, &mut Unfinished::nothing()).expect("a body");
     assert_eq!((&body[..], &received[..]), (&b"body"[..], &b"GET /"[..]));
     // All of the next one is there already.
-    assert_eq!(read_body(&ours, &mut received, 3, deadline).expect("a body"), b"GET");
-    assert_eq!(read_body(&ours, &mut received, 0, deadline).expect("a body"), b"");
+    assert_eq!(
+        read_body(&ours, &mut received, 3, deadline, &mut Unfinished::nothing()).expect("a body"),
+        b"GET"
+    );
+    assert_eq!(
+        read_body(&ours, &mut received, 0, deadline, &mut Unfinished::nothing()).expect("a body"),
+        b""
+    );
     assert_eq!(received, b" /");
 }
 
@@ -52,9 +59,21 @@ fn what_came_after_the_body_is_left_for_the_next_request() {
 fn a_body_that_does_not_come_is_not_waited_for() {
     let (ours, peer) = pair(1 << 20);
     peer.socket.send(b"half").expect("there is room");
-    let late = read_body(&ours, &mut Vec::new(), 8, Instant::now() + Duration::from_millis(50));
+    let late = read_body(
+        &ours,
+        &mut Vec::new(),
+        8,
+        Instant::now() + Duration::from_millis(50),
+        &mut Unfinished::nothing(),
+    );
     assert!(matches!(late, Err(BodyError::Refused(refusal)) if refusal.status == 408));
     drop(peer);
-    let gone = read_body(&ours, &mut Vec::new(), 8, Instant::now() + BODY_TIME);
+    let gone = read_body(
+        &ours,
+        &mut Vec::new(),
+        8,
+        Instant::now() + BODY_TIME,
+        &mut Unfinished::nothing(),
+    );
     assert!(matches!(gone, Err(BodyError::PeerGone)));
 }
