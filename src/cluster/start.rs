@@ -69,7 +69,8 @@ pub fn open_as_copy(
 struct LastServed {
     /// The epoch of its numbering.
     epoch: String,
-    /// How many lines had stamps, if they are kept.
+    /// How many lines had stamps, if that is known. After a power cut it is not: the lines that have none
+    /// then are as the order gave them, and go back to an engine that lost them.
     stamped: Option<u64>,
 }
 

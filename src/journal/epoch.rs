@@ -300,6 +300,11 @@ impl Record {
         self.numbered.bytes
     }
 
+    /// Whether the server that wrote it did not end in order, as far as its stamps tell.
+    pub(super) fn is_of_a_run_that_goes_on(&self) -> bool {
+        self.stamps.as_ref().is_some_and(Note::may_have_more)
+    }
+
     fn parse(text: &str) -> Option<Record> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let ["epoch", epoch, "lines", lines, "bytes", bytes, "tail", tail, ref rest @ ..] =

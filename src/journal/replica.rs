@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use data_encoding::HEXLOWER;
@@ -217,8 +217,12 @@ pub fn noted_epoch(path: &Path) -> Option<String> {
     Record::read(&lock_file).map(|record| record.epoch().to_owned())
 }
 
-/// How many lines have a stamp, as the file beside says; `None` where there is none.
+/// How many lines have a stamp, as the file beside says; `None` where there is none, or where a power
+/// cut may have taken stamps of lines that it did not take.
 pub fn stamped_lines(path: &Path) -> Option<u64> {
+    if is_as_a_power_cut_left_it(path) {
+        return None;
+    }
     let file = File::open(path_beside(path, "stamps")).ok()?;
     let size = file.metadata().ok()?.len();
     let (mut lines, mut offset, mut space) = (0, 0, vec![0; BLOCK]);
@@ -228,6 +232,23 @@ pub fn stamped_lines(path: &Path) -> Option<u64> {
         offset += got as u64;
     }
     Some(lines)
+}
+
+/// Whether no server has ended in order since one wrote to the file, and nobody has written to it since
+/// the machine was started: then all its lines are that server's, but for what others appended in its last
+/// second.
+fn is_as_a_power_cut_left_it(path: &Path) -> bool {
+    let record = File::open(path_beside(path, "lock")).ok().and_then(|file| Record::read(&file));
+    let written = fs::metadata(path).and_then(|meta| meta.modified());
+    record.is_some_and(|record| record.is_of_a_run_that_goes_on())
+        && written.is_ok_and(|written| start_of_machine().is_some_and(|start| written < start))
+}
+
+/// When the machine was started; `None` where the system does not say it.
+fn start_of_machine() -> Option<SystemTime> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    SystemTime::now().checked_sub(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 #[cfg(test)]

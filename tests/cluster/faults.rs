@@ -83,6 +83,37 @@ fn the_nodes_give_back_what_an_engine_lost_with_its_tail() {
     });
 }
 
+/// A power cut takes the stamps that were not on the disk yet, and the engine's tail.
+#[test]
+fn what_a_power_cut_took_from_the_engine_is_given_back_and_not_posted_again() {
+    let Some(mut engine) = Engine::start(Keeps::EverySecond) else { return };
+    let mut nodes = Nodes::on(&engine, 2);
+    let say = |nodes: &Nodes, numbers: std::ops::RangeInclusive<u64>| {
+        for number in numbers {
+            assert_eq!(nodes.all[0].stores(&format!("\"line {number}\"")), number);
+        }
+    };
+    say(&nodes, 1..=5);
+    let noted = nodes.all[0].noted(5);
+    let appended = engine.appended();
+    say(&nodes, 6..=10);
+    nodes.agree(10);
+    nodes.all[0].loses_power(noted);
+    engine.kill();
+    engine.cut(engine.appended() - appended);
+    nodes.all[1].proxy.becomes(Way::Cut);
+    engine.restart();
+    nodes.all[0].start();
+    // Only now does the other node give back what it has.
+    nodes.all[1].proxy.becomes(Way::Open);
+    nodes.are_ready();
+    let stored = nodes.all[0].stores_in_the_end("\"line 11\"");
+    assert_eq!(stored, 11, "{}", nodes.all[0].server().log());
+    let expected: String = (1..=11).map(|number| format!("\"line {number}\"\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&nodes.agree(11)[0]), expected);
+    assert!(nodes.set_aside().is_empty(), "{:?}", nodes.set_aside());
+}
+
 /// It may take longer than the engine settles to give a long file back. A node that lacks lines waits
 /// for all of them, not only for the first ones.
 #[test]

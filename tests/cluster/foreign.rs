@@ -90,6 +90,21 @@ fn lines_appended_while_the_engine_is_unavailable_or_the_node_is_stopped_come_la
     assert_eq!(lines, ["\"stopped\"", "\"to the file\"", "\"to the inbox\""]);
 }
 
+#[test]
+fn a_line_appended_after_a_power_cut_is_posted() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 2);
+    nodes.all[0].stores("1");
+    let noted = nodes.all[0].noted(1);
+    nodes.all[0].stores("2");
+    nodes.agree(2);
+    nodes.all[0].loses_power(noted);
+    echo(&nodes.all[0].setup.dir.file(), "\"appended\"");
+    assert_eq!(nodes.all[1].stores("3"), 3);
+    nodes.all[0].start();
+    assert_eq!(nodes.agree(4)[1], b"1\n2\n3\n\"appended\"\n");
+}
+
 /// Lines are appended on every node while everybody talks and nodes are killed; each comes once, but for
 /// `may_be_lost` of them at the most.
 #[track_caller]

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{engine::Engine, proxy::Proxy, support::*};
@@ -235,6 +236,34 @@ impl Node {
 
     pub fn kill(&mut self) {
         drop(self.take().kill());
+    }
+
+    /// What stands beside the file once it tells of `lines` lines, and is on the disk.
+    #[track_caller]
+    pub fn noted(&self, lines: u64) -> [(PathBuf, Vec<u8>); 2] {
+        let read = |ending| {
+            let path = self.setup.dir.join(&format!("messages.txt.{ending}"));
+            let bytes = fs::read(&path).expect("a file");
+            (path, bytes)
+        };
+        let is_noted = || {
+            let record = String::from_utf8(read("lock").1).expect("UTF-8");
+            record.contains(&format!(" stamps {lines} "))
+        };
+        until("it is noted", is_noted);
+        ["lock", "stamps"].map(read)
+    }
+
+    /// Ends it as a power cut does: the file is on the disk, what stands beside it only as it was noted.
+    #[track_caller]
+    pub fn loses_power(&mut self, noted: [(PathBuf, Vec<u8>); 2]) {
+        self.kill();
+        for (path, bytes) in noted {
+            fs::write(path, bytes).expect("it can be written");
+        }
+        // The machine was started long after the last line was written.
+        let file = File::options().write(true).open(self.setup.dir.file()).expect("the file");
+        file.set_modified(SystemTime::UNIX_EPOCH).expect("a time that can be set");
     }
 
     #[track_caller]

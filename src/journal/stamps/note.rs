@@ -107,6 +107,11 @@ impl Note {
         Ok(Note { lines, bytes, tail: tail_hash(file, bytes)?, checks, run })
     }
 
+    /// Whether the run that wrote it may have written more stamps.
+    pub(in crate::journal) fn may_have_more(&self) -> bool {
+        self.run != Run::default()
+    }
+
     /// How many lines of a file, which has `len` bytes, are those that were noted.
     pub(super) fn believed(&self, file: &Arc<File>, len: u64) -> io::Result<Believed> {
         let mut index = Index::default();
