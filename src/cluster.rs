@@ -37,6 +37,7 @@ use crate::{
 mod back_off;
 mod chain;
 mod compare;
+mod complaint;
 mod engine;
 mod inbox;
 mod link;

@@ -58,7 +58,7 @@ fn run(room: &Weak<Room>, settings: &Settings) {
             Ok(()) => has_warned = false,
             Err(error) => {
                 engine = None;
-                // That it cannot be reached the reader says.
+                // That it cannot be reached, and what it forbids, the reader says.
                 if error.is_refusal() && !has_warned {
                     warn!("the engine refuses to share channels among the nodes: {error}");
                     has_warned = true;

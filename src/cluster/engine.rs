@@ -59,12 +59,19 @@ const CHANNELS: &str = "txtcord:channels";
 /// that was put away elsewhere from one of a channel that was made later under the same name.
 const PUT_AWAY: &str = "txtcord:channels:away";
 
+/// Says what the user may not do.
+fn may_not_run(commands: &str) -> String {
+    format!("it does not let the user run {commands} with keys that begin with txtcord:")
+}
+
 /// A connection to the engine.
 pub struct Engine {
     connection: Connection,
     /// Which run of the engine this is.
     run: String,
     scripts: Scripts,
+    /// Commands that the user may not run, and that only making and putting away channels takes.
+    forbidden: String,
 }
 
 /// How far the order has come.
@@ -166,7 +173,7 @@ impl Engine {
     /// Connects, and looks whether this is an engine to be used.
     ///
     /// # Errors
-    /// When it cannot be reached, or is a replica or part of Redis Cluster.
+    /// When it cannot be reached, is a replica or part of Redis Cluster, or forbids what all channels need.
     pub fn connect(url: &EngineUrl) -> Result<Engine, EngineError> {
         let mut connection = open(url, &address(url)?)?;
         let info: String = cmd("INFO").query(&mut connection)?;
@@ -185,12 +192,22 @@ impl Engine {
                 "it is a replica, which takes no lines; name the primary, or ask Sentinel".into(),
             ));
         }
+        let scripts = Scripts::new();
+        let (forbidden, of_channels): (String, String) =
+            scripts.rights.arg(CHANNELS).invoke(&mut connection)?;
+        if !forbidden.is_empty() {
+            return Err(EngineError::Forbidden(may_not_run(&forbidden)));
+        }
         let run = of("run_id");
-        Ok(Engine { connection, run, scripts: Scripts::new() })
+        Ok(Engine { connection, run, scripts, forbidden: of_channels })
     }
 
-    /// Warns when the engine is set up so that it may forget.
+    /// Warns when the engine is set up so that it may forget, or forbids what some channels need.
     pub fn warn_of_setup(&mut self) {
+        if !self.forbidden.is_empty() {
+            let why = EngineError::Forbidden(may_not_run(&self.forbidden));
+            warn!("the engine may keep channels from being made and put away on all nodes: {why}");
+        }
         let mut setting = |name: &str| -> Option<String> {
             // An engine may forbid to ask, which says nothing.
             let found: Vec<String> =

@@ -15,6 +15,7 @@ use log::{info, warn};
 
 use super::{
     back_off::BackOff,
+    complaint::Complaint,
     engine::{BLOCK_TIME, Engine, EngineError, Keys},
     mirror::Mirror,
     refresh,
@@ -40,7 +41,7 @@ pub(super) struct Reader {
     mirrors: Vec<Mirror>,
     next_look: Instant,
     back_off: BackOff,
-    has_warned: bool,
+    complaint: Complaint,
     has_looked_at_setup: bool,
 }
 
@@ -53,7 +54,7 @@ impl Reader {
             mirrors: Vec::new(),
             next_look: Instant::now(),
             back_off: BackOff::new(),
-            has_warned: false,
+            complaint: Complaint::default(),
             has_looked_at_setup: false,
         }
     }
@@ -63,9 +64,12 @@ impl Reader {
         while self.refresh() {
             let Err(why) = self.read_orders() else { continue };
             self.mirrors.iter_mut().for_each(Mirror::lose_engine);
-            if !self.has_warned {
-                warn!("the engine at {} is unavailable: {why}; trying again", self.url);
-                self.has_warned = true;
+            if self.complaint.is_news(&why) {
+                warn!(
+                    "the engine at {} is unavailable: {why}; serving what the files have, and trying \
+                     again",
+                    self.url
+                );
             }
             self.back_off.wait();
         }
@@ -89,9 +93,8 @@ impl Reader {
             }
             let heard = self.read(&mut engine, has_more)?;
             self.back_off.reset();
-            if self.has_warned && self.mirrors.iter().all(Mirror::has_recovered) {
+            if self.mirrors.iter().all(Mirror::has_recovered) && self.complaint.ends() {
                 info!("the engine is available again");
-                self.has_warned = false;
             }
             if heard == Heard::Nothing || self.next_look <= Instant::now() {
                 self.look_at_orders(&mut engine)?;

@@ -20,6 +20,7 @@ use super::{
     Settings,
     back_off::BackOff,
     chain::Chain,
+    complaint::Complaint,
     engine::{Append, Appended, Engine, EngineError, IfNone},
     link::{Link, Side},
     under_way::Sent,
@@ -79,7 +80,7 @@ pub(super) struct Sequencer {
     /// How often the copy had joined when the batches were sent.
     joins: u64,
     back_off: BackOff,
-    has_warned: bool,
+    complaint: Complaint,
 }
 
 struct Batch {
@@ -116,7 +117,7 @@ impl Sequencer {
             chain: Chain::default(),
             joins: 0,
             back_off: BackOff::new(),
-            has_warned: false,
+            complaint: Complaint::default(),
         }
     }
 
@@ -151,7 +152,7 @@ impl Sequencer {
             let _ = self.link.nudges().recv_timeout(LOOK);
             return Ok(());
         }
-        if self.has_warned {
+        if self.complaint.was_made() {
             // Nothing is to be sent that would show whether the engine is available again.
             match self.connect() {
                 Ok(()) => self.regain_engine(),
@@ -330,9 +331,8 @@ impl Sequencer {
     fn regain_engine(&mut self) {
         self.link.set_available(Side::Sequencer);
         self.back_off.reset();
-        if self.has_warned {
+        if self.complaint.ends() {
             info!("{}: the engine takes posts again", self.settings.file.display());
-            self.has_warned = false;
         }
     }
 
@@ -347,11 +347,10 @@ impl Sequencer {
         self.send_all_again();
         let path = self.settings.file.display();
         // The reader says that the channel was put away, and the hub ends soon.
-        if self.has_warned || matches!(error, EngineError::PutAway) {
-            debug!("{path}: the engine takes no posts: {error}");
-        } else {
+        if !matches!(error, EngineError::PutAway) && self.complaint.is_news(error) {
             warn!("{path}: the engine takes no posts: {error}; trying again");
-            self.has_warned = true;
+        } else {
+            debug!("{path}: the engine takes no posts: {error}");
         }
         self.back_off.wait();
         self.refuse_what_waits();

@@ -1,6 +1,6 @@
 //! What is looked at before a copy is served: whether its file is of this order.
 
-use log::warn;
+use log::{debug, warn};
 
 use super::{
     OpenCopy, Settings, Trouble,
@@ -55,8 +55,8 @@ pub fn open_as_copy(
                 return Err(CopyError::PutAway(Box::new((journal, history))));
             }
             Err(Trouble::Engine(why)) => {
-                let url = &settings.url;
-                warn!("the engine at {url} is unavailable: {why}; serving what the file has");
+                // The reader warns of it, once for all channels.
+                debug!("{}: the engine is unavailable: {why}", path.display());
             }
             Err(Trouble::Fatal(fatal)) => return Err(CopyError::Order(fatal)),
         }

@@ -14,6 +14,8 @@ pub enum EngineError {
     Redis(RedisError),
     /// It is none that can be used; why, for a person.
     Unfit(String),
+    /// The user of the URL lacks a right; which one, for a person.
+    Forbidden(String),
     /// It has lines of this channel and lost its record of them.
     NoRecord,
     /// A key of this channel holds something else.
@@ -22,7 +24,15 @@ pub enum EngineError {
     PutAway,
 }
 
+/// What gives a user all rights that a node needs. The README says the same.
+const ALL_RIGHTS: &str = "ACL SETUSER NAME ~txtcord:* +@all";
+
 impl EngineError {
+    /// Whether each attempt fails so until somebody changes something.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, EngineError::Unfit(_) | EngineError::Forbidden(_))
+    }
+
     /// Whether the engine answered that it does not do what it was asked.
     pub fn is_refusal(&self) -> bool {
         matches!(self, EngineError::Redis(error) if !error.is_io_error())
@@ -34,6 +44,9 @@ impl From<RedisError> for EngineError {
         match error.code() {
             Some(PUT_AWAY_ERROR) => EngineError::PutAway,
             Some("WRONGTYPE") => EngineError::OtherKey,
+            Some("NOPERM") => {
+                EngineError::Forbidden(error.detail().unwrap_or("a right is missing").to_owned())
+            }
             _ => EngineError::Redis(error),
         }
     }
@@ -48,6 +61,9 @@ impl fmt::Display for EngineError {
             }
             EngineError::Redis(error) => error.fmt(out),
             EngineError::Unfit(why) => out.write_str(why),
+            EngineError::Forbidden(what) => {
+                write!(out, "{what}; give the user of the URL its rights: {ALL_RIGHTS}")
+            }
             EngineError::NoRecord => out.write_str(
                 "it has lost its record of the order; a node that has lines will give it back",
             ),

@@ -14,6 +14,7 @@ pub(super) struct Scripts {
     pub(super) cleanse: Script,
     pub(super) take_up: Script,
     pub(super) put_away: Script,
+    pub(super) rights: Script,
 }
 
 impl Scripts {
@@ -26,6 +27,7 @@ impl Scripts {
             cleanse: Script::new(include_str!("../scripts/cleanse.lua")),
             take_up: Script::new(include_str!("../scripts/take_up.lua")),
             put_away: Script::new(include_str!("../scripts/put_away.lua")),
+            rights: Script::new(include_str!("../scripts/rights.lua")),
         }
     }
 }
