@@ -90,6 +90,8 @@ fn look(
             engine.take_up(name, &summary.epoch())?;
         }
     }
+    // Names come and go without end.
+    refused.retain(|name, _| there.contains_key(name) && !open.contains_key(name));
     let now = Instant::now();
     for (name, epoch) in there.iter().filter(|(name, _)| !open.contains_key(*name)) {
         if refused.get(name).is_some_and(|due| *due > now) {

@@ -23,13 +23,15 @@ use crate::{
 #[track_caller]
 fn nodes_on(engine: &Engine, count: usize) -> Nodes {
     let mut nodes = Nodes::begin(engine, 0, &["--access", "access", "--cluster-settle", "1s"]);
-    for _ in 0..count {
-        let setup = Setup::new();
-        fs::write(setup.dir.join("access"), "* - * admin\n").expect("a file");
-        nodes.one_more(engine, setup);
-    }
+    (0..count).for_each(|_| nodes.one_more(engine, setup_for_all()));
     nodes.are_ready();
     nodes
+}
+
+fn setup_for_all() -> Setup {
+    let setup = Setup::new();
+    fs::write(setup.dir.join("access"), "* - * admin\n").expect("a file");
+    setup
 }
 
 impl Node {
@@ -412,4 +414,24 @@ fn a_channel_that_is_made_again_at_once_is_not_taken_for_the_empty_one_that_was_
     assert_eq!(node.files_put_away("dev"), [""], "it was another channel");
     node.has("dev", "1\n");
     assert_eq!(node.epoch_of("dev"), epoch);
+}
+
+/// A name that could not be made here is remembered only while the cluster has it.
+#[test]
+fn a_channel_that_a_node_could_not_make_is_another_one_when_its_name_comes_again() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = nodes_on(&engine, 1);
+    let setup = setup_for_all();
+    fs::create_dir_all(setup.dir.join("channels/dev.txt")).expect("a folder in its place");
+    nodes.one_more(&engine, setup);
+    let said = || nodes.all[1].log().matches("channel dev cannot be made here").count();
+    for times in 1..=2 {
+        nodes.all[0].does("PUT /dev", "", 201);
+        within(CALM, "it is said", || said() >= times, || nodes.all[1].log());
+        assert_eq!(said(), times);
+        nodes.all[0].does("DELETE /dev", "", 204);
+        // The other node has looked when it has made what came later.
+        nodes.all[0].does(&format!("PUT /later-{times}"), "", 201);
+        nodes.all[1].has(&format!("later-{times}"), "");
+    }
 }
