@@ -56,12 +56,19 @@ pub(super) struct Mirror {
 }
 
 /// What a mirror does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     /// It compares the file with the order.
     Comparing,
     /// It does nothing before this time, after a failure of this channel's own, and compares then.
     Waiting(Instant),
+    /// It gives back what the engine has lost.
+    Restoring {
+        /// The first line that it gave back.
+        first: u64,
+        /// How far the engine has the lines again.
+        at: Place,
+    },
     /// It reads the order, of which the file is the beginning.
     Reading {
         /// A line that the order has; when the file has it, too, entries are read as they come.
@@ -129,7 +136,7 @@ impl Mirror {
     /// Whether the copy has joined the order, or will not now for a reason of this channel's own.
     pub(super) fn has_recovered(&self) -> bool {
         match self.phase {
-            Phase::Comparing => false,
+            Phase::Comparing | Phase::Restoring { .. } => false,
             Phase::Reading { joining, .. } => joining.is_none(),
             Phase::Waiting(_) | Phase::Over => true,
         }
@@ -154,15 +161,16 @@ impl Mirror {
         }
     }
 
-    /// Does a part of what is to be done before entries are read as they come: compares, reads what the
-    /// file lacks, waits for room on the disk. Returns whether more of that can be done at once.
+    /// Does a part of what is to be done before entries are read as they come: compares, gives back what the
+    /// engine lacks, reads what the file lacks, waits for room on the disk. Returns whether more of that can be done at once.
     ///
     /// # Errors
     /// When the engine is unavailable.
     pub(super) fn prepare(&mut self, engine: &mut Engine) -> Result<bool, EngineError> {
         let result = self.try_prepare(engine);
         self.conclude(result)?;
-        let is_due = self.phase == Phase::Comparing || self.lacks_lines();
+        let is_due = matches!(self.phase, Phase::Comparing | Phase::Restoring { .. });
+        let is_due = is_due || self.lacks_lines();
         Ok(is_due && self.put_off.is_none())
     }
 
@@ -237,6 +245,7 @@ impl Mirror {
         match self.phase {
             Phase::Waiting(due) if Instant::now() < due => Ok(()),
             Phase::Comparing | Phase::Waiting(_) => self.agree(engine),
+            Phase::Restoring { first, ref at } => self.restore(engine, first, at.clone()),
             Phase::Reading { .. } if self.lacks_lines() => {
                 let entries = engine.range(self.keys(), self.own.last + 1, ENTRIES)?;
                 if entries.is_empty() {
@@ -277,8 +286,7 @@ impl Mirror {
                 if !order.epoch.is_empty() {
                     self.take_epoch(&order.epoch)?;
                 }
-                // What came of it shows when it is compared again.
-                self.restore(engine, order.last, chain)
+                self.begin_restoring(order.last, chain)
             }
             Verdict::Changed => Err(End::Compare),
             Verdict::Mismatch(mismatch) => {

@@ -1,7 +1,12 @@
 //! Faults under load: nodes and engines are killed, frozen, cut off and replaced, and tails of what an
 //! engine appended are lost. Each promise has a control that breaks it and is found.
 
-use std::{fs::File, os::unix::fs::FileExt, thread, time::Duration};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    thread,
+    time::Duration,
+};
 
 use crate::{
     check::{Record, holds, lost},
@@ -145,6 +150,28 @@ fn an_engine_that_is_given_a_long_file_keeps_only_its_end() {
     assert!((6..9).contains(&kept), "{kept} lines of 10 MiB are kept");
     nodes.all[0].is_ready();
     assert_eq!(nodes.all[0].stores("\"after\""), LINES as u64 + 1);
+}
+
+/// A file of gigabytes takes many seconds.
+#[test]
+fn a_long_file_that_is_given_back_holds_up_no_other_channel() {
+    const LINES: usize = 60;
+    // A busy machine may do all of it before it lets a post in.
+    in_one_of_a_few_attempts(|| {
+        let Some(engine) = Engine::start(Keeps::Nothing) else { return };
+        let mut nodes = Nodes::begin(&engine, 0, &["--cluster-settle", "0s"]);
+        let line = format!("\"{}\"\n", "x".repeat(1 << 20));
+        let setup = Setup::new().file(line.repeat(LINES));
+        fs::create_dir(setup.dir.join("channels")).expect("a folder");
+        fs::write(setup.dir.join("channels/dev.txt"), "1\n2\n").expect("a file");
+        nodes.one_more(&engine, setup);
+        let post = ask_with("POST /dev", &["Connection: close"], "3");
+        assert_eq!(nodes.all[0].server().asked(&post).status, 201);
+        let given_back: usize = engine.meta("last").parse().unwrap_or(0);
+        assert!(given_back < LINES, "all was given back before");
+        nodes.all[0].is_ready();
+        assert_eq!(engine.meta("last"), LINES.to_string());
+    });
 }
 
 /// A long file takes longer to hash than an engine settles. The first line stands here for all that must

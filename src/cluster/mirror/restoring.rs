@@ -1,16 +1,20 @@
 //! Giving lines back to an engine that has lost them.
 //!
 //! What came as a piece goes back as the same piece, with its stamps, its origin and its key, as far
-//! as these are remembered: the engine then knows a batch again that it is sent once more.
+//! as these are remembered: the engine then knows a batch again that it is sent once more. A long file
+//! goes back in turns, so that it holds up no other channel.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use log::info;
 
-use super::{End, Mirror};
+use super::{End, Mirror, Phase};
 use crate::{
     cluster::{
-        chain::{Chain, bytes_at},
+        chain::{Chain, Place, bytes_at},
         engine::{Engine, Restore, Restored},
     },
     command::HubGone,
@@ -21,43 +25,67 @@ use crate::{
 /// About how many bytes are given back to the engine as one piece.
 const PIECE_BYTES: u64 = 256 << 10;
 
+/// How long a channel gives lines back before the others get their turn: long enough that the look at
+/// these costs little, and short enough that hundreds of channels do it while an engine settles.
+const TURN: Duration = Duration::from_millis(5);
+
 impl Mirror {
-    /// Gives back to the engine the lines after line `last`; `chain` is the hash after it.
+    /// Begins to give back to the engine the lines after line `last`; `chain` is the hash after it.
+    pub(super) fn begin_restoring(&mut self, last: u64, chain: Chain) -> Result<(), End> {
+        let begin = self.own.place_after(last, self.recent.checkpoint(last));
+        let offset = begin.map_err(|why| self.end_unreadable(why))?.offset;
+        self.phase = Phase::Restoring { first: last + 1, at: Place { lines: last, offset, chain } };
+        Ok(())
+    }
+
+    /// Gives back the next lines, after those from line `first` to the place where it has come to.
     pub(super) fn restore(
         &mut self,
         engine: &mut Engine,
-        last: u64,
-        mut chain: Chain,
+        first: u64,
+        mut at: Place,
     ) -> Result<(), End> {
-        let begin = self.own.place_after(last, self.recent.checkpoint(last));
-        let mut offset = begin.map_err(|why| self.end_unreadable(why))?.offset;
-        let mut next = last + 1;
-        let begun = next;
-        while next <= self.own.last {
-            let piece = self.piece(next, offset)?;
-            let after = chain.after(&piece.lines);
-            let restore = Restore {
-                epoch: &self.own.epoch,
-                piece: &piece,
-                before: &chain,
-                after: &after,
-                settle: self.settings.settle,
-                first_to_keep: self.link.first_to_keep(),
+        let turn_ends = Instant::now() + TURN;
+        while at.lines < self.own.last {
+            let Some(next) = self.restore_piece(engine, &at)? else {
+                self.phase = Phase::Comparing;
+                return Ok(());
             };
-            match engine.restore(self.keys(), &restore)? {
-                Restored::Done => {}
-                // The next comparison says what is to be done.
-                Restored::Moved | Restored::Fork | Restored::Changed => return Ok(()),
+            at = next;
+            if Instant::now() >= turn_ends {
+                self.phase = Phase::Restoring { first, at };
+                return Ok(());
             }
-            chain = after;
-            offset += piece.lines.len() as u64;
-            next = piece.last_id() + 1;
-            self.link.count_restored(piece.count());
         }
-        self.learn_chain(Some(chain));
         let path = self.settings.file.display();
-        info!("{path}: gave {} lines back to the engine, from line {begun} on", next - begun);
+        let lines = at.lines + 1 - first;
+        info!("{path}: gave {lines} lines back to the engine, from line {first} on");
+        self.learn_chain(Some(at.chain));
+        // What came of it shows when it is compared again.
+        self.phase = Phase::Comparing;
         Ok(())
+    }
+
+    /// Gives back the piece at a place, and returns where it ends; `None` when the file is to be compared
+    /// again, since the order went on or is another one.
+    fn restore_piece(&mut self, engine: &mut Engine, at: &Place) -> Result<Option<Place>, End> {
+        let piece = self.piece(at.lines + 1, at.offset)?;
+        let after = at.chain.after(&piece.lines);
+        let restore = Restore {
+            epoch: &self.own.epoch,
+            piece: &piece,
+            before: &at.chain,
+            after: &after,
+            settle: self.settings.settle,
+            first_to_keep: self.link.first_to_keep(),
+        };
+        match engine.restore(self.keys(), &restore)? {
+            Restored::Done => {}
+            Restored::Moved | Restored::Fork | Restored::Changed => return Ok(None),
+        }
+        self.link.count_restored(piece.count());
+        let offset = at.offset + piece.lines.len() as u64;
+        Ok(Some(Place { lines: piece.last_id(), offset, chain: after }))
     }
 
     /// The piece that begins with line `first_id` at `offset`: as it came, if that is remembered.
