@@ -26,6 +26,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use log::warn;
 
 use crate::{
     command::{HubHandle, Post},
@@ -86,6 +87,19 @@ impl Settings {
     /// When it cannot be reached, or is none that can be used.
     pub fn connect(&self) -> Result<Engine, EngineError> {
         Engine::connect(&self.url)
+    }
+
+    /// Takes out of the stream what is not in the order, and keeps the next entry from it.
+    ///
+    /// # Errors
+    /// When the engine gives no answer.
+    fn cleanse(&self, engine: &mut Engine) -> Result<(), EngineError> {
+        let strays = engine.cleanse(&self.keys)?;
+        if strays > 0 {
+            let path = self.file.display();
+            warn!("{path}: the stream had {strays} entries that no node had added; taken out");
+        }
+        Ok(())
     }
 
     /// Puts the channel away on all nodes; see [`Engine::put_away`]. This node's file has this epoch.

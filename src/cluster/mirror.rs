@@ -263,7 +263,7 @@ impl Mirror {
         if self.put_off.is_some() {
             return Ok(());
         }
-        self.cleanse(engine)?;
+        self.settings.cleanse(engine)?;
         let (settings, own) = (&self.settings, &self.own);
         let (order, settling) =
             engine.arrive(&settings.keys, settings.settle, &own.epoch, own.if_none())?;
@@ -442,15 +442,5 @@ impl Mirror {
             return Ok(());
         }
         Err(End::Compare)
-    }
-
-    /// Takes out of the stream what is not in the order.
-    fn cleanse(&mut self, engine: &mut Engine) -> Result<(), End> {
-        let strays = engine.cleanse(self.keys())?;
-        if strays > 0 {
-            let path = self.settings.file.display();
-            warn!("{path}: the stream had {strays} entries that no node had added; taken out");
-        }
-        Ok(())
     }
 }

@@ -322,6 +322,8 @@ impl Sequencer {
             let (keys, epoch) = (&self.settings.keys, self.link.epoch());
             let epoch = epoch.as_deref().unwrap_or_default();
             engine.arrive(keys, self.settings.settle, epoch, IfNone::Waits)?;
+            // What is in the way of the next entry the reader need not have seen.
+            self.settings.cleanse(&mut engine)?;
             self.engine = Some(engine);
         }
         Ok(())

@@ -369,7 +369,7 @@ fn a_right_that_the_user_lacks_is_named_before_anything_is_done_by_half() {
     lacks("evalsha", "the 'evalsha' command");
     lacks("script|load", "the 'script|load' command");
     lacks("info", "the 'info' command");
-    is_not_ready_with(&["~chat:*", "+@all"], "XREAD with keys that begin with txtcord:");
+    is_not_ready_with(&["~chat:*", "+@all"], "let the user run SISMEMBER, EXISTS, DEL, GET");
     is_not_ready_with(&["~txtcord:*", "+@read", "+@scripting", "+info", "+time"], "SET, HSET");
 }
 

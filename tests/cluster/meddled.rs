@@ -91,6 +91,19 @@ fn an_entry_with_a_wrong_hash_gets_into_no_file() {
     gets_into_no_file("0-11", &["h", "0123456789abcdef", "b", "nobody.1", "t", "1732370535123"]);
 }
 
+/// The stream forgets no id that it once had, so that it takes no lower one.
+#[test]
+fn an_entry_that_was_added_by_hand_and_deleted_holds_up_no_posts() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = two_nodes(&engine);
+    let both = "local id = redis.call('XADD', KEYS[1], '*', 'd', 'stray') \
+                redis.call('XDEL', KEYS[1], id)";
+    engine.asks(&["EVAL", both, "1", STREAM]);
+    assert_eq!(nodes.all[0].stores_in_the_end("\"11\""), 11);
+    assert_eq!(nodes.all[1].stores_in_the_end("\"12\""), 12);
+    nodes.agree(12);
+}
+
 /// Something is done to the engine while nodes are idle; then posts go on where they were.
 #[track_caller]
 fn goes_on_after(commands: &[&[&str]]) {

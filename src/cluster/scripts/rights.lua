@@ -17,7 +17,7 @@ return {
     {'TIME'}, {'SISMEMBER', key, 'm'}, {'EXISTS', key}, {'DEL', key}, {'GET', key}, {'SET', key, 'v'},
     {'HGET', key, 'f'}, {'HMGET', key, 'f'}, {'HSET', key, 'f', 'v'},
     {'XADD', key, '*', 'f', 'v'}, {'XTRIM', key, 'MINID', '0-1'}, {'XRANGE', key, '-', '+'},
-    {'XREAD', 'STREAMS', key, '0-0'},
+    {'XREAD', 'STREAMS', key, '0-0'}, {'XINFO', 'STREAM', key},
   },
   lacking{{'HGETALL', key}, {'HSETNX', key, 'f', 'v'}, {'HDEL', key, 'f'}, {'SADD', key, 'm'}, {'KEYS', key}},
 }
