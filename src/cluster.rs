@@ -20,9 +20,9 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -111,12 +111,18 @@ impl Settings {
     }
 }
 
+/// For so long after an attempt that failed, channels are opened without another one. A thousand that each
+/// waited for an engine that hangs would take minutes.
+const ABSENT: Duration = Duration::from_secs(10);
+
 /// The threads that all channels of a node share.
 #[derive(Debug)]
 pub struct Threads {
     // No more wait in these queues than there are channels.
     mirrors: Sender<Mirror>,
     inboxes: Sender<Inbox>,
+    /// When a channel that was opened could not reach the engine for the last time.
+    missed: Mutex<Option<Instant>>,
 }
 
 impl Threads {
@@ -130,7 +136,19 @@ impl Threads {
         spawn("reader", move || reader.run())?;
         let (inboxes, new) = unbounded();
         spawn("inbox", move || inbox::run(&new))?;
-        Ok(Threads { mirrors, inboxes })
+        Ok(Threads { mirrors, inboxes, missed: Mutex::new(None) })
+    }
+
+    /// Connects to the engine for a channel that is being opened.
+    ///
+    /// # Errors
+    /// As with [`Settings::connect`], and when another channel could not a moment ago.
+    fn connect(&self, settings: &Settings) -> Result<Engine, EngineError> {
+        let missed = || self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed().is_some_and(|at| at.elapsed() < ABSENT) {
+            return Err(EngineError::Unfit("it was unavailable a moment ago".into()));
+        }
+        settings.connect().inspect_err(|_| *missed() = Some(Instant::now()))
     }
 }
 

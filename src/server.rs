@@ -187,7 +187,7 @@ impl Server {
         warn_if_shut(&access);
         let (room, max_channels) = room(config);
         let open = || Journal::open(&config.file, config.fsync, config.max_message);
-        let opened = channels::open_file(config, &Name::default(), &config.file, open)?;
+        let opened = channels::open_file(config, None, &Name::default(), &config.file, open)?;
         let (journal, history, _) = &opened;
         let (messages, default_file) = (history.messages(), journal.path().to_owned());
         let metrics: Arc<Metrics> = Arc::default();

@@ -15,7 +15,7 @@ use log::{error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State};
 use crate::{
-    cluster::{self, CopyError, Link, OpenCopy, Settings},
+    cluster::{self, CopyError, Link, OpenCopy, Settings, Threads},
     command::{self, QUEUE},
     config::Config,
     history::History,
@@ -115,7 +115,7 @@ impl Room {
             }
             Ok((journal, history))
         };
-        match open_file(config, name, &path, open) {
+        match open_file(config, self.threads.as_ref(), name, &path, open) {
             Ok(opened) => {
                 let (room, of) = (Arc::downgrade(self), name.clone());
                 let ended = move |done| {
@@ -323,12 +323,13 @@ impl Drop for Linked {
 }
 
 /// Opens the text file of a channel by `open`, with its stamps and operations. On a node of a cluster
-/// it is made a copy of the order first.
+/// it is made a copy of the order first; its threads are those of the node, if they were started.
 ///
 /// # Errors
 /// When it cannot be opened, or cannot join the order, or its channel was put away on another node.
 pub fn open_file(
     config: &Config,
+    threads: Option<&Threads>,
     name: &Name,
     path: &Path,
     open: impl Fn() -> Result<(Journal, History), OpenError>,
@@ -337,7 +338,7 @@ pub fn open_file(
         None => open()
             .map_err(CopyError::Open)
             .and_then(|(journal, history)| complete(config, journal, history, None)),
-        Some(settings) => cluster::open_as_copy(settings, !config.no_stamps, open)
+        Some(settings) => cluster::open_as_copy(settings, threads, !config.no_stamps, open)
             .and_then(|(journal, history, copy)| complete(config, journal, history, Some(copy))),
     }
 }

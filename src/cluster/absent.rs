@@ -181,6 +181,7 @@ pub enum CopyError {
 /// Never.
 pub fn open_as_copy(
     settings: Settings,
+    _: Option<&Threads>,
     _: bool,
     _: impl Fn() -> Result<(Journal, History), OpenError>,
 ) -> Result<(Journal, History, OpenCopy), CopyError> {

@@ -3,7 +3,7 @@
 use log::{debug, warn};
 
 use super::{
-    OpenCopy, Settings, Trouble,
+    OpenCopy, Settings, Threads, Trouble,
     chain::{Chain, Place},
     compare::{Mismatch, Verdict, common_after, compare},
     engine::{Engine, EngineError},
@@ -26,16 +26,19 @@ pub enum CopyError {
 }
 
 /// Opens a channel's file with `open`, and sets aside what is not of the engine's order; `has_stamps`
-/// says whether its stamps are kept. An engine that is unavailable is no reason not to serve.
+/// says whether its stamps are kept. An engine that is unavailable is no reason not to serve. The default
+/// channel is opened before there are any threads.
 ///
 /// # Errors
 /// When it cannot be opened, or cannot join the order.
 pub fn open_as_copy(
     settings: Settings,
+    threads: Option<&Threads>,
     has_stamps: bool,
     open: impl Fn() -> Result<(Journal, History), OpenError>,
 ) -> Result<(Journal, History, OpenCopy), CopyError> {
     let path = &settings.file;
+    let connect = || threads.map_or_else(|| settings.connect(), |all| all.connect(&settings));
     loop {
         // Before the file is opened, since that notes it down anew.
         let stamped = has_stamps.then(|| journal::stamped_lines(path)).flatten();
@@ -48,7 +51,10 @@ pub fn open_as_copy(
         let noted = noted.filter(|_| own.last > 0);
         let last_served =
             LastServed { epoch: noted.unwrap_or_else(|| own.epoch.to_string()), stamped };
-        match agree(&settings, &mut journal, &own, &last_served) {
+        let agreed = connect()
+            .map_err(Trouble::from)
+            .and_then(|engine| agree(engine, &settings, &mut journal, &own, &last_served));
+        match agreed {
             Ok(Agreed::AsItIs(chain)) => own.chain = chain,
             Ok(Agreed::Again) => continue,
             Err(Trouble::Engine(EngineError::PutAway)) => {
@@ -85,12 +91,12 @@ enum Agreed {
 /// Compares a file that was just opened with the order, and sets aside lines that are not in the order:
 /// those that another program appended while no server ran, and those that forked.
 fn agree(
+    mut engine: Engine,
     settings: &Settings,
     journal: &mut Journal,
     own: &OwnFile,
     last_served: &LastServed,
 ) -> Result<Agreed, Trouble> {
-    let mut engine = settings.connect()?;
     let (keys, epoch) = (&settings.keys, &last_served.epoch);
     let (order, _) = engine.arrive(keys, settings.settle, epoch, own.if_none())?;
     let verdict = compare(&mut engine, keys, &order, own, Place::default())?;

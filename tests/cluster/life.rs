@@ -289,6 +289,27 @@ fn an_engine_that_hangs_holds_up_nobody_who_reads() {
     assert!(log.contains("not answered in time") && !log.contains("os error 11"), "{log}");
 }
 
+/// The engine takes connections and answers nothing, which each channel would wait for.
+#[test]
+fn a_node_with_many_channels_starts_soon_though_its_engine_hangs() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let setup = Setup::new().flags(&["--cluster", &engine.url()]);
+    fs::create_dir(setup.dir.join("channels")).expect("a folder");
+    for number in 0..120 {
+        let path = setup.dir.join(&format!("channels/c{number}.txt"));
+        fs::write(path, "1\n").expect("a file");
+    }
+    engine.freeze();
+    is_quick(Duration::from_secs(15), || {
+        let begun = Instant::now();
+        let server = setup.start();
+        assert!(server.gets("/c119").contains("\"data\":1}"));
+        let log = server.log();
+        assert!(log.matches("is unavailable").count() < 2, "{log}");
+        begun.elapsed()
+    });
+}
+
 #[test]
 fn an_engine_whose_memory_is_full_takes_posts_again_when_it_has_room() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
