@@ -141,9 +141,14 @@ impl Link {
         self.state().unavailable_since[side as usize] = None;
     }
 
-    /// Notes that a side has lost its engine or could not reach it, and counts that.
+    /// Notes that the engine cannot be used by a side.
     pub fn set_unavailable(&self, side: Side) {
         self.state().unavailable_since[side as usize].get_or_insert_with(Instant::now);
+    }
+
+    /// Notes that a side has lost its connection or could not make one, and counts that.
+    pub fn lose_connection(&self, side: Side) {
+        self.set_unavailable(side);
         self.counters.reconnects.fetch_add(1, SeqCst);
     }
 

@@ -155,7 +155,7 @@ impl Mirror {
 
     /// Notes that the engine is unavailable.
     pub(super) fn lose_engine(&mut self) {
-        self.link.set_unavailable(Side::Reader);
+        self.link.lose_connection(Side::Reader);
         if self.phase != Phase::Over {
             self.phase = Phase::Comparing;
         }

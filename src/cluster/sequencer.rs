@@ -345,7 +345,7 @@ impl Sequencer {
     /// Lets go a connection that failed, and waits before the next attempt.
     fn lose_engine(&mut self, error: &EngineError) {
         self.engine = None;
-        self.link.set_unavailable(Side::Sequencer);
+        self.link.lose_connection(Side::Sequencer);
         self.send_all_again();
         let path = self.settings.file.display();
         // The reader says that the channel was put away, and the hub ends soon.

@@ -175,6 +175,28 @@ fn a_channel_whose_key_holds_something_else_holds_up_no_other() {
 }
 
 #[test]
+fn a_key_that_holds_something_else_is_no_lost_connection() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = two_nodes(&engine);
+    let node = &nodes.all[0];
+    let lost = || node.metric("txtcord_cluster_reconnects_total").expect("a number");
+    let before = lost();
+    engine.asks(&["DEL", STREAM]);
+    engine.asks(&["SET", STREAM, "something else"]);
+    node.is_unready();
+    let tried = || {
+        let calls = engine.asks(&["INFO", "commandstats"]).text();
+        let line = calls.lines().find(|line| line.starts_with("cmdstat_xrange:"));
+        let count = line.and_then(|line| line.split_once("failed_calls=")?.1.parse::<u64>().ok());
+        count.unwrap_or(0)
+    };
+    within(CALM, "it is tried again", || tried() >= 30, || node.server().log());
+    assert!(lost() - before < 5.0, "{} connections were lost", lost() - before);
+    engine.asks(&["DEL", STREAM]);
+    node.is_ready();
+}
+
+#[test]
 fn a_channel_whose_last_line_lost_its_end_holds_up_no_other() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let nodes = Nodes::on(&engine, 1);
