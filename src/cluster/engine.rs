@@ -301,11 +301,11 @@ impl Engine {
         for keys in channels {
             pipe.cmd("HMGET").arg(&keys.meta).arg(&["epoch", "last", "chain"]);
         }
-        let found: Vec<(Option<String>, Option<u64>, Option<String>)> =
-            pipe.query(&mut self.connection)?;
-        let order = |(epoch, last, chain): (Option<String>, Option<u64>, Option<String>)| Order {
+        let found: Vec<[Option<String>; 3]> = pipe.query(&mut self.connection)?;
+        let order = |[epoch, last, chain]: [Option<String>; 3]| Order {
             epoch: epoch.unwrap_or_default(),
-            last: last.unwrap_or(0),
+            // What is no number, somebody broke: it is found out when the file is compared.
+            last: last.and_then(|last| last.parse().ok()).unwrap_or(0),
             chain: Chain::told(chain.unwrap_or_default()),
         };
         Ok(found.into_iter().map(order).collect())

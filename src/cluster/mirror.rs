@@ -263,10 +263,10 @@ impl Mirror {
         if self.put_off.is_some() {
             return Ok(());
         }
-        self.settings.cleanse(engine)?;
         let (settings, own) = (&self.settings, &self.own);
         let (order, settling) =
             engine.arrive(&settings.keys, settings.settle, &own.epoch, own.if_none())?;
+        settings.cleanse(engine)?;
         self.link.set_ordered(order.last);
         let checkpoint = self.recent.checkpoint(order.last);
         let verdict = match compare(engine, &settings.keys, &order, own, checkpoint) {

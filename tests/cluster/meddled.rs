@@ -1,7 +1,11 @@
 //! What people do to files and engines: lines are edited, entries added by hand, keys deleted, streams
 //! trimmed, disks filled, and nodes started with the wrong engine.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    time::{Duration, Instant},
+};
 
 use crate::{
     engine::{Engine, Keeps, META, STREAM},
@@ -194,6 +198,39 @@ fn a_key_that_holds_something_else_is_no_lost_connection() {
     assert!(lost() - before < 5.0, "{} connections were lost", lost() - before);
     engine.asks(&["DEL", STREAM]);
     node.is_ready();
+}
+
+/// Something is done to what the engine keeps of a channel beside its lines. The other one goes on at once,
+/// and that one in the end.
+#[track_caller]
+fn a_record_is_broken_by(command: &[&str]) {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    let post = makes_dev(node.server());
+    assert_eq!(node.server().asked(&post).status, 201);
+    engine.asks(command);
+    // The node looks at it once a second.
+    let begun = Instant::now();
+    for id in 1.. {
+        assert_eq!(node.stores_in_the_end(&id.to_string()), id, "{command:?}");
+        if begun.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+    }
+    node.is_ready();
+    let is_stored = || node.server().asked(&post).status == 201;
+    within(CALM, "the channel goes on", is_stored, || node.server().log());
+}
+
+#[test]
+fn a_broken_record_of_a_channel_holds_up_no_other() {
+    let meta = "txtcord:{dev}:meta";
+    a_record_is_broken_by(&["HDEL", meta, "last"]);
+    a_record_is_broken_by(&["HSET", meta, "last", "x"]);
+    a_record_is_broken_by(&["HDEL", meta, "chain"]);
+    a_record_is_broken_by(&["HDEL", meta, "settled"]);
+    a_record_is_broken_by(&["HSET", meta, "settled", "x"]);
 }
 
 #[test]

@@ -8,6 +8,11 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'run', 'settled', 'last', 'chain')
+-- A record that somebody broke is as good as a lost one.
+if meta[1] and not (tonumber(meta[3]) and tonumber(meta[4]) and meta[5]) then
+  redis.call('DEL', KEYS[2])
+  meta = {}
+end
 local settled = tonumber(meta[3] or 0)
 -- A clock that was set back must not make the time longer.
 if meta[2] ~= ARGV[1] or settled > now + ARGV[2] then
