@@ -6,8 +6,8 @@
 //! begin: after a crash the same posts have the same keys.
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
+    fs::{self, File},
+    io::{self, BufRead, BufReader, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -137,18 +137,20 @@ impl Inbox {
     /// Posts what a file holds, and removes it when that is done.
     fn post(&self, taken: &Path) -> io::Result<Outcome> {
         let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
-        let (posts, skipped) = posts_of(&fs::read(taken)?);
-        for (offset, post) in posts {
+        let mut posts = Posts::of(BufReader::with_capacity(POST_BYTES, File::open(taken)?));
+        for post in &mut posts {
+            let (offset, post) = post?;
             let outcome = self.post_one(taken, format!("{name}-{offset}"), post);
             if outcome != Outcome::Done {
                 return Ok(outcome);
             }
         }
         // Not before: while posts are refused, the same file is looked at again and again.
-        if skipped > 0 {
+        if posts.skipped > 0 {
             warn!(
-                "{}: {skipped} lines hold neither a message nor an operation; skipped",
-                taken.display()
+                "{}: {} lines hold neither a message nor an operation; skipped",
+                taken.display(),
+                posts.skipped
             );
         }
         fs::remove_file(taken)?;
@@ -196,36 +198,76 @@ fn taken_files(file: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The posts that a file's lines make, each with the offset where it begins; and how many lines cannot be
-/// posted.
-fn posts_of(bytes: &[u8]) -> (Vec<(usize, InboxPost)>, usize) {
-    let mut posts: Vec<(usize, InboxPost)> = Vec::new();
-    let mut skipped = 0;
-    let mut offset = 0;
-    for text in bytes.split_inclusive(|&byte| byte == b'\n') {
-        let at = offset;
-        offset += text.len();
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        let Some(message) = message::on_line(text) else {
-            skipped += usize::from(!text.trim_ascii().is_empty());
-            continue;
-        };
-        let line = [message, b"\n"].concat();
-        if is_operation(message) {
-            match recognise(message) {
-                Ok(Recognised::Operation(operation)) => {
-                    posts.push((at, InboxPost::Operation(line, operation)));
-                }
-                Ok(Recognised::Typing) | Err(_) => skipped += 1,
-            }
-            continue;
+/// The posts that a file's lines make, one after the other, each with the offset where it begins: a file
+/// may be longer than the memory.
+struct Posts<R> {
+    file: R,
+    offset: usize,
+    /// An operation that comes after the messages that were given last.
+    next: Option<(usize, InboxPost)>,
+    /// How many lines cannot be posted.
+    skipped: usize,
+}
+
+impl<R: BufRead> Posts<R> {
+    fn of(file: R) -> Posts<R> {
+        Posts { file, offset: 0, next: None, skipped: 0 }
+    }
+}
+
+impl<R: BufRead> Iterator for Posts<R> {
+    type Item = io::Result<(usize, InboxPost)>;
+
+    fn next(&mut self) -> Option<io::Result<(usize, InboxPost)>> {
+        if let Some(post) = self.next.take() {
+            return Some(Ok(post));
         }
-        match posts.last_mut() {
-            Some((_, InboxPost::Messages(lines))) if lines.len() < POST_BYTES => lines.extend(line),
-            _ => posts.push((at, InboxPost::Messages(line))),
+        let (mut begun, mut messages, mut text) = (0, Vec::new(), Vec::new());
+        while messages.len() < POST_BYTES {
+            let at = self.offset;
+            text.clear();
+            match self.file.read_until(b'\n', &mut text) {
+                Ok(0) => break,
+                Ok(count) => self.offset += count,
+                Err(error) => return Some(Err(error)),
+            }
+            match post_of(&text) {
+                Ok(Some(InboxPost::Messages(line))) => {
+                    begun = if messages.is_empty() { at } else { begun };
+                    messages.extend(line);
+                }
+                Ok(Some(operation)) => {
+                    self.next = Some((at, operation));
+                    break;
+                }
+                Ok(None) => {}
+                Err(NoPost) => self.skipped += 1,
+            }
+        }
+        match messages.is_empty() {
+            true => self.next.take().map(Ok),
+            false => Some(Ok((begun, InboxPost::Messages(messages)))),
         }
     }
-    (posts, skipped)
+}
+
+/// A line that holds neither a message nor an operation.
+struct NoPost;
+
+/// What a line says; `None` when it is blank.
+fn post_of(text: &[u8]) -> Result<Option<InboxPost>, NoPost> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let Some(message) = message::on_line(text) else {
+        return if text.trim_ascii().is_empty() { Ok(None) } else { Err(NoPost) };
+    };
+    let line = [message, b"\n"].concat();
+    if !is_operation(message) {
+        return Ok(Some(InboxPost::Messages(line)));
+    }
+    match recognise(message) {
+        Ok(Recognised::Operation(operation)) => Ok(Some(InboxPost::Operation(line, operation))),
+        Ok(Recognised::Typing) | Err(_) => Err(NoPost),
+    }
 }
 
 #[cfg(test)]

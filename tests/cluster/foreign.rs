@@ -51,6 +51,26 @@ fn lines_appended_on_any_node_are_on_all() {
     nodes.agree(id);
 }
 
+/// Somebody may bring years of another chat. Here nothing of it is a message, so that it takes no time.
+#[test]
+fn an_inbox_of_any_length_takes_little_memory() {
+    const MIB: u64 = 256;
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    node.stores("1");
+    let before = node.server().status("VmHWM");
+    let lines = format!("no message{}\n", " ".repeat(1 << 20)).repeat(MIB as usize);
+    let inbox = node.setup.dir.join("messages.txt.in");
+    fs::write(node.setup.dir.join("other"), lines).expect("it is written");
+    fs::rename(node.setup.dir.join("other"), &inbox).expect("it is renamed");
+    let says = format!("{MIB} lines hold neither a message nor an operation");
+    within(CALM, &says, || node.server().log().contains(&says), || node.server().log());
+    let took = node.server().status("VmHWM") - before;
+    assert!(took < MIB * 1024 / 4, "{took} KiB");
+    assert_eq!(node.stores("2"), 2);
+}
+
 /// A message that every other node and the next start would pass over.
 #[test]
 fn a_line_that_is_too_long_for_a_message_is_a_hole_on_the_node_that_posts_it_too() {

@@ -1,9 +1,13 @@
 use super::*;
 
+fn posts_of(text: &str) -> Vec<(usize, InboxPost)> {
+    Posts::of(text.as_bytes()).collect::<io::Result<_>>().expect("it is in memory")
+}
+
 /// What is posted of a text: lines by their offset, an operation with `*` before it.
 #[track_caller]
 fn check(text: &str, expected: &[(usize, &str)]) {
-    let posts = posts_of(text.as_bytes()).0.into_iter().map(|(offset, post)| match post {
+    let posts = posts_of(text).into_iter().map(|(offset, post)| match post {
         InboxPost::Messages(lines) => (offset, String::from_utf8(lines).expect("UTF-8")),
         InboxPost::Operation(line, _) => {
             (offset, format!("*{}", String::from_utf8(line).expect("UTF-8")))
@@ -31,7 +35,7 @@ fn the_posts_of_an_inbox_have_whole_messages() {
 #[test]
 fn a_long_inbox_makes_several_posts() {
     let line = format!("\"{}\"\n", "x".repeat(POST_BYTES / 2));
-    let posts = posts_of(line.repeat(5).as_bytes()).0;
+    let posts = posts_of(&line.repeat(5));
     let offsets: Vec<usize> = posts.iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, [0, 2 * line.len(), 4 * line.len()]);
 }
