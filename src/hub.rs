@@ -17,12 +17,13 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::{
     catch_up::{Behind, CatchUp},
-    command::{Command, Commands, Post, Speaker, WeakHubHandle},
+    command::{ClientId, Command, Commands, Post, Speaker, WeakHubHandle},
     fanout::{Fanout, FellBehind},
     followers::Followers,
     history::History,
     journal::{Fatal, Journal},
     metrics::{Metrics, Status},
+    outbox::ANSWERS_AT_ONCE,
     stamps::{NewStamps, Recent},
     summary::{Figures, Summary},
     wire::ErrorAnswer,
@@ -436,13 +437,25 @@ impl Hub {
         self.metrics.refused(count as u64);
         match by {
             Speaker::Client(client) => {
-                let frame = why.frame(why.sentence());
-                (0..count).for_each(|_| self.fanout.control(client, &frame));
+                self.answer_each(client, count, &why.frame(why.sentence()));
             }
             Speaker::Request { reply, .. } => {
                 // A caller that has stopped waiting needs no answer.
                 let _ = reply.send(Err(why));
             }
+        }
+    }
+
+    /// Sends a client the same answer to each of `count` lines. A post may have tens of thousands of lines,
+    /// and while they are answered nobody else is served, so many answers go with one send.
+    fn answer_each(&mut self, client: ClientId, count: usize, answer: &[u8]) {
+        let at_once = (ANSWERS_AT_ONCE / answer.len()).max(1);
+        let answers = answer.repeat(count.min(at_once));
+        let mut left = count;
+        while left > 0 {
+            let next = left.min(at_once);
+            self.fanout.control(client, &answers[..next * answer.len()]);
+            left -= next;
         }
     }
 }

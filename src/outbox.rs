@@ -35,6 +35,10 @@ const CONTROL_LIMIT: usize = 4 << 10;
 /// hub answers to messages that were read before.
 const CONTROL_ROOM: usize = CONTROL_LIMIT / 2;
 
+/// The most bytes of answers that the hub sends with one call. They always find room for a client from
+/// which something was read.
+pub(crate) const ANSWERS_AT_ONCE: usize = CONTROL_LIMIT - CONTROL_ROOM;
+
 // The answer to the longest ping fits, when no other frame waits: RFC 6455, section 5.5.
 const _: () = assert!(2 + 125 <= CONTROL_LIMIT);
 
@@ -198,7 +202,7 @@ impl Outbox {
         }
     }
 
-    /// Sends a whole control frame or error answer: at once to a client that is live, between
+    /// Sends a whole control frame, or whole error answers: at once to a client that is live, between
     /// messages to one that is behind.
     pub fn control(&self, frame: &[u8]) -> ControlOutcome {
         self.control_then(frame, State::Behind)

@@ -1,7 +1,8 @@
-use std::{collections::BTreeMap, iter, thread};
+use std::{collections::BTreeMap, io::Read, iter, thread};
 
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::{
     batch::{BATCH_BYTES, BATCH_COMMANDS},
@@ -18,8 +19,8 @@ use crate::{
     operations::{Action, Operation, Standing},
     outbox::{ControlOutcome, Outbox},
     testing::{
-        CLOSE, Dir, FaultySystem, Peer, Seen, TEXT, frames_in, limit_file_size, pair, permit,
-        permit_by,
+        CLOSE, Dir, FaultySystem, Mishap, Peer, Seen, TEXT, frames_in, limit_file_size, pair,
+        permit, permit_by,
     },
 };
 
@@ -79,7 +80,15 @@ impl House {
 
     /// The same for a client with this permit.
     fn join_with(&mut self, permit: Arc<Permit>, send_buffer: usize) -> (Guest, Snapshot) {
-        let (socket, peer) = pair(send_buffer);
+        self.join_on(pair(send_buffer), permit)
+    }
+
+    /// The same on this connection.
+    fn join_on(
+        &mut self,
+        (socket, peer): (Socket, Peer),
+        permit: Arc<Permit>,
+    ) -> (Guest, Snapshot) {
         let outbox = Arc::new(Outbox::new(socket));
         let joined = self.ask(|reply| Command::Join {
             outbox: outbox.clone(),
@@ -583,6 +592,29 @@ fn a_batch_that_finds_no_room_is_refused_to_its_speakers_alone() {
     assert_eq!(house.hub.history.end(), filled);
     // The server goes on, and a client that joins gets the history.
     assert_eq!(house.join(ROOMY).1.stretch.last_id, 2);
+}
+
+#[test]
+fn a_post_of_many_lines_is_refused_line_by_line_with_few_sends() {
+    const LINES: usize = 1000;
+    let mut house = House::new("");
+    // Such a socket gives the peer what was sent at a time.
+    let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).expect("a socket pair");
+    ours.set_send_buffer_size(ROOMY).expect("a send buffer");
+    theirs.set_nonblocking(true).expect("a non-blocking socket");
+    let (ann, _) = house.join_on((ours, Peer { socket: theirs, bytes: Vec::new() }), permit());
+    assert!(matches!(house.catch_up(&ann), NextStep::Live));
+    house.system.plan(Mishap { takes: Some(0), ..Mishap::default() });
+    house.say(&ann, &"1\n".repeat(LINES));
+    let mut sends = Vec::new();
+    let mut block = [0; 64 << 10];
+    while let Ok(count @ 1..) = (&ann.peer.socket).read(&mut block) {
+        sends.push(block[..count].to_vec());
+    }
+    let sentence = ErrorAnswer::StorageFull.sentence();
+    let expected = ErrorAnswer::StorageFull.frame(sentence).repeat(LINES);
+    assert!(sends.concat() == expected, "each line has its answer");
+    assert!(sends.len() <= LINES / 10, "{} sends", sends.len());
 }
 
 #[test]
