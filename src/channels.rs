@@ -66,7 +66,7 @@ struct Room {
     /// What the threads of the default channel's copy share, if there is a cluster.
     link: OnceLock<Arc<Link>>,
     news: Arc<News>,
-    comings: News,
+    comings: Arc<News>,
     generation: AtomicU64,
     table: Mutex<Table>,
     /// Told when a channel was opened or has ended.
@@ -128,6 +128,8 @@ pub struct Listed {
     pub name: Name,
     /// How far it was when it was listed.
     pub figures: Figures,
+    /// The name that its numbering had then.
+    pub epoch: Arc<str>,
     /// How far it is.
     pub summary: Arc<Summary>,
 }
@@ -144,7 +146,19 @@ pub enum Made {
 impl Listed {
     /// A channel as it is now.
     pub fn new(name: Name, summary: Arc<Summary>) -> Listed {
-        Listed { name, figures: summary.figures(), summary }
+        Listed { name, figures: summary.figures(), epoch: summary.epoch(), summary }
+    }
+
+    /// Looks again; returns whether a list has something else to say of it.
+    pub fn look_again(&mut self) -> bool {
+        let before = self.clone();
+        (self.figures, self.epoch) = (self.summary.figures(), self.summary.epoch());
+        self.differs_from(&before)
+    }
+
+    /// Whether a list that had this says something else now.
+    pub fn differs_from(&self, before: &Listed) -> bool {
+        self.epoch != before.epoch || self.figures.differ_in_what_was_said(&before.figures)
     }
 }
 
@@ -169,7 +183,7 @@ impl Channels {
             threads,
             link: OnceLock::new(),
             news: Arc::default(),
-            comings: News::default(),
+            comings: Arc::default(),
             generation: AtomicU64::new(0),
             table: Mutex::new(Table { channels: BTreeMap::new(), running: Some(running) }),
             changed: Condvar::new(),
@@ -283,7 +297,7 @@ impl Channels {
         &self.room.news
     }
 
-    /// The same when a channel comes or goes, and not when it has more.
+    /// The same when a channel comes or goes or takes another epoch, and not when it has more.
     pub fn comings(&self) -> &News {
         &self.room.comings
     }

@@ -47,14 +47,16 @@ pub struct Summary {
     is_ending: AtomicBool,
     is_stored: AtomicBool,
     news: Arc<News>,
+    comings: Arc<News>,
 }
 
 impl Summary {
-    /// The summary of a channel whose changes are told to the followers of `news`.
-    pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>) -> Summary {
+    /// The summary of a channel whose changes are told to the followers of `news`, and to those of
+    /// `comings` when it is as if another channel had come.
+    pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>, comings: Arc<News>) -> Summary {
         let (is_ending, is_stored) = (AtomicBool::new(false), AtomicBool::new(false));
         let (epoch, figures) = (Mutex::new(epoch), Mutex::default());
-        Summary { epoch, file, figures, is_ending, is_stored, news }
+        Summary { epoch, file, figures, is_ending, is_stored, news, comings }
     }
 
     /// The name of its numbering.
@@ -65,6 +67,8 @@ impl Summary {
     /// Says that the numbering has another name: for its hub alone.
     pub fn take_epoch(&self, epoch: Arc<str>) {
         *lock(&self.epoch) = epoch;
+        self.news.tell();
+        self.comings.tell();
     }
 
     /// How far the channel is.

@@ -155,7 +155,7 @@ impl Chat {
         let (handle, commands) = queue();
         let (catch_up, fell_behind) = CatchUp::by_hand();
         let (up, weak) = (catch_up.clone(), handle.downgrade());
-        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default(), Arc::default()));
         Chat {
             dir,
             hub: Hub::new(journal, history, 1 << 20, Arc::default(), up, weak, summary),

@@ -208,8 +208,9 @@ impl Room {
         role: Role,
         ended: impl FnOnce(Ended) + Send + 'static,
     ) -> io::Result<()> {
-        let summary = Summary::new(journal.epoch().clone(), journal.identity(), self.news.clone());
-        let summary = Arc::new(summary);
+        let (news, comings) = (self.news.clone(), self.comings.clone());
+        let (epoch, file) = (journal.epoch().clone(), journal.identity());
+        let summary = Arc::new(Summary::new(epoch, file, news, comings));
         let (posts, waiting) = bounded(QUEUE);
         let (handle, commands) = command::queue_beside(copy.is_some().then_some(posts));
         let mut hub = Hub::new(

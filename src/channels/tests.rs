@@ -298,7 +298,8 @@ fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
     let room = &house.channels.room;
     let add = |text| {
         let (hub, commands) = command::queue();
-        let summary = Arc::new(Summary::new("e".into(), (0, 0), room.news.clone()));
+        let summary =
+            Arc::new(Summary::new("e".into(), (0, 0), room.news.clone(), room.comings.clone()));
         let open = Open { hub: hub.clone(), summary };
         let entry = Entry { state: State::Open(open), ..Entry::opening() };
         room.lock().channels.insert(name(text), entry);

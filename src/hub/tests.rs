@@ -54,7 +54,7 @@ impl House {
         let system = FaultySystem::new(&dir);
         let (handle, commands) = queue();
         let (catch_up, fell_behind) = CatchUp::by_hand();
-        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default()));
+        let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default(), Arc::default()));
         let hub = Hub::new(
             journal.with_system(system.clone()).with_stamps(&history).expect("a file"),
             history,

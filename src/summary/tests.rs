@@ -9,7 +9,7 @@ fn said(last_id: u64) -> Figures {
 #[test]
 fn a_follower_is_woken_by_what_is_said_and_by_nothing_else() {
     let news = Arc::new(News::default());
-    let summary = Summary::new("e".into(), (1, 2), news.clone());
+    let summary = Summary::new("e".into(), (1, 2), news.clone(), Arc::default());
     let woken = news.follow();
     // It looks at what there is at first.
     woken.try_recv().expect("woken");
@@ -33,8 +33,9 @@ fn a_follower_is_woken_by_what_is_said_and_by_nothing_else() {
 fn followers_of_many_busy_channels_end_with_what_is_true() {
     const LAST: u64 = 20_000;
     let news = Arc::new(News::default());
-    let summaries: Vec<_> =
-        (0..4).map(|_| Arc::new(Summary::new("e".into(), (0, 0), news.clone()))).collect();
+    let summaries: Vec<_> = (0..4)
+        .map(|_| Arc::new(Summary::new("e".into(), (0, 0), news.clone(), Arc::default())))
+        .collect();
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {

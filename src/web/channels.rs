@@ -159,10 +159,7 @@ impl Exchange<'_> {
         if generation == told.generation {
             // As a rule the channels are the same, and some of them have more messages.
             for listed in &mut told.list {
-                let figures = listed.summary.figures();
-                let is_further = figures.differ_in_what_was_said(&listed.figures);
-                listed.figures = figures;
-                if is_further {
+                if listed.look_again() {
                     push(listed, Change::Further);
                 }
             }
@@ -173,9 +170,7 @@ impl Exchange<'_> {
             |list: &[Listed], name: &Name| list.binary_search_by(|it| it.name.cmp(name)).ok();
         for listed in &now {
             match find(&told.list, &listed.name).map(|at| &told.list[at]) {
-                Some(old)
-                    if old.summary.epoch() == listed.summary.epoch()
-                        && !listed.figures.differ_in_what_was_said(&old.figures) => {}
+                Some(old) if !listed.differs_from(old) => {}
                 None if told.generation.is_some() => push(listed, Change::Added),
                 _ => push(listed, Change::Further),
             }
@@ -192,12 +187,12 @@ impl Exchange<'_> {
 
     /// One channel as JSON.
     fn push_listed(&self, out: &mut Vec<u8>, listed: &Listed, change: Change) {
-        let Listed { name, figures, summary } = listed;
+        let Listed { name, figures, epoch, .. } = listed;
         out.extend_from_slice(format!("{{\"channel\":\"{name}\",\"last_id\":").as_bytes());
         push_number(figures.last_id, out);
         out.extend_from_slice(br#","messages":"#);
         push_number(figures.messages, out);
-        out.extend_from_slice(format!(",\"epoch\":\"{}\"", summary.epoch()).as_bytes());
+        out.extend_from_slice(format!(",\"epoch\":\"{epoch}\"").as_bytes());
         if let Some(ts) = figures.ts {
             out.extend_from_slice(br#","ts":"#);
             push_number(ts, out);

@@ -38,6 +38,30 @@ struct Feed {
     after: u64,
 }
 
+impl Feed {
+    /// Goes on with the channel as it is `there` now, if it is another opening or has another epoch.
+    fn attach(&mut self, there: Option<Open>, wake: Option<&Sender<()>>) {
+        let is_as_before = matches!((&self.open, &there), (Some(old), Some(new)) if old.is(new));
+        let epoch = there.as_ref().map(|open| open.summary.epoch());
+        let has_epoch = epoch.as_deref() == Some(&self.epoch);
+        if is_as_before && has_epoch {
+            return;
+        }
+        self.open = there;
+        let (Some(open), Some(epoch)) = (&self.open, epoch) else { return };
+        if !is_as_before && !has_epoch {
+            self.after = 0;
+        }
+        // A file that took the epoch of a cluster has the same lines as before, but its hub has let go of
+        // all who follow it.
+        self.epoch = epoch.to_string();
+        let nothing = Window { after: Some(u64::MAX), ..Window::default() };
+        if open.hub.look(nothing, wake.cloned()).is_err() {
+            self.open = None;
+        }
+    }
+}
+
 /// A stream of several channels.
 struct Stream<'a> {
     query: &'a Query,
@@ -237,23 +261,7 @@ impl Stream<'_> {
         let mut open = exchange.web.channels.open();
         open.retain(|name, _| exchange.caller().may(Right::Read, name));
         for feed in &mut self.feeds {
-            let there = open.remove(&feed.name);
-            if let (Some(old), Some(new)) = (&feed.open, &there)
-                && old.is(new)
-            {
-                continue;
-            }
-            feed.open = there;
-            if let Some(open) = &feed.open {
-                if *open.summary.epoch() != *feed.epoch {
-                    feed.epoch = open.summary.epoch().to_string();
-                    feed.after = 0;
-                }
-                let nothing = Window { after: Some(u64::MAX), ..Window::default() };
-                if open.hub.look(nothing, self.wake.clone()).is_err() {
-                    feed.open = None;
-                }
-            }
+            feed.attach(open.remove(&feed.name), self.wake.as_ref());
         }
         if *names == Names::All {
             for (name, new) in open.into_iter().take(MOST.saturating_sub(self.feeds.len())) {

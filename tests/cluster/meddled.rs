@@ -153,6 +153,26 @@ fn an_engine_that_is_flushed_is_given_everything_again() {
     goes_on_after(&[&["FLUSHALL"]]);
 }
 
+#[test]
+fn who_follows_several_channels_is_told_what_is_said_after_a_node_took_another_epoch() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    // Nothing is told because it is time for a sign of life.
+    let flags = ["--cluster-settle", "1s", "--ping-interval", "1h"];
+    let nodes = Nodes::with(&engine, 1, &flags);
+    let node = &nodes.all[0];
+    assert_eq!(node.stores("1"), 1);
+    let mut lines = node.server().listens("/*?follow=1", &[]);
+    lines.says("messages", 1, "1");
+    let mut list = node.server().listens("/channels?follow=1", &[]);
+    let other = "0123456789abcdef";
+    assert_ne!(list.json()["epoch"], other);
+    engine.asks(&["HSET", META, "epoch", other]);
+    node.proxy.drops_all();
+    while list.json()["epoch"] != other {}
+    assert_eq!(node.stores_in_the_end("2"), 2);
+    lines.says("messages", 2, "2");
+}
+
 /// Makes the channel dev; returns a request that says something there.
 fn makes_dev(server: &Server) -> Vec<u8> {
     assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201);
