@@ -258,6 +258,9 @@ impl Stream<'_> {
         body: &mut Chunks,
         names: &Names,
     ) -> Result<(), Stop> {
+        if *names == Names::All {
+            self.forget_those_put_away(exchange);
+        }
         let mut open = exchange.web.channels.open();
         open.retain(|name, _| exchange.caller().may(Right::Read, name));
         for feed in &mut self.feeds {
@@ -272,6 +275,14 @@ impl Stream<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Forgets the channels that are no more; the place of one that ended is kept, since it may be opened
+    /// anew.
+    fn forget_those_put_away(&mut self, exchange: &Exchange<'_>) {
+        let known = exchange.web.channels.list();
+        let is_known = |name: &Name| known.binary_search_by(|it| it.name.cmp(name)).is_ok();
+        self.feeds.retain(|feed| is_known(&feed.name));
     }
 
     /// Writes what a query finds in a part of one channel.

@@ -103,6 +103,25 @@ fn a_channel_that_ends_leaves_the_others_and_comes_back_when_it_is_there_again()
 }
 
 #[test]
+fn a_star_follows_a_new_channel_however_many_came_and_went_before() {
+    let names: Vec<String> = (1..64).map(|number| format!("c{number:02}")).collect();
+    let files: Vec<String> = names.iter().map(|name| format!("{name}.txt")).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|file| (&**file, "")).collect();
+    // With the default channel, these are as many as one stream may have.
+    let server = with_files(&files).start();
+    let mut all = server.listens("/*", &["Accept: text/event-stream"]);
+    for name in &names {
+        fs::remove_file(server.file_of(name)).expect("a file");
+    }
+    until("they are gone", || server.names() == ["messages"]);
+    server.puts("new");
+    server.stores("new", "1");
+    let (id, data) = all.event();
+    assert_eq!((&data["channel"], &data["data"]), (&"new".into(), &1.into()));
+    assert_eq!(id.as_deref(), Some("messages:0,new:1"), "nothing is said of those that are gone");
+}
+
+#[test]
 fn what_cannot_be_on_one_stream_has_a_sentence() {
     let names: Vec<String> = (0..65).map(|number| format!("c{number:02}")).collect();
     let files: Vec<(String, &str)> =
