@@ -6,8 +6,12 @@
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 mod text_file;
+mod unreadable;
 
-pub use text_file::TextFile;
+#[cfg(test)]
+pub(crate) use text_file::too_much_erased;
+pub use text_file::{TextFile, is_too_much_erased};
+pub use unreadable::{log_unreadable, log_unreadable_count, path_of};
 
 /// A line of this many bytes can hold a message, whatever `--max-message` says: messages that are
 /// in the file stay readable when the flag is lowered.

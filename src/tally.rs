@@ -16,6 +16,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Nothing has happened yet.
+    pub const fn new() -> Tally {
+        Tally { logged_at: None, unlogged: 0 }
+    }
+
     /// Counts one event; true when the caller must log it by itself.
     pub fn add(&mut self) -> bool {
         if self.logged_at.is_some() {

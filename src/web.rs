@@ -7,7 +7,6 @@
 use std::{io, time::Instant};
 
 use http::{HeaderName, Method, Request, StatusCode, Version, header};
-use log::error;
 
 use crate::{
     access::{Caller, Forbidden, Right},
@@ -21,6 +20,7 @@ use crate::{
         response::TEXT,
     },
     intake::Unfinished,
+    lines::{is_too_much_erased, log_unreadable},
     metrics::Metrics,
     name::Name,
     outbox::{Outbox, SEND_SLICE},
@@ -77,6 +77,8 @@ struct PeerGone;
 /// Why a request has no answer of its own.
 enum Stop {
     Refused(HttpRefusal),
+    /// A file of the channel cannot be read, or not from where the answer stands.
+    Unreadable(io::Error),
     PeerGone,
 }
 
@@ -109,11 +111,15 @@ impl From<BodyError> for Stop {
 
 impl From<io::Error> for Stop {
     fn from(why: io::Error) -> Stop {
-        error!("reading the history failed: {why}");
-        Stop::Refused(HttpRefusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the file cannot be read",
-        ))
+        Stop::Unreadable(why)
+    }
+}
+
+/// The answer where a file cannot be read.
+fn unreadable(why: &io::Error) -> HttpRefusal {
+    match is_too_much_erased(why) {
+        true => HttpRefusal::unavailable("so much was deleted meanwhile; ask again from the start"),
+        false => HttpRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read"),
     }
 }
 
@@ -185,6 +191,10 @@ impl Web<'_> {
                 exchange.run(resource)
             }
             Err(refusal) => Err(refusal.into()),
+        };
+        let answered = match answered {
+            Err(Stop::Unreadable(why)) => Err(exchange.note_unreadable(&why)),
+            answered => answered,
         };
         let answered = match answered {
             Err(Stop::Refused(refusal)) if !exchange.began => exchange.refuse(refusal),
@@ -332,6 +342,15 @@ impl Exchange<'_> {
         }
     }
 
+    /// Logs that the history that is being sent, or its stamps, cannot be read; returns what is answered.
+    fn note_unreadable(&self, why: &io::Error) -> Stop {
+        match &self.reading {
+            Some((name, _)) => log_unreadable(format_args!("channel {name}"), why),
+            None => log_unreadable("a request", why),
+        }
+        unreadable(why).into()
+    }
+
     /// Checks that the caller may do something with a channel. A channel with which it may do nothing
     /// is not there for it.
     fn check(&self, right: Right, channel: &Name) -> Result<(), Stop> {
@@ -380,4 +399,19 @@ impl Exchange<'_> {
 /// Names the numbering that the ids of a response belong to.
 fn response_epoch(epoch: &str) -> (HeaderName, String) {
     (HeaderName::from_static("txtcord-epoch"), epoch.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lines::too_much_erased;
+
+    #[test]
+    fn who_cannot_go_on_since_much_was_deleted_is_told_to_begin_again() {
+        let refusal = unreadable(&too_much_erased());
+        assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refusal.sentence.contains("ask again"), "{}", refusal.sentence);
+        let refusal = unreadable(&io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(refusal.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

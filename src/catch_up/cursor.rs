@@ -9,14 +9,13 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use log::error;
-
 use super::{
     Behind, pace::Pace, shared_frames::SharedFrames, shared_text::SharedText, stalled_close,
 };
 use crate::{
     command::{HubGone, NextStep, Reply},
     history::BLOCK,
+    lines::{TextFile, log_unreadable, path_of},
     metrics::Metrics,
     outbox::{Last, Outbox},
     unsent::Unsent,
@@ -203,7 +202,9 @@ impl Cursor {
                 self.behind.file = stretch.file().clone();
                 // Other clients may have asked for the same meanwhile.
                 if !self.is_at_hand(buffers) {
-                    buffers.frames.take(stretch, stamps).inspect_err(unreadable)?;
+                    let file = &self.behind.file;
+                    let taken = buffers.frames.take(stretch, stamps);
+                    taken.inspect_err(|error| unreadable(file, error))?;
                 }
             }
             // A close frame from the hub may wait: it is sent below.
@@ -265,7 +266,7 @@ impl Cursor {
         let block = &mut buffers.block;
         while !cut.is_empty() {
             block.clear();
-            cut.peek(file, block, step.room()).inspect_err(unreadable)?;
+            cut.peek(file, block, step.room()).inspect_err(|error| unreadable(file, error))?;
             let sent = step.send(outbox, block)?;
             cut.advance(sent);
             if sent < block.len() {
@@ -278,14 +279,18 @@ impl Cursor {
                 Some(text) if text.range.end - text.range.start < FIRST_SEND as u64 => None,
                 // It is not known yet whether the socket takes anything.
                 Some(text) if step.sent == 0 && !buffers.text.has(&text) => None,
-                Some(text) => buffers.text.get(&text).inspect_err(unreadable)?,
+                Some(text) => {
+                    let got = buffers.text.get(&text);
+                    got.inspect_err(|error| unreadable(file, error))?
+                }
                 None => None,
             };
             let bytes = match text {
                 Some(text) => text,
                 None => {
                     block.clear();
-                    frame.peek(block, step.room()).inspect_err(unreadable)?;
+                    let peeked = frame.peek(block, step.room());
+                    peeked.inspect_err(|error| unreadable(file, error))?;
                     &block[..]
                 }
             };
@@ -330,7 +335,8 @@ impl Cursor {
         let id = next_id.expect("it is at hand");
         let end_id = each.as_ref().map_or(u64::MAX, |end| end.last_id + 1);
         let (least, most) = (step.room(), buffers.step_bytes.saturating_sub(step.sent).max(1));
-        let slice = buffers.frames.slice(id, end_id, least, most).inspect_err(unreadable)?;
+        let slice = buffers.frames.slice(id, end_id, least, most);
+        let slice = slice.inspect_err(|error| unreadable(file, error))?;
         let sent = step.send(outbox, slice.bytes())?;
         let is_all = sent == slice.bytes().len();
         let after = if is_all {
@@ -360,8 +366,8 @@ impl Cursor {
     }
 }
 
-fn unreadable(error: &io::Error) {
-    error!("reading the history failed: {error}");
+fn unreadable(file: &TextFile, error: &io::Error) {
+    log_unreadable(path_of(file.file()), error);
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, warn};
 
 use super::{Channels, Open, Room, State, names_in};
-use crate::name::Name;
+use crate::{lines::log_unreadable_count, name::Name};
 
 /// How often everything is looked at: what others append is taken in within a second, and a look at a
 /// thousand files takes 3 to 5 ms.
@@ -66,6 +66,7 @@ fn run(room: &Weak<Room>, default_file: &PathBuf, stop: &Receiver<()>) {
             watch.look_at_files(&room, default_file);
             watch.look_at_folder(&room);
         });
+        log_unreadable_count();
         if panic::catch_unwind(look).is_err() {
             error!("a panic ended a look at the channels' files; the next one follows");
         }

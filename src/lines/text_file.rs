@@ -11,6 +11,8 @@
 //! before, and a reader costs nothing while no line is erased.
 
 use std::{
+    error::Error,
+    fmt,
     fs::File,
     io,
     ops::Range,
@@ -174,10 +176,7 @@ impl TextFile {
                     put_back(&mut space[..count], offset, kept.start, &kept.bytes);
                     state = after;
                 }
-                Next::TooMuch => {
-                    let why = "so much was deleted meanwhile that this reader must begin again";
-                    return Err(io::Error::other(why));
-                }
+                Next::TooMuch => return Err(too_much_erased()),
             }
         }
         Ok(count)
@@ -194,6 +193,27 @@ impl TextFile {
         }
         Ok(())
     }
+}
+
+/// Why a reader that began long ago cannot go on: see [`KEPT`].
+#[derive(Debug)]
+struct TooMuchErased;
+
+impl fmt::Display for TooMuchErased {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("so much was deleted meanwhile that this reader must begin again")
+    }
+}
+
+impl Error for TooMuchErased {}
+
+pub(crate) fn too_much_erased() -> io::Error {
+    io::Error::other(TooMuchErased)
+}
+
+/// Whether reading failed since too much was erased. A reader that begins again can read it all.
+pub fn is_too_much_erased(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|why| why.is::<TooMuchErased>())
 }
 
 /// Puts the bytes that a line had from `start` on back into bytes that were read at `offset`.

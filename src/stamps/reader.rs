@@ -6,10 +6,8 @@
 
 use std::{fs::File, io, sync::Arc};
 
-use log::error;
-
 use super::{Index, LINE_BYTES, Recent, Stamp, index::Mark};
-use crate::lines::{Line, Lines};
+use crate::lines::{Line, Lines, log_unreadable, path_of};
 
 /// Bytes of stamps that are read at a time: so few that ten thousand readers may wait with them,
 /// and those of 150 lines.
@@ -59,15 +57,11 @@ impl StampPart {
                 Some((near.id, lines))
             }
             Err(error) => {
-                unreadable(&error);
+                log_unreadable(path_of(&self.file), &error);
                 None
             }
         }
     }
-}
-
-fn unreadable(error: &io::Error) {
-    error!("reading the stamps failed: {error}");
 }
 
 impl Stamps {
@@ -105,7 +99,7 @@ impl StampReader {
             Ok(Some(Line::Whole(line))) => Stamp::parse(line),
             Ok(_) => Stamp::default(),
             Err(error) => {
-                unreadable(&error);
+                log_unreadable(path_of(&stored.file), &error);
                 self.has_failed = true;
                 Stamp::default()
             }

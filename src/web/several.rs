@@ -7,7 +7,6 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 use http::{StatusCode, header};
-use log::error;
 
 use super::{
     Exchange, NotAReader, Stop,
@@ -19,6 +18,7 @@ use crate::{
     command::View,
     history::Window,
     http::{HttpRefusal, query::number},
+    lines::log_unreadable,
     name::Name,
     route::Names,
     wire::push_number,
@@ -210,7 +210,7 @@ impl Stream<'_> {
     fn take_up(&mut self, name: Name, open: Open, place: Option<u64>) -> Option<View> {
         let window = match place {
             Some(after) => Window { after: Some(after), ..Window::default() },
-            None => Window { since: self.since(&open), ..self.query.window() },
+            None => Window { since: self.since(&name, &open), ..self.query.window() },
         };
         // Where it cannot be looked at, it ended just now; it is taken up when it is there again.
         let Ok(mut view) = open.hub.look(window, self.wake.clone()) else {
@@ -228,10 +228,11 @@ impl Stream<'_> {
     }
 
     /// The id where the messages since the time that the query names begin in a channel.
-    fn since(&self, open: &Open) -> Option<u64> {
+    fn since(&self, name: &Name, open: &Open) -> Option<u64> {
         let since = open.hub.since(self.query.since?).ok()?;
         // All of them are better than none where the stamps cannot be read.
-        since.first_id().inspect_err(|error| error!("reading the stamps failed: {error}")).ok()
+        let first_id = since.first_id();
+        first_id.inspect_err(|why| log_unreadable(format_args!("channel {name}"), why)).ok()
     }
 
     /// Reads on in the channels that have more.

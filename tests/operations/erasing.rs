@@ -334,3 +334,26 @@ fn a_start_warns_of_lines_that_hold_no_message_but_not_of_deleted_ones() {
     let server = Server::on("null   \n1\nno message\n");
     until("it warns", || server.log().contains("line 3 holds no message and is skipped; 1 such"));
 }
+
+#[test]
+fn who_must_begin_again_as_so_much_was_deleted_is_told_so_and_no_error_is_logged() {
+    let setup = with_rules().stop();
+    // The server keeps 16 MiB of what was deleted for those who began before.
+    let line = format!("\"{}\"\n", "x".repeat(1 << 20));
+    setup.dir.write(line.repeat(40));
+    let server = setup.flags(&["--stall-timeout", "5m", "--log-level", "debug"]).start();
+    let mut client = server.deaf_join();
+    let mut reader = server.raw_narrow();
+    reader.send(ask("GET /messages", &[]));
+    for begun in [&mut client, &mut reader] {
+        begun.takes_up_to(b"\r\n\r\n");
+        begun.takes(100);
+    }
+    for id in 20..40 {
+        server.did(&format!("DELETE /messages/{id}"), "token=foo", "");
+    }
+    reader.is_gone();
+    client.is_gone();
+    until("the log says why", || server.log().matches("must begin again").count() >= 2);
+    assert!(!server.log().contains("[ERROR]"), "{}", server.log());
+}
