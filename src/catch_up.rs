@@ -16,7 +16,7 @@ use std::{
     collections::HashMap,
     io,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -115,10 +115,10 @@ impl CatchUp {
         unsent: &Arc<Unsent>,
     ) -> io::Result<CatchUp> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        let stalled = Arc::default();
+        let tallies = Arc::default();
         let start = |number| {
             let (inbox, thread) =
-                Thread::new(stall_timeout, metrics.clone(), unsent.clone(), &stalled)?;
+                Thread::new(stall_timeout, metrics.clone(), unsent.clone(), &tallies)?;
             let name = format!("catch-up-{number}");
             thread::Builder::new().name(name).stack_size(STACK).spawn(|| thread.run())?;
             Ok(inbox)
@@ -153,8 +153,31 @@ impl CatchUp {
     }
 }
 
-/// How many clients took nothing for too long, on all threads: they get one log line together.
-type Stalled = Arc<Mutex<Tally>>;
+/// What happened to clients of all threads: many of a kind get one log line together.
+#[derive(Debug, Default)]
+struct Tallies {
+    /// They took nothing for too long.
+    stalled: Tally,
+    /// Their sockets could not be waited for.
+    unwatched: Tally,
+}
+
+impl Tallies {
+    /// Whether counts wait to be logged, though nothing may happen any more.
+    fn are_pending(&self) -> bool {
+        self.stalled.is_pending() || self.unwatched.is_pending()
+    }
+
+    /// Logs the counts that are due.
+    fn log_counts(&mut self) {
+        if let Some(count) = self.stalled.due() {
+            warn!("{count} more clients took nothing for too long and were closed");
+        }
+        if let Some(count) = self.unwatched.due() {
+            warn!("{count} more clients could not be waited for and were closed");
+        }
+    }
+}
 
 /// One catch-up thread.
 struct Thread {
@@ -170,7 +193,7 @@ struct Thread {
     buffers: Buffers,
     unsent: Arc<Unsent>,
     stall_timeout: Duration,
-    stalled: Stalled,
+    tallies: Arc<Mutex<Tallies>>,
 }
 
 impl Thread {
@@ -178,7 +201,7 @@ impl Thread {
         stall_timeout: Duration,
         metrics: Arc<Metrics>,
         unsent: Arc<Unsent>,
-        stalled: &Stalled,
+        tallies: &Arc<Mutex<Tallies>>,
     ) -> io::Result<(Inbox, Thread)> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -196,7 +219,7 @@ impl Thread {
             buffers: Buffers::new(metrics),
             unsent,
             stall_timeout,
-            stalled: stalled.clone(),
+            tallies: tallies.clone(),
         };
         Ok((Inbox { clients, wake }, thread))
     }
@@ -231,7 +254,7 @@ impl Thread {
             if now >= try_at {
                 self.step_idle_clients(now);
                 self.buffers.shrink();
-                self.log_stalled();
+                self.lock_tallies().log_counts();
                 try_at = now + between_tries;
             }
         }
@@ -239,11 +262,11 @@ impl Thread {
 
     fn wait_for_a_client(&mut self) -> Result<Behind, RecvTimeoutError> {
         loop {
-            if !self.lock_stalled().is_pending() {
+            if !self.lock_tallies().are_pending() {
                 return self.inbox.recv().map_err(RecvTimeoutError::from);
             }
             match self.inbox.recv_timeout(LOG_WAIT) {
-                Err(RecvTimeoutError::Timeout) => self.log_stalled(),
+                Err(RecvTimeoutError::Timeout) => self.lock_tallies().log_counts(),
                 result => return result,
             }
         }
@@ -305,7 +328,7 @@ impl Thread {
         match step {
             Ok(Ok(Progress::None)) if now >= cursor.last_progress + self.stall_timeout => {
                 cursor.give_up();
-                if self.lock_stalled().add() {
+                if self.lock_tallies().stalled.add() {
                     let timeout = humantime::format_duration(self.stall_timeout);
                     warn!("a client took nothing for {timeout} and was closed; it can resume");
                 }
@@ -350,7 +373,9 @@ impl Thread {
         let data = epoll::EventData::new_u64(number);
         let socket = cursor.outbox().socket();
         if let Err(error) = epoll::add(&self.epoll, socket, data, epoll::EventFlags::OUT) {
-            warn!("cannot wait for a client, closing it: {error}");
+            if self.lock_tallies().unwatched.add() {
+                warn!("cannot wait for a client, closing it: {error}");
+            }
             cursor.outbox().abort();
             self.clients.remove(&number);
         }
@@ -384,14 +409,8 @@ impl Thread {
         idle.into_iter().for_each(|number| self.step_client(number, None, now));
     }
 
-    fn lock_stalled(&self) -> std::sync::MutexGuard<'_, Tally> {
-        self.stalled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn log_stalled(&self) {
-        if let Some(count) = self.lock_stalled().due() {
-            warn!("{count} more clients took nothing for too long and were closed");
-        }
+    fn lock_tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

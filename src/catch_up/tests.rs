@@ -642,6 +642,18 @@ fn a_client_that_waits_for_its_hub_is_not_closed_for_it_and_keeps_no_thread_awak
 }
 
 #[test]
+fn a_client_that_cannot_be_waited_for_is_closed_and_the_log_counts_the_next_one() {
+    let (mut chat, mut thread) = (Chat::new("1\n"), thread_by_hand());
+    let (behind, _peer) = lacking_all(&mut chat);
+    let outbox = behind.outbox.clone();
+    thread.begin(behind);
+    // Epoll takes no socket twice.
+    thread.watch(INBOX_EVENT + 1);
+    assert!(outbox.is_closed() && thread.clients.is_empty());
+    assert!(!thread.lock_tallies().unwatched.add(), "one was logged");
+}
+
+#[test]
 fn a_client_whose_socket_fills_after_its_hub_has_answered_waits_for_the_socket() {
     let text = format!("\"{}\"\n", "x".repeat(600_000));
     let (mut chat, mut thread) = (Chat::new(&text), thread_by_hand());
