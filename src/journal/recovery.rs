@@ -169,6 +169,7 @@ impl Journal {
             unerased: Vec::new(),
             has_warned_of_unerased: false,
             has_warned_of_name: false,
+            has_warned_of_note: false,
             announced: None,
             unsynced_since: None,
         };

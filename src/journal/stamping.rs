@@ -2,7 +2,7 @@
 //!
 //! A journal that was not given stamps does nothing here, and says that it knows none.
 
-use std::{io, ops::Range};
+use std::{io, mem, ops::Range};
 
 use log::warn;
 
@@ -162,9 +162,14 @@ impl Journal {
         }
         self.note_stamps(RunEnds::Later).map_err(|error| self.stamps_failed(&error))?;
         let noted = self.note_numbering(history).and_then(|()| self.epoch.sync());
-        if let Err(error) = noted {
+        // This comes again with each sync, as long as it lasts.
+        let was_said = mem::replace(&mut self.has_warned_of_note, noted.is_err());
+        if let Err(error) = noted
+            && !was_said
+        {
             // The next start believes fewer stamps then.
-            warn!("how far the stamps have come could not be noted: {error}");
+            let path = self.path.display();
+            warn!("{path}: how far its stamps have come could not be noted beside it: {error}");
         }
         Ok(())
     }

@@ -584,6 +584,23 @@ fn stamps_that_are_cut_and_cannot_be_written_again_do_not_end_the_server() {
 }
 
 #[test]
+fn that_stamps_cannot_be_noted_is_logged_once_and_again_when_it_comes_back() {
+    let mut pair = five_lines();
+    for is_noted in [false, false, true, false] {
+        assert!(pair.say(1, None));
+        let text = pair.dir.read();
+        if !is_noted {
+            // What the note is to tell of is not there.
+            pair.dir.write("");
+        }
+        pair.system.wait(SYNC_EVERY);
+        pair.journal.sync_stamps_when_due(&pair.history).expect("the files can be synced");
+        assert_eq!(pair.journal.has_warned_of_note, !is_noted);
+        pair.dir.write(text);
+    }
+}
+
+#[test]
 fn text_and_stamp_are_one_promise_on_a_full_disk() {
     for room in 0..30 {
         let mut pair = five_lines();
