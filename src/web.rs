@@ -39,7 +39,7 @@ mod download;
 mod operators;
 mod sending;
 
-pub use operators::HUB_TIME;
+pub use operators::STATUS_TIME;
 
 /// How long a browser may remember what it asked before a request from another page's.
 const PREFLIGHT_SECONDS: &str = "600";

@@ -14,7 +14,10 @@ use crate::{
 };
 
 /// How long an answer of the hub is waited for before the server counts as not well.
-pub const HUB_TIME: Duration = Duration::from_secs(2);
+const HUB_TIME: Duration = Duration::from_secs(2);
+
+/// How long an answer about the hub may take: it may first wait for room in a full queue.
+pub const STATUS_TIME: Duration = HUB_TIME.saturating_mul(2);
 
 impl Exchange<'_> {
     /// Whether the process and its hub answer. Nothing else counts, since a server that is not
