@@ -256,7 +256,7 @@ impl Channels {
         let found = self.find(name)?;
         let cluster = Settings::of(&self.room.config, name, &self.room.path(name));
         if let Some(settings) = &cluster {
-            put_away_on_all(settings, &found)?;
+            put_away_on_all(settings, name, &found)?;
         }
         match found.hub.put_away() {
             Ok(done) => done.map_err(NoChannel::NotPutAway)?,
@@ -366,11 +366,11 @@ impl Channels {
 }
 
 /// Has the engine of a cluster tell all nodes that a channel was put away.
-fn put_away_on_all(settings: &Settings, found: &Open) -> Result<(), NoChannel> {
+fn put_away_on_all(settings: &Settings, name: &Name, found: &Open) -> Result<(), NoChannel> {
     let done = settings.put_away(&found.summary.epoch());
     done.map_err(|why| {
-        warn!("a channel could not be put away, as the engine is unavailable: {why}");
-        NoChannel::NoEngine(why.to_string())
+        warn!("channel {name} could not be put away, as the engine is unavailable: {why}");
+        NoChannel::NoEngine
     })
 }
 

@@ -1,6 +1,6 @@
 //! Why there is no channel of a name, and what is answered then.
 
-use std::{fmt, io};
+use std::io;
 
 use http::StatusCode;
 
@@ -19,8 +19,8 @@ pub enum NoChannel {
     NoFile(io::Error),
     /// Its file cannot be put away, and all is as it was.
     NotPutAway(io::Error),
-    /// It is on all nodes of a cluster, whose engine is unavailable; why, for a person.
-    NoEngine(String),
+    /// It is on all nodes of a cluster, whose engine is unavailable.
+    NoEngine,
     /// The server is about to end.
     Stopping,
 }
@@ -60,20 +60,11 @@ impl NoChannel {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 format!("the channel {name} cannot be put away: {}", why.kind()),
             ),
-            NoChannel::NoEngine(_) => HttpRefusal::unavailable(format!(
-                "the channel {name} is on all nodes of a cluster, whose engine is away; it may have \
+            NoChannel::NoEngine => HttpRefusal::unavailable(format!(
+                "the channel {name} is on all nodes of a cluster, whose engine is unavailable; it may have \
                  been put away, so look again later"
             )),
             NoChannel::Stopping => stopping(),
-        }
-    }
-}
-
-impl fmt::Display for NoChannel {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NoChannel::Unavailable(why) | NoChannel::NoEngine(why) => why.fmt(out),
-            other => write!(out, "{other:?}"),
         }
     }
 }

@@ -103,6 +103,7 @@ fn look(
             Ok(_) | Err(NoChannel::Missing) => drop(refused.remove(name)),
             Err(why) => {
                 if refused.insert(name.clone(), now + AGAIN).is_none() {
+                    let why = why.refusal(name).sentence;
                     warn!("the cluster's channel {name} cannot be made here: {why}");
                 }
             }

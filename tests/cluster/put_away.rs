@@ -302,7 +302,9 @@ fn without_its_engine_no_channel_is_put_away() {
     nodes.make("dev", &["1", "2"]);
     engine.kill();
     let (status, body) = nodes.all[0].answers("DELETE /dev", "");
-    assert!(status == 503 && body.contains("engine"), "{status}: {body}");
+    assert!(status == 503 && body.contains("engine is unavailable"), "{status}: {body}");
+    let says = "channel dev could not be put away";
+    within(CALM, says, || nodes.all[0].log().contains(says), || nodes.all[0].log());
     // A node that starts meanwhile does not know better.
     nodes.all[1].kill();
     nodes.all[1].start();

@@ -271,6 +271,26 @@ fn a_channel_that_a_node_cannot_make_is_tried_there_now_and_then() {
 }
 
 #[test]
+fn a_node_that_may_have_no_more_channels_says_which_flag_allows_them() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 1);
+    nodes.one_more(&engine, Setup::new().flags(&["--max-channels", "1"]));
+    for name in ["dev", "ops"] {
+        let answer = nodes.all[0].server().has(&format!("PUT /{name}"), &["Content-Length: 0"]);
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    let server = nodes.all[1].server();
+    let says = || {
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("cannot be made here"));
+        line.map(str::to_owned)
+    };
+    within(CALM, "it says that it has no room", || says().is_some(), || server.log());
+    let line = says().expect("it was there");
+    assert!(line.contains("--max-channels allows more"), "{line}");
+}
+
+#[test]
 fn channels_in_which_nothing_is_said_share_their_node_s_connections() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     let nodes = Nodes::on(&engine, 2);
