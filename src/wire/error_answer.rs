@@ -56,7 +56,7 @@ impl ErrorAnswer {
             ErrorAnswer::StorageFull => "the server cannot store messages now; try again later",
             ErrorAnswer::ShuttingDown => "the server is stopping; connect again and send once more",
             ErrorAnswer::Unavailable => {
-                "the engine that gives out the numbers is away; try again later"
+                "the engine that gives out the numbers is unavailable; try again later"
             }
             ErrorAnswer::Unanswered => {
                 "nobody has answered; it may have been stored; repeat with the same Idempotency-Key"

@@ -33,7 +33,9 @@ fn a_node_without_its_engine_serves_and_refuses_posts_until_it_is_back() {
     assert_eq!(server.has("GET /healthz", &[]).status, 200);
     let refused = || {
         let answer = nodes.all[0].posts("\"refused\"");
-        answer.status == 503 && json(&answer.body)["code"] == "unavailable"
+        let why = json(&answer.body);
+        let says = why["message"].as_str().is_some_and(|text| text.contains("is unavailable"));
+        answer.status == 503 && why["code"] == "unavailable" && says
     };
     within(CALM, "posts are refused", refused, || server.log());
     is_quick(GIVEN_UP, || {
