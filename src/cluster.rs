@@ -14,8 +14,9 @@
 //! Each channel has a sequencer, which is connected while somebody posts there. One reader and one
 //! inbox serve all channels of a node.
 //!
-//! The design follows what a prototype was forced to: an entry is a batch of whole lines, each entry
-//! carries a running hash, numbers come from a script, and nodes give back what an engine lost.
+//! An entry of the order is a batch of whole lines. Each entry carries a running hash, which shows whether
+//! a file is the beginning of the order. A script gives out the numbers, so that nothing comes in between,
+//! and nodes give back what an engine lost.
 
 use std::{
     io,

@@ -1,11 +1,13 @@
 //! The handle that other threads have of the hub, and the queues that it sends commands to.
 //!
-//! Commands go through one bounded queue. A thread that asks waits for the hub's answer; the hub waits
-//! for no other thread. The hub ends when the last handle is dropped.
+//! Commands go through one bounded queue. A thread that asks waits for room in it and for the hub's
+//! answer, as a rule; the hub waits for no other thread. The hub ends when the last handle is dropped.
 //!
-//! Catch-up threads alone wait neither for the answer nor for room in a queue, since each of them
-//! serves the clients of many hubs, and the disk of one hub may hang. Their questions have a queue of
-//! their own. It needs no bound, as a client that is behind has one question under way at the most.
+//! The disk of one hub may hang, and a thread that looks after many hubs must go on with the others.
+//! So who asks for the status or stops the server waits for a limited time, and who has files or rights
+//! looked at does not wait at all. Nor do catch-up threads: their questions have a queue of their own. It
+//! needs no bound, as a client that is behind has one question under way at the most. A client that joins
+//! waits for room, and not for the answer that it is live.
 
 use std::{
     io,
