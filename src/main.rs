@@ -88,7 +88,10 @@ fn serve(config: &Config) -> ExitCode {
             return ExitCode::from(match error {
                 StartError::Access(..) => EXIT_ACCESS,
                 StartError::File(
-                    OpenError::Unusable(..) | OpenError::NoFolder(..) | OpenError::Stamps(..),
+                    OpenError::Unusable(..)
+                    | OpenError::NoFolder(..)
+                    | OpenError::Lock(..)
+                    | OpenError::Stamps(..),
                 ) => EXIT_UNUSABLE,
                 StartError::File(OpenError::InUse(..)) => EXIT_IN_USE,
                 StartError::File(OpenError::Failed(..)) => EXIT_STORAGE,

@@ -122,7 +122,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Access(error) => write!(out, "--access {error}"),
-            StartError::File(error) => error.fmt(out),
+            StartError::File(error) => write!(out, "{error}{}", way_out(error)),
             StartError::Cluster(error) => error.fmt(out),
             StartError::AddressInUse(address) => write!(
                 out,
@@ -131,6 +131,16 @@ impl fmt::Display for StartError {
             ),
             StartError::Other(what, error) => write!(out, "{what}: {error}"),
         }
+    }
+}
+
+/// What can be done about the file that `--file` names.
+fn way_out(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Unusable(..) => "; name a text file with --file",
+        OpenError::NoFolder(..) => "; make it, or name another --file",
+        OpenError::InUse(..) => "; stop that one or choose another --file",
+        OpenError::Lock(..) | OpenError::Stamps(..) | OpenError::Failed(..) => "",
     }
 }
 

@@ -309,7 +309,7 @@ fn is_gone(error: &io::Error) -> bool {
 fn is_missing(error: &OpenError) -> bool {
     match error {
         OpenError::NoFolder(_) => true,
-        OpenError::Unusable(_, why) => is_gone(why),
+        OpenError::Unusable(_, why) | OpenError::Lock(_, why) => is_gone(why),
         _ => false,
     }
 }
@@ -458,6 +458,8 @@ fn reason(error: &OpenError) -> String {
         OpenError::InUse(_) => "its file is in use by another server".into(),
         OpenError::NoFolder(_) => "its folder is not there".into(),
         OpenError::Unusable(_, why) if why.raw_os_error().is_none() => format!("its file {why}"),
+        OpenError::Lock(_, why) if why.raw_os_error().is_none() => format!("its lock file {why}"),
+        OpenError::Lock(_, why) => format!("its lock file cannot be opened ({})", why.kind()),
         OpenError::Stamps(_, why) if why.raw_os_error().is_none() => {
             format!("its stamps file {why}")
         }

@@ -48,6 +48,8 @@ pub enum OpenError {
     Unusable(PathBuf, io::Error),
     /// Its folder is not there.
     NoFolder(PathBuf),
+    /// The server cannot use its lock file, which is at this path.
+    Lock(PathBuf, io::Error),
     /// The server cannot use its stamps file, which is at this path.
     Stamps(PathBuf, io::Error),
     /// Another server uses it.
@@ -59,14 +61,18 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Unusable(path, why) => {
-                write!(out, "{}: {why}; name a text file with --file", path.display())
+            OpenError::Unusable(path, why) | OpenError::Failed(path, why) => {
+                write!(out, "{}: {why}", path.display())
             }
             OpenError::NoFolder(path) => {
                 let folder = folder_of(path).display();
-                let path = path.display();
-                write!(out, "{path}: there is no folder {folder}; make it, or name another --file")
+                write!(out, "{}: there is no folder {folder}", path.display())
             }
+            OpenError::Lock(path, why) => write!(
+                out,
+                "{}: {why}; the server needs a file of this name that it can write",
+                path.display()
+            ),
             OpenError::Stamps(path, why) => write!(
                 out,
                 "{}: {why}; move it away, or start without times and senders that last: --no-stamps",
@@ -74,12 +80,10 @@ impl fmt::Display for OpenError {
             ),
             OpenError::InUse(path) => write!(
                 out,
-                "{} is in use by another server (it holds {}); stop that one or choose another \
-                 --file",
+                "{} is in use by another server (it holds {})",
                 path.display(),
                 path_beside(path, "lock").display()
             ),
-            OpenError::Failed(path, why) => write!(out, "{}: {why}", path.display()),
         }
     }
 }
@@ -206,7 +210,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 /// second server could create and lock another one of the same name.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path_beside(path, "lock");
-    let unusable = |why| OpenError::Unusable(lock_path.clone(), why);
+    let unusable = |why| OpenError::Lock(lock_path.clone(), why);
     refuse_irregular(&lock_path).map_err(unusable)?;
     let lock_file = OpenOptions::new()
         .read(true)

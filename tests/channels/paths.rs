@@ -160,6 +160,7 @@ fn a_link_is_refused_and_said_once() {
     for file in ["out.txt", "in.txt", "dir.txt"] {
         assert_eq!(log.lines().filter(|line| line.contains(file)).count(), 1, "{file}:\n{log}");
     }
+    assert!(!log.contains("--file"), "no flag names the file of a channel:\n{log}");
 }
 
 #[test]

@@ -300,7 +300,7 @@ fn a_tail_damaged_at_any_byte_costs_at_most_itself() {
 fn what_is_no_file_is_refused_with_its_path() {
     let setup = Setup::new();
     fs::create_dir(setup.dir.file()).expect("a directory");
-    setup.ends().with(66, &["messages.txt", "directory"]);
+    setup.ends().with(66, &["messages.txt", "directory", "name a text file with --file"]);
     assert!(setup.dir.file().is_dir(), "it is left alone");
 
     let setup = Setup::new();
@@ -312,7 +312,7 @@ fn what_is_no_file_is_refused_with_its_path() {
     setup.ends().with(66, &["messages.txt"]);
 
     let setup = Setup::bare().flags(&["--listen", "127.0.0.1:0", "--file", "no/such/place.txt"]);
-    setup.ends().with(66, &["no/such/place.txt"]);
+    setup.ends().with(66, &["no/such/place.txt", "name another --file"]);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn a_second_server_on_a_file_is_refused_and_harms_nothing() {
     let mut ann = server.join();
     // A tail that the second one must not repair.
     server.dir.append("{\"half\":");
-    server.setup().ends().with(73, &["messages.txt"]);
+    server.setup().ends().with(73, &["messages.txt", "choose another --file"]);
     server.dir.append("1}\n");
     assert_eq!(ann.hears(r#"{"half":1}"#).id, 8);
     assert!(server.dir.torn().is_empty(), "the second one repaired the first one's file");

@@ -229,13 +229,7 @@ fn a_second_server_is_refused_before_it_repairs_anything() {
     dir.append("{\"torn\"");
     let error = open_error(&dir.file());
     let path = dir.file().display().to_string();
-    assert_eq!(
-        error,
-        format!(
-            "{path} is in use by another server (it holds {path}.lock); stop that one or choose \
-             another --file"
-        )
-    );
+    assert_eq!(error, format!("{path} is in use by another server (it holds {path}.lock)"));
     // Under another name, too.
     let link = dir.path().join("link.txt");
     symlink(dir.file(), &link).unwrap();
@@ -255,19 +249,20 @@ fn the_lock_is_free_when_the_server_is_gone_and_the_lock_file_stays() {
 #[test]
 fn a_path_that_is_no_text_file_is_refused_with_the_reason() {
     let dir = Dir::new();
-    let way_out = "name a text file with --file";
     let path = dir.path().display().to_string();
     let what = "is a directory, not a text file";
-    assert_eq!(open_error(dir.path()), format!("{path}: {what}; {way_out}"));
+    assert_eq!(open_error(dir.path()), format!("{path}: {what}"));
     let what = "is not a regular file";
-    assert_eq!(open_error(Path::new("/dev/null")), format!("/dev/null: {what}; {way_out}"));
+    assert_eq!(open_error(Path::new("/dev/null")), format!("/dev/null: {what}"));
     let missing = dir.path().join("no/such.txt");
-    let there_is_none = format!(
-        "{path}/no/such.txt: there is no folder {path}/no; make it, or name another --file"
-    );
+    let there_is_none = format!("{path}/no/such.txt: there is no folder {path}/no");
     assert_eq!(open_error(&missing), there_is_none);
     fs::create_dir(dir.path().join("messages.txt.lock")).unwrap();
-    assert!(open_error(&dir.file()).contains("messages.txt.lock: is a directory"));
+    let lock = format!(
+        "{path}/messages.txt.lock: is a directory, not a text file; the server needs a file of this name \
+         that it can write"
+    );
+    assert_eq!(open_error(&dir.file()), lock);
     assert!(!dir.file().exists());
 }
 
