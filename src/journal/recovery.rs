@@ -154,7 +154,10 @@ impl Journal {
         }
         let history = History::load(file.clone(), end, line_limit(max_message)).map_err(failed)?;
         if let Some((holes, first_id)) = history.unexplained_holes() {
-            warn!("line {first_id} holds no message and is skipped; {holes} such lines in all");
+            let path = path.display();
+            warn!(
+                "{path}: line {first_id} holds no message and is skipped; {holes} such lines in all"
+            );
         }
         let epoch = Epoch::open(lock_file, record, &file, &history).map_err(failed)?;
         let identity = identity(&file.metadata().map_err(failed)?);

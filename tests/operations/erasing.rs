@@ -332,7 +332,9 @@ fn a_start_warns_of_lines_that_hold_no_message_but_not_of_deleted_ones() {
     assert!(!server.log().contains("holds no message"), "{}", server.log());
     drop(server);
     let server = Server::on("null   \n1\nno message\n");
-    until("it warns", || server.log().contains("line 3 holds no message and is skipped; 1 such"));
+    until("it warns", || {
+        server.log().contains("messages.txt: line 3 holds no message and is skipped; 1 such")
+    });
 }
 
 #[test]
