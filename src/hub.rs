@@ -7,7 +7,6 @@
 //! in turn (`fanout.rs`), and takes the next batch in between. It waits for nothing but the disk.
 
 use std::{
-    io,
     panic::{self, AssertUnwindSafe},
     sync::Arc,
     time::{Duration, Instant},
@@ -151,9 +150,7 @@ impl Hub {
         let done = match role {
             Role::Default => self.run_batches(commands),
             Role::Channel => panic::catch_unwind(AssertUnwindSafe(|| self.run_batches(commands)))
-                .unwrap_or_else(|_| {
-                    Err(Fatal::Storage(io::Error::other("a panic, which is a bug")))
-                }),
+                .unwrap_or(Err(Fatal::Panicked)),
         };
         if let Err(fatal) = &done {
             self.fail(fatal, role);

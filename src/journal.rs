@@ -73,6 +73,8 @@ pub enum Fatal {
     Forked(String),
     /// The file cannot join the order of the cluster; the sentence says what an operator can do.
     CannotJoin(String),
+    /// The hub of a channel panicked, which is a bug.
+    Panicked,
 }
 
 impl fmt::Display for Fatal {
@@ -86,6 +88,10 @@ impl fmt::Display for Fatal {
             Fatal::Changed(what) | Fatal::Forked(what) | Fatal::CannotJoin(what) => {
                 write!(out, "{what}")
             }
+            Fatal::Panicked => write!(
+                out,
+                "a panic ended its hub, which is a bug. Nothing that clients saw is lost."
+            ),
         }
     }
 }

@@ -114,6 +114,7 @@ fn exit_code(fatal: &Fatal) -> u8 {
         Fatal::Storage(_) => EXIT_STORAGE,
         Fatal::Changed(_) | Fatal::Forked(_) => EXIT_CHANGED,
         Fatal::CannotJoin(_) => EXIT_UNUSABLE,
+        Fatal::Panicked => 1,
     }
 }
 

@@ -273,6 +273,7 @@ impl Room {
                     Fatal::Storage(why) => format!("its file failed ({})", why.kind()),
                     Fatal::Changed(_) => "its file was replaced".to_owned(),
                     Fatal::Forked(what) | Fatal::CannotJoin(what) => what,
+                    Fatal::Panicked => "its hub ended, by a bug".to_owned(),
                 };
             }),
             Ok(()) if self.lock().running.is_none() => {

@@ -36,7 +36,7 @@ impl Role {
         match (self, fatal) {
             (_, Fatal::Forked(_)) => FORKED,
             (Role::Default, _) => (CloseCode::Error, "the server cannot store messages any more"),
-            (Role::Channel, Fatal::Storage(_) | Fatal::CannotJoin(_)) => {
+            (Role::Channel, Fatal::Storage(_) | Fatal::CannotJoin(_) | Fatal::Panicked) => {
                 (CloseCode::Error, "the channel cannot store messages now")
             }
             (Role::Channel, Fatal::Changed(_)) => {

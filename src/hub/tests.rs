@@ -618,6 +618,19 @@ fn a_post_of_many_lines_is_refused_line_by_line_with_few_sends() {
 }
 
 #[test]
+fn a_channel_whose_hub_panics_tells_its_clients_and_the_log_calls_it_a_bug() {
+    let mut house = House::new("");
+    let mut ann = house.live();
+    // No piece at all is no next piece.
+    let _applying = house.handle.apply_pieces(Vec::new()).expect("a hub");
+    let House { dir: _dir, hub, commands, handle: _handle, .. } = house;
+    let fatal = hub.run(&commands, Role::Channel).expect_err("it ends");
+    let words = fatal.to_string();
+    assert!(words.contains("which is a bug") && !words.contains("storage"), "{words}");
+    assert_eq!(ann.frames().last().expect("a frame").first, CLOSE);
+}
+
+#[test]
 fn no_message_is_shown_after_the_file_was_removed_or_cut() {
     let mut house = House::new("1\n");
     let mut ann = house.live();
