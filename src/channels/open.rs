@@ -11,7 +11,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, bounded};
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
 use super::{Channels, Entry, Made, NoChannel, Open, Room, State};
 use crate::{
@@ -126,6 +126,10 @@ impl Room {
                 };
                 match self.start(name, opened, Role::Channel, ended) {
                     Ok(()) => attempt.why.clear(),
+                    Err(error) if self.lock().running.is_none() => {
+                        debug!("channel {name} is not opened: {error}");
+                        attempt.why = "the server is stopping".into();
+                    }
                     Err(error) => {
                         error!("channel {name}: cannot start a thread for it: {error}");
                         attempt.why = "the server has no room for one more".into();

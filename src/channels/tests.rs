@@ -293,6 +293,19 @@ fn all_hubs_end_when_the_server_stops_and_none_begins() {
 }
 
 #[test]
+fn a_channel_that_was_being_opened_when_the_server_stops_is_in_no_trouble() {
+    let house = House::new();
+    house.channels.make(&name("a")).expect("it is made");
+    house.channels.stop(Instant::now() + PATIENCE);
+    assert_eq!(house.ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    let room = &house.channels.room;
+    room.lock().channels.insert(name("a"), Entry::opening());
+    room.open(&name("a"));
+    let table = room.lock();
+    assert_eq!(table.channels[&name("a")].why, "the server is stopping");
+}
+
+#[test]
 fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
     let house = House::new();
     let room = &house.channels.room;
