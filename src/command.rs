@@ -20,10 +20,12 @@ use crate::{
 
 mod cluster;
 mod handle;
+mod long_posts;
 
 pub use cluster::{Applying, Arrival, ClusterCommand, Speakers};
 pub(crate) use handle::QUEUE;
 pub use handle::{Commands, HubGone, HubHandle, WeakHubHandle, queue, queue_beside};
+use long_posts::Place;
 
 /// The number of a client, in the order of joining, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +147,8 @@ pub struct Post {
     pub operations: Option<Box<PostedOperations>>,
     /// How many lines there are. The thread that makes the post counts them, and not the hub.
     count: usize,
+    /// The place that a long post has in the hub's queue, and until it is stored or refused.
+    place: Option<Place>,
 }
 
 /// The most operations in one post. The hub looks senders up for them, and a delete overwrites its line in
@@ -182,7 +186,7 @@ impl Post {
         operations: Option<Box<PostedOperations>>,
     ) -> Post {
         let count = count_lines(&lines) as usize;
-        Post { by, sender, lines, operations, count }
+        Post { by, sender, lines, operations, count, place: None }
     }
 
     /// How many messages it has.

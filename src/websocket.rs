@@ -349,10 +349,17 @@ impl Begun {
         self.bytes = self.bytes.saturating_sub(count);
     }
 
-    /// The message is whole.
+    /// The message is whole. It takes its memory until the next one is read: it may have to wait for
+    /// the hub.
     fn finish(&mut self) {
         (self.bytes, self.since) = (0, None);
-        self.memory.finish();
+    }
+
+    /// The next message is to be read. If none has begun, the one before takes no memory any more.
+    fn read_on(&mut self) {
+        if self.bytes == 0 {
+            self.memory.finish();
+        }
     }
 }
 
@@ -397,6 +404,7 @@ impl Read for Stream {
         if self.wait == Wait::Not {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        self.begun.read_on();
         let count = read(self.outbox.socket(), space)?;
         self.silent_intervals = 0;
         if let Err(over) = self.begun.grow(count) {

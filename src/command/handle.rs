@@ -21,7 +21,7 @@ use crossbeam_channel::{
 
 use super::{
     ClientId, Command, Joined, NextStep, Post, PostedOperations, Reply, Speaker, States, StatesOf,
-    Stored, View,
+    Stored, View, long_posts::Room,
 };
 use crate::{
     access::{self, Permit},
@@ -33,9 +33,8 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// How many commands may wait in the queue; a thread that sends one more waits for the hub. A post
-/// may have a message of `--max-message`, so this also bounds the memory that a crowd of speakers
-/// can take. One batch takes all that wait.
+/// How many commands may wait in the queue; a thread that sends one more waits for the hub. Long posts
+/// must also find room (`long_posts.rs`). One batch takes all that wait.
 pub(crate) const QUEUE: usize = 256;
 
 /// How long a request waits for an engine to give numbers to its post: half a minute is what proxies
@@ -110,6 +109,8 @@ struct Door {
     questions: Sender<Box<Command>>,
     /// Where posts go instead, if an engine gives out the numbers.
     sequencer: Option<Sender<Post>>,
+    /// The room for long posts in the queue.
+    room: Arc<Room>,
 }
 
 /// A handle that does not keep the hub running. The hub itself has it, and makes handles from it.
@@ -134,7 +135,8 @@ pub fn queue() -> (HubHandle, Commands) {
 pub fn queue_beside(sequencer: Option<Sender<Post>>) -> (HubHandle, Commands) {
     let (commands, queue) = bounded(QUEUE);
     let (asks, questions) = unbounded();
-    let door = Arc::new(Door { commands, questions: asks, sequencer });
+    let room = Arc::default();
+    let door = Arc::new(Door { commands, questions: asks, sequencer, room });
     (HubHandle { door }, Commands { queue, questions })
 }
 
@@ -352,10 +354,13 @@ impl HubHandle {
         )
     }
 
-    fn post_or_queue(&self, post: Post) -> Result<(), HubGone> {
+    fn post_or_queue(&self, mut post: Post) -> Result<(), HubGone> {
         match &self.door.sequencer {
             Some(sequencer) => sequencer.send(post).map_err(|_| HubGone),
-            None => self.send(Command::Post(post)),
+            None => {
+                post.place = self.door.room.enter(post.lines.len());
+                self.send(Command::Post(post))
+            }
         }
     }
 

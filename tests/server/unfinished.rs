@@ -1,4 +1,6 @@
-//! Messages and bodies that peers begin and do not finish.
+//! Messages and bodies that peers begin and do not finish, and that wait for the disk.
+
+use std::thread;
 
 use crate::support::*;
 
@@ -93,4 +95,26 @@ fn unfinished_bodies_have_a_share_of_the_memory_and_short_messages_go_on() {
     }
     check(&server);
     drop(waiting);
+}
+
+#[test]
+fn long_messages_that_wait_for_the_disk_take_little_memory() {
+    const MESSAGES: usize = 120;
+    let name = "long_messages_that_wait_for_the_disk_take_little_memory";
+    let server = Server::start();
+    let Some(_meddling) = meddle(&server, name, "fdatasync:delay_enter=60000") else { return };
+    let mut ann = server.join();
+    let message = frame(TEXT, format!("\"{}\"", "x".repeat(1_000_000)));
+    thread::scope(|scope| {
+        let mut raw = server.raw_join();
+        scope.spawn(move || {
+            (0..MESSAGES).for_each(|_| raw.send(&message));
+            // It has said all of it; what others say comes after that, and ends this.
+            while raw.text().len() > 1_000 {}
+        });
+        (0..MESSAGES).for_each(|_| assert!(matches!(ann.next(), Frame::Message(_))));
+        ann.says("\"the end\"");
+    });
+    let taken = server.status("VmHWM") << 10;
+    assert!(taken < 80 << 20, "{taken} bytes");
 }
