@@ -14,7 +14,7 @@ use std::{
 use crate::{
     access::{Permit, Sender},
     catch_up::{Behind, CatchUp},
-    command::{ClientId, HubGone, HubHandle, Joined, PostedOperations, Reply},
+    command::{ClientId, HubGone, HubHandle, Joined, NextStep, PostedOperations, Reply},
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
     lines::{BESIDE_TEXT, TextFile},
@@ -203,12 +203,12 @@ fn join(
         // a history of 1,000 messages, would have it after 1.4 times the time.
         let (catch_up, behind) =
             (membership.services.catch_up.clone(), membership.behind(Some(next_id)));
-        let unless_live = Reply::new(move |is_live: Result<(), HubGone>| {
-            if is_live.is_err() {
+        let unless_live = Reply::new(move |next| {
+            if !matches!(next, Ok(NextStep::Live)) {
                 catch_up.take(behind);
             }
         });
-        membership.services.hub.caught_up(client, next_id, unless_live);
+        membership.services.hub.next_step_later(client, Some(next_id), unless_live);
     }
     Ok(membership)
 }

@@ -92,7 +92,8 @@ pub enum Command {
     },
     /// A request asks for the state of the server.
     Status(oneshot::Sender<Status>),
-    /// A catch-up thread has sent a client all that it was told to send, and asks what comes next.
+    /// A client that is behind was sent all that the hub named, and its thread or a catch-up thread asks
+    /// what comes next.
     NextStep {
         /// The client.
         client: ClientId,
@@ -101,16 +102,6 @@ pub enum Command {
         next_id: Option<u64>,
         /// Gets the answer. It is dropped if the hub does not know the client any more.
         reply: Reply<NextStep>,
-    },
-    /// A client that joins was sent all messages before `next_id`, and is to be live if it lacks no
-    /// more than the hub has at hand.
-    CaughtUp {
-        /// The client.
-        client: ClientId,
-        /// The id of the first message that the client was not sent.
-        next_id: u64,
-        /// Is told when it is live. Without an answer, a catch-up thread takes the client.
-        reply: Reply<()>,
     },
     /// A client wants to be told who is here and who types.
     Listen(ClientId),
@@ -363,7 +354,7 @@ pub struct Joined {
     pub snapshot: Snapshot,
 }
 
-/// What a catch-up thread does next with a client.
+/// What is done next with a client that is behind.
 #[derive(Debug)]
 pub enum NextStep {
     /// Send the messages of this stretch, with their stamps, and ask again.

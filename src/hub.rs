@@ -241,9 +241,6 @@ impl Hub {
             Command::NextStep { client, next_id, reply } => {
                 self.next_step(client, next_id, reply);
             }
-            Command::CaughtUp { client, next_id, reply } => {
-                self.caught_up(client, next_id, reply);
-            }
             Command::Listen(client) => self.fanout.listen(client),
             Command::Typing(client) => self.fanout.typing(client),
             Command::Leave(client) => self.fanout.leave(client),

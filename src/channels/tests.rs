@@ -131,9 +131,9 @@ fn a_channel_is_there_from_when_it_is_made_until_it_is_put_away() {
     // Those who still have its hub are told that it is gone.
     open.hub.look(Window::default(), None).expect_err("it is gone");
     let (tells, told) = bounded(1);
-    let reply = Reply::new(move |live: Result<(), _>| tells.send(live.is_ok()).expect("heard"));
-    open.hub.caught_up(ClientId(1), 1, reply);
-    assert_eq!(told.recv_timeout(PATIENCE), Ok(false), "it is gone");
+    let reply = Reply::new(move |next: Result<_, _>| tells.send(next.is_err()).expect("heard"));
+    open.hub.next_step_later(ClientId(1), None, reply);
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(true), "it is gone");
 
     // The name is free, and what comes there has nothing to do with what was.
     assert_eq!(house.channels.make(&dev).expect("it is made"), Made::Now);

@@ -6,8 +6,8 @@
 //! The disk of one hub may hang, and a thread that looks after many hubs must go on with the others.
 //! So who asks for the status or stops the server waits for a limited time, and who has files or rights
 //! looked at does not wait at all. Nor do catch-up threads: their questions have a queue of their own. It
-//! needs no bound, as a client that is behind has one question under way at the most. A client that joins
-//! waits for room, and not for the answer that it is live.
+//! needs no bound, as a client that is behind has one question under way at the most. A client that was
+//! sent its history asks in the same way.
 
 use std::{
     io,
@@ -46,7 +46,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Commands {
     queue: Receiver<Box<Command>>,
-    /// What catch-up threads ask.
+    /// What is asked for clients that are behind.
     questions: Receiver<Box<Command>>,
 }
 
@@ -102,7 +102,7 @@ pub struct HubHandle {
     door: Arc<Door>,
 }
 
-/// The queues for commands, for questions of catch-up threads, and for posts.
+/// The queues for commands, for questions about clients that are behind, and for posts.
 #[derive(Debug)]
 struct Door {
     commands: Sender<Box<Command>>,
@@ -285,17 +285,10 @@ impl HubHandle {
         }
     }
 
-    /// Asks what a catch-up thread does next with a client, and waits for nothing; see
+    /// Asks what is done next with a client that is behind, and waits for nothing; see
     /// [`Command::NextStep`].
     pub fn next_step_later(&self, client: ClientId, next_id: Option<u64>, reply: Reply<NextStep>) {
         self.ask_later(Command::NextStep { client, next_id, reply });
-    }
-
-    /// Tells the hub that a client that joins was sent all messages before `next_id`. The hub makes it
-    /// live and answers, or gives no answer.
-    pub fn caught_up(&self, client: ClientId, next_id: u64, reply: Reply<()>) {
-        // With a hub that has ended, the reply is dropped here, and says so.
-        let _ = self.send(Command::CaughtUp { client, next_id, reply });
     }
 
     /// Tells the hub that a client wants to know who is here and who types.

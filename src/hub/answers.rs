@@ -81,14 +81,6 @@ impl Hub {
         reply.send(next);
     }
 
-    /// Makes a client live that was sent its history, if it lacks no more than what is at hand.
-    pub(super) fn caught_up(&mut self, client: ClientId, next_id: u64, reply: Reply<()>) {
-        if let Some(Missing::Nothing(sent)) = self.fanout.make_live(client, Some(next_id)) {
-            self.metrics.delivered(sent);
-            reply.send(());
-        }
-    }
-
     /// Names the next lines of a part of the history that is read a stretch at a time.
     pub(super) fn next_of_history(
         &mut self,
