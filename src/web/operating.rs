@@ -6,12 +6,12 @@ use http::{Method, StatusCode, header};
 
 use super::{
     Channel, Exchange, JSON, Stop,
-    posting::{ANONYMOUS, Kind},
+    posting::{Kind, push_said},
 };
 use crate::{
     access::Right,
     command::Stored,
-    http::{HttpRefusal, query::speaker},
+    http::HttpRefusal,
     message::{self, push_json_string},
     name::Name,
     wire::{ErrorAnswer, push_number},
@@ -23,33 +23,15 @@ impl Exchange<'_> {
         self.check(Right::Post, &name)?;
         let channel = self.channel(name)?;
         let kind = self.kind()?;
-        let query = self.request.uri().query().unwrap_or_default();
-        let speaker = speaker(query)?;
-        let body = self.body(self.web.config.max_message)?;
-        // A body may take its time, and the rules change meanwhile.
-        self.check(Right::Post, &channel.name)?;
-        let Ok(text) = std::str::from_utf8(&body) else {
-            return Err(HttpRefusal::bad("the body is not UTF-8").into());
-        };
+        let speaker = self.speaker()?;
+        let text = self.text_of_body(&channel, kind, self.web.config.max_message)?;
+        if kind == Kind::Many {
+            let sentence = "the new data are application/json or text/plain";
+            return Err(HttpRefusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence).into());
+        }
         let mut data = Vec::with_capacity(text.len() + 1);
-        let taken = match kind {
-            Kind::Json => message::push_line(text, &mut data),
-            Kind::Form if message::push_line(text, &mut data).is_ok() => Ok(()),
-            Kind::Form | Kind::Text => {
-                let sender = self.caller().sender();
-                let name = speaker.as_deref().or(sender.as_deref()).unwrap_or(ANONYMOUS);
-                message::push_words(name, text, &mut data);
-                Ok(())
-            }
-            Kind::Many => {
-                let sentence = "the new data are application/json or text/plain";
-                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-                return Err(HttpRefusal::new(status, sentence).into());
-            }
-        };
-        if let Err(why) = taken {
-            let (status, not_json) = (StatusCode::BAD_REQUEST, ErrorAnswer::NotJson);
-            return self.answer_refusal(status, not_json, &why.to_string());
+        if let Err(why) = push_said(kind, &speaker, &text, &mut data) {
+            return self.answer_refusal(StatusCode::BAD_REQUEST, ErrorAnswer::NotJson, &why);
         }
         let mut line = begun("edit", id);
         line.extend_from_slice(br#","data":"#);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The name of a speaker who gives none.
-pub(super) const ANONYMOUS: &str = "anonymous";
+const ANONYMOUS: &str = "anonymous";
 
 /// The longest body of many messages, in bytes; each of them keeps to `--max-message`.
 const MANY_BYTES: usize = 8 << 20;
@@ -45,32 +45,15 @@ pub(super) enum Kind {
 impl Exchange<'_> {
     pub(super) fn post(&mut self, channel: &Channel) -> Result<(), Stop> {
         let kind = self.kind()?;
-        let query = self.request.uri().query().unwrap_or_default();
-        let name = speaker(query)?;
-        let sender = self.caller().sender();
-        let name = name.as_deref().or(sender.as_deref()).unwrap_or(ANONYMOUS);
+        let name = self.speaker()?;
         let key = self.key()?;
         let max_message = self.web.config.max_message;
         let limit = if kind == Kind::Many { MANY_BYTES.max(max_message) } else { max_message };
-        let body = self.body(limit)?;
-        // A body may take its time, and the rules change meanwhile.
-        self.check(Right::Post, &channel.name)?;
-        let Ok(text) = std::str::from_utf8(&body) else {
-            return Err(HttpRefusal::bad("the body is not UTF-8").into());
-        };
-        if text.is_empty() && matches!(kind, Kind::Text | Kind::Form) {
-            return Err(HttpRefusal::bad("there is nothing in the body").into());
-        }
+        let text = self.text_of_body(channel, kind, limit)?;
         let mut lines = Vec::with_capacity(text.len() + 1);
         let taken = match kind {
-            Kind::Json => message::push_line(text, &mut lines)
-                .map_err(|why| format!("{why}; send plain text with Content-Type: text/plain")),
-            Kind::Form if message::push_line(text, &mut lines).is_ok() => Ok(()),
-            Kind::Form | Kind::Text => {
-                message::push_words(name, text, &mut lines);
-                Ok(())
-            }
-            Kind::Many => push_many(text, max_message, &mut lines)?,
+            Kind::Many => push_many(&text, max_message, &mut lines)?,
+            _ => push_said(kind, &name, &text, &mut lines),
         };
         if let Err(why) = taken {
             return self.answer_refusal(StatusCode::BAD_REQUEST, ErrorAnswer::NotJson, &why);
@@ -79,6 +62,31 @@ impl Exchange<'_> {
             Some(stored) => self.created(channel, stored, kind),
             None => Ok(()),
         }
+    }
+
+    /// The name of who speaks: the one that `as=` gives, else the verified one.
+    pub(super) fn speaker(&self) -> Result<String, HttpRefusal> {
+        let given = speaker(self.request.uri().query().unwrap_or_default())?;
+        let name = given.or_else(|| self.caller().sender().map(|sender| sender.to_string()));
+        Ok(name.unwrap_or_else(|| ANONYMOUS.to_owned()))
+    }
+
+    /// The body of a request that posts, of `limit` bytes at the most.
+    pub(super) fn text_of_body(
+        &mut self,
+        channel: &Channel,
+        kind: Kind,
+        limit: usize,
+    ) -> Result<String, Stop> {
+        let body = self.body(limit)?;
+        // A body may take its time, and the rules change meanwhile.
+        self.check(Right::Post, &channel.name)?;
+        let not_utf8 = |_| HttpRefusal::bad("the body is not UTF-8");
+        let text = String::from_utf8(body).map_err(not_utf8)?;
+        if text.is_empty() && matches!(kind, Kind::Text | Kind::Form) {
+            return Err(HttpRefusal::bad("there is nothing in the body").into());
+        }
+        Ok(text)
     }
 
     /// Has the hub store lines; `None` when they were refused, which is answered then.
@@ -218,6 +226,25 @@ fn status_of(why: ErrorAnswer) -> StatusCode {
         | ErrorAnswer::ShuttingDown
         | ErrorAnswer::Unavailable
         | ErrorAnswer::Unanswered => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Appends a body of one message as a line: the JSON value that it is, or the words of the person
+/// `name`.
+pub(super) fn push_said(
+    kind: Kind,
+    name: &str,
+    text: &str,
+    lines: &mut Vec<u8>,
+) -> Result<(), String> {
+    match kind {
+        Kind::Form if message::push_line(text, lines).is_ok() => Ok(()),
+        Kind::Form | Kind::Text => {
+            message::push_words(name, text, lines);
+            Ok(())
+        }
+        Kind::Json | Kind::Many => message::push_line(text, lines)
+            .map_err(|why| format!("{why}; send plain text with Content-Type: text/plain")),
     }
 }
 
