@@ -263,8 +263,8 @@ impl Exchange<'_> {
                 self.messages(&channel)
             }
             Resource::Messages(name) if is_post => {
-                self.check(Right::Post, &name)?;
-                self.post(&self.channel(name)?)
+                let channel = self.postable(name)?;
+                self.post(&channel)
             }
             Resource::Messages(name) if method == Method::PUT => self.make(&name),
             Resource::Messages(name) => self.put_away(&name),
@@ -314,6 +314,12 @@ impl Exchange<'_> {
     /// The channel of a name, if the caller may read it. Else it is not there for the caller.
     fn readable(&mut self, name: Name) -> Result<Channel, Stop> {
         self.begin_reading(&name).map_err(|NotAReader| NoChannel::Missing.refusal(&name))?;
+        self.channel(name)
+    }
+
+    /// The channel of a name, if the caller may post there.
+    fn postable(&self, name: Name) -> Result<Channel, Stop> {
+        self.check(Right::Post, &name)?;
         self.channel(name)
     }
 

@@ -9,7 +9,6 @@ use super::{
     posting::{Kind, push_said},
 };
 use crate::{
-    access::Right,
     command::Stored,
     http::HttpRefusal,
     message::{self, push_json_string},
@@ -20,8 +19,7 @@ use crate::{
 impl Exchange<'_> {
     /// `PATCH /NAME/42`: the body is the new data.
     pub(super) fn edit(&mut self, name: Name, id: u64) -> Result<(), Stop> {
-        self.check(Right::Post, &name)?;
-        let channel = self.channel(name)?;
+        let channel = self.postable(name)?;
         let kind = self.kind()?;
         let speaker = self.speaker()?;
         let text = self.text_of_body(&channel, kind, self.web.config.max_message)?;
@@ -41,23 +39,20 @@ impl Exchange<'_> {
 
     /// `DELETE /NAME/42`.
     pub(super) fn delete(&mut self, name: Name, id: u64) -> Result<(), Stop> {
-        self.check(Right::Post, &name)?;
-        let channel = self.channel(name)?;
+        let channel = self.postable(name)?;
         self.operate(&channel, begun("delete", id))
     }
 
     /// `PUT` and `DELETE /NAME/42/pin`.
     pub(super) fn pin(&mut self, name: Name, id: u64) -> Result<(), Stop> {
-        self.check(Right::Post, &name)?;
-        let channel = self.channel(name)?;
+        let channel = self.postable(name)?;
         let op = if self.request.method() == Method::PUT { "pin" } else { "unpin" };
         self.operate(&channel, begun(op, id))
     }
 
     /// `PUT` and `DELETE /NAME/42/reactions/KEY`.
     pub(super) fn react(&mut self, name: Name, id: u64, key: &str) -> Result<(), Stop> {
-        self.check(Right::Post, &name)?;
-        let channel = self.channel(name)?;
+        let channel = self.postable(name)?;
         let op = if self.request.method() == Method::PUT { "react" } else { "unreact" };
         let mut line = begun(op, id);
         line.extend_from_slice(br#","key":"#);
