@@ -122,15 +122,6 @@ pub enum ControlOutcome {
     SocketFull(CutFrame),
 }
 
-/// Why nothing more can be sent to a peer.
-#[derive(Debug)]
-pub enum SendError {
-    /// It took nothing for as long as it may. Before, it took this many bytes.
-    Stalled(usize),
-    /// The connection is gone.
-    Gone,
-}
-
 impl Outbox {
     /// The sending side of a socket. The client is behind, since it has been sent nothing yet.
     pub fn new(socket: Socket) -> Outbox {
@@ -303,13 +294,13 @@ impl Outbox {
     /// serve one peer alone.
     ///
     /// # Errors
-    /// When the peer took nothing for too long or is gone. A part of the bytes may have been sent.
+    /// When the peer took nothing for too long (`TimedOut`) or is gone. A part of the bytes may have been sent.
     pub fn send_patiently(
         &self,
         bytes: &[u8],
         more: More,
         stall_timeout: Duration,
-    ) -> Result<(), SendError> {
+    ) -> io::Result<()> {
         let flags = match more {
             More::Follows => libc::MSG_NOSIGNAL | libc::MSG_MORE,
             More::No => libc::MSG_NOSIGNAL,
@@ -325,8 +316,8 @@ impl Outbox {
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock if progress.elapsed() < stall_timeout => {}
-                    io::ErrorKind::WouldBlock => return Err(SendError::Stalled(sent)),
-                    _ => return Err(SendError::Gone),
+                    io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+                    _ => return Err(error),
                 },
             }
         }

@@ -27,7 +27,7 @@ use tungstenite::{
 use txtcord::{
     http::{Head, HeadError, HttpRefusal, head::read_head},
     lines::TextFile,
-    outbox::{Last, More, Outbox, SEND_SLICE, SendError},
+    outbox::{Last, More, Outbox, SEND_SLICE},
     socket::linger,
     upgrade::upgrade,
     websocket::{Connection, Limits, Received, Wait},
@@ -143,8 +143,5 @@ fn catch_up(outbox: &Outbox, cut: &CutFrame) -> io::Result<()> {
 }
 
 fn send(outbox: &Outbox, bytes: &[u8]) -> io::Result<()> {
-    outbox.send_patiently(bytes, More::No, STALL_TIMEOUT).map_err(|error| match error {
-        SendError::Stalled(_) => io::ErrorKind::TimedOut.into(),
-        SendError::Gone => io::ErrorKind::BrokenPipe.into(),
-    })
+    outbox.send_patiently(bytes, More::No, STALL_TIMEOUT)
 }
