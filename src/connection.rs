@@ -20,7 +20,7 @@ use crate::{
     client::{self, JoinRequest, Services},
     command::HubHandle,
     config::Config,
-    http::{Head, HeadError, HttpRefusal, head::read_head},
+    http::{Head, HttpRefusal, ReadError, head::read_head},
     metrics::Metrics,
     name::Name,
     outbox::Outbox,
@@ -67,8 +67,8 @@ pub(crate) fn converse(
     loop {
         let head = match read_head(outbox.socket(), received) {
             Ok(head) => head,
-            Err(HeadError::PeerGone | HeadError::Silent) => return,
-            Err(HeadError::Refused(refusal)) => return refuse(&outbox, &Method::GET, &refusal),
+            Err(ReadError::PeerGone) => return,
+            Err(ReadError::Refused(refusal)) => return refuse(&outbox, &Method::GET, &refusal),
         };
         let request = &head.request;
         let resource = Resource::at(request.uri().path());

@@ -10,5 +10,14 @@ pub mod query;
 pub mod body;
 pub mod response;
 
-pub use head::{Head, HeadError};
+pub use head::Head;
 pub use response::HttpRefusal;
+
+/// Why a head or a body was not read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// What came, or did not come in time, deserves this answer.
+    Refused(HttpRefusal),
+    /// The peer left or never said anything, or the socket failed.
+    PeerGone,
+}

@@ -15,8 +15,8 @@ use crate::{
     config::Config,
     history::Window,
     http::{
-        HttpRefusal,
-        body::{self, BODY_TIME, BodyError},
+        HttpRefusal, ReadError,
+        body::{self, BODY_TIME},
         response::TEXT,
     },
     intake::Unfinished,
@@ -100,11 +100,11 @@ impl From<PeerGone> for Stop {
     }
 }
 
-impl From<BodyError> for Stop {
-    fn from(error: BodyError) -> Stop {
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Stop {
         match error {
-            BodyError::Refused(refusal) => Stop::Refused(refusal),
-            BodyError::PeerGone => Stop::PeerGone,
+            ReadError::Refused(refusal) => Stop::Refused(refusal),
+            ReadError::PeerGone => Stop::PeerGone,
         }
     }
 }

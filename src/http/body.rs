@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, StatusCode, Version, header};
 use socket2::Socket;
 
-use super::HttpRefusal;
+use super::{HttpRefusal, ReadError};
 use crate::{
     intake::{NoRoom, Unfinished},
     socket::{limit_reads, read, would_block},
@@ -20,15 +20,6 @@ pub const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Space for the first bytes of a body.
 const BODY_BLOCK: usize = 4096;
-
-/// Why there is no body.
-#[derive(Debug)]
-pub enum BodyError {
-    /// It did not come in time.
-    Refused(HttpRefusal),
-    /// The peer left, or the socket failed.
-    PeerGone,
-}
 
 /// How long the body is, by RFC 9112 section 6.3 without the transfer codings.
 ///
@@ -100,27 +91,27 @@ pub fn read_body(
     length: usize,
     deadline: Instant,
     unfinished: &mut Unfinished,
-) -> Result<Vec<u8>, BodyError> {
+) -> Result<Vec<u8>, ReadError> {
     let mut filled = received.len();
     while filled < length {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || limit_reads(socket, left).is_err() {
-            return Err(BodyError::Refused(HttpRefusal::late()));
+            return Err(ReadError::Refused(HttpRefusal::late()));
         }
         // It grows as the body comes: a stranger who announces much takes no more than it sends.
         let space = (filled * 2).clamp(BODY_BLOCK, length.max(BODY_BLOCK));
         if let Err(NoRoom) = unfinished.grow_to(space) {
             let sentence = "many long messages are on their way to the server; come back later";
-            return Err(BodyError::Refused(HttpRefusal::unavailable(sentence)));
+            return Err(ReadError::Refused(HttpRefusal::unavailable(sentence)));
         }
         received.resize(space, 0);
         match read(socket, &mut received[filled..]) {
-            Ok(0) => return Err(BodyError::PeerGone),
+            Ok(0) => return Err(ReadError::PeerGone),
             Ok(count) => filled += count,
             Err(error) if would_block(&error) => {
-                return Err(BodyError::Refused(HttpRefusal::late()));
+                return Err(ReadError::Refused(HttpRefusal::late()));
             }
-            Err(_) => return Err(BodyError::PeerGone),
+            Err(_) => return Err(ReadError::PeerGone),
         }
     }
     received.truncate(filled);

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use socket2::Socket;
 
-use super::{HttpRefusal, query::NAME_BYTES};
+use super::{HttpRefusal, ReadError, query::NAME_BYTES};
 use crate::socket::{limit_reads, read, would_block};
 
 /// From the first byte to the last of a head.
@@ -48,22 +48,11 @@ pub struct Head {
     pub received: Vec<u8>,
 }
 
-/// Why there is no request to answer.
-#[derive(Debug)]
-pub enum HeadError {
-    /// The peer left, or the socket failed.
-    PeerGone,
-    /// Not a byte came in time.
-    Silent,
-    /// What came deserves this answer.
-    Refused(HttpRefusal),
-}
-
 /// Reads and parses the head of a request. It begins with the bytes `received` already.
 ///
 /// # Errors
 /// When it does not come in time, is too large or malformed, or the peer leaves.
-pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> {
+pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, ReadError> {
     let deadline = Instant::now() + HEAD_TIME;
     let mut bytes = received;
     loop {
@@ -72,28 +61,19 @@ pub fn read_head(socket: &Socket, received: Vec<u8>) -> Result<Head, HeadError> 
                 return Ok(Head { request, received: bytes.split_off(len) });
             }
             Ok(None) if bytes.len() <= HEAD_BYTES => {}
-            Ok(_) => return Err(HeadError::Refused(too_long(&bytes))),
-            Err(refusal) => return Err(HeadError::Refused(refusal)),
+            Ok(_) => return Err(ReadError::Refused(too_long(&bytes))),
+            Err(refusal) => return Err(ReadError::Refused(refusal)),
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let late = left.is_zero() || limit_reads(socket, left).is_err();
         let from = bytes.len();
         bytes.resize((from * 2).clamp(HEAD_BLOCK, HEAD_BYTES + 1), 0);
         let count = match if late { Ok(0) } else { read(socket, &mut bytes[from..]) } {
-            Ok(0) if !late => return Err(HeadError::PeerGone),
+            Ok(0) if !late => return Err(ReadError::PeerGone),
             Ok(count) if !late => count,
-            Err(error) if !would_block(&error) => return Err(HeadError::PeerGone),
-            _ if from == 0 => return Err(HeadError::Silent),
-            _ => {
-                let seconds = HEAD_TIME.as_secs();
-                let sentence = format!(
-                    "the request was not finished within {seconds} seconds; send it at once"
-                );
-                return Err(HeadError::Refused(HttpRefusal::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    sentence,
-                )));
-            }
+            Err(error) if !would_block(&error) => return Err(ReadError::PeerGone),
+            _ if from == 0 => return Err(ReadError::PeerGone),
+            _ => return Err(ReadError::Refused(HttpRefusal::late())),
         };
         bytes.truncate(from + count);
     }

@@ -25,7 +25,7 @@ use tungstenite::{
     },
 };
 use txtcord::{
-    http::{Head, HeadError, HttpRefusal, head::read_head},
+    http::{Head, HttpRefusal, ReadError, head::read_head},
     lines::TextFile,
     outbox::{Last, More, Outbox, SEND_SLICE},
     socket::linger,
@@ -69,8 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn converse(outbox: Outbox) -> io::Result<()> {
     let (response, received) = match shake_hands(&outbox) {
         Ok(upgrade) => upgrade,
-        Err(HeadError::PeerGone | HeadError::Silent) => return Ok(()),
-        Err(HeadError::Refused(refused)) => return refuse(&outbox, &refused),
+        Err(ReadError::PeerGone) => return Ok(()),
+        Err(ReadError::Refused(refused)) => return refuse(&outbox, &refused),
     };
     outbox.socket().set_write_timeout(Some(SEND_SLICE))?;
     send(&outbox, &response)?;
@@ -82,9 +82,9 @@ fn converse(outbox: Outbox) -> io::Result<()> {
 }
 
 /// The answer that accepts the upgrade, and what was received behind the request.
-fn shake_hands(outbox: &Outbox) -> Result<(Vec<u8>, Vec<u8>), HeadError> {
+fn shake_hands(outbox: &Outbox) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
     let Head { request, received } = read_head(outbox.socket(), Vec::new())?;
-    let (response, _join) = upgrade(&request).map_err(HeadError::Refused)?;
+    let (response, _join) = upgrade(&request).map_err(ReadError::Refused)?;
     Ok((response, received))
 }
 

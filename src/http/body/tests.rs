@@ -66,7 +66,7 @@ fn a_body_that_does_not_come_is_not_waited_for() {
         Instant::now() + Duration::from_millis(50),
         &mut Unfinished::nothing(),
     );
-    assert!(matches!(late, Err(BodyError::Refused(refusal)) if refusal.status == 408));
+    assert!(matches!(late, Err(ReadError::Refused(refusal)) if refusal.status == 408));
     drop(peer);
     let gone = read_body(
         &ours,
@@ -75,5 +75,5 @@ fn a_body_that_does_not_come_is_not_waited_for() {
         Instant::now() + BODY_TIME,
         &mut Unfinished::nothing(),
     );
-    assert!(matches!(gone, Err(BodyError::PeerGone)));
+    assert!(matches!(gone, Err(ReadError::PeerGone)));
 }

@@ -89,14 +89,14 @@ fn a_head_is_as_long_as_the_limit_and_no_longer() {
     };
     assert!(read(&padding(HEAD_BYTES)).is_ok());
     for text in [padding(HEAD_BYTES + 1), padding(HEAD_BYTES * 4), "x".repeat(HEAD_BYTES + 1)] {
-        let Err(HeadError::Refused(refused)) = read(&text) else { panic!("it is too long") };
+        let Err(ReadError::Refused(refused)) = read(&text) else { panic!("it is too long") };
         assert_eq!(refused.status, 431);
         assert!(refused.sentence.contains("8 KiB"), "{}", refused.sentence);
     }
     let target = "x".repeat(HEAD_BYTES);
     for (line, status) in [("GET /messages?q=", 414), ("GET /ws?", 431), ("GET /", 431)] {
         let text = format!("{line}{target}");
-        let Err(HeadError::Refused(refused)) = read(&text) else { panic!("it is too long") };
+        let Err(ReadError::Refused(refused)) = read(&text) else { panic!("it is too long") };
         assert_eq!(refused.status, status);
     }
 }
@@ -106,5 +106,5 @@ fn a_peer_that_leaves_before_its_head_is_whole_is_gone() {
     let (ours, peer) = pair(4096);
     peer.socket.send(&REQUEST.as_bytes()[..50]).unwrap();
     drop(peer);
-    assert!(matches!(read_head(&ours, Vec::new()), Err(HeadError::PeerGone)));
+    assert!(matches!(read_head(&ours, Vec::new()), Err(ReadError::PeerGone)));
 }
