@@ -104,10 +104,8 @@ pub enum Offered {
         /// The id of the first message after that frame.
         next_id: u64,
     },
-    /// The client was behind before; it was sent none of the frames.
-    Behind,
-    /// The connection is closed.
-    Closed,
+    /// The client is behind, or its connection is closed: others see to it.
+    NotLive,
 }
 
 /// What became of a control frame or an error answer.
@@ -144,10 +142,8 @@ impl Outbox {
     /// are dropped, but a frame that is begun is finished.
     pub fn offer(&self, frames: &Frames, start: usize, events: &[u8]) -> Offered {
         let mut sending = self.lock();
-        match sending.state {
-            State::Live => {}
-            State::Behind => return Offered::Behind,
-            State::Closing | State::Closed | State::Ended => return Offered::Closed,
+        if sending.state != State::Live {
+            return Offered::NotLive;
         }
         let messages = &frames.bytes()[start..];
         let sent = match events {
@@ -171,7 +167,7 @@ impl Outbox {
             }
             Err(error) => {
                 self.give_up(&mut sending, &error);
-                Offered::Closed
+                Offered::NotLive
             }
         }
     }

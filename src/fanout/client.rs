@@ -70,7 +70,7 @@ impl Client {
             }
             // The client's own thread found the socket full, or is about to tell the hub that the
             // client has left.
-            Offered::Behind | Offered::Closed => Served { messages: 0, is_live: false },
+            Offered::NotLive => Served { messages: 0, is_live: false },
             Offered::SocketFull { cut, next_id } => {
                 // Where events were cut, there may be no frame of a message.
                 self.next_id = next_id.max(self.next_id);

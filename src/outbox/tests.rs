@@ -74,7 +74,7 @@ fn the_rest_of_a_cut_frame_completes_it() {
 fn a_client_that_is_behind_is_offered_nothing_until_it_is_live_again() {
     let (outbox, mut peer, _) = behind();
     let later = batch(3, &[10]);
-    assert_eq!(outbox.offer(&later, 0, &[]), Offered::Behind);
+    assert_eq!(outbox.offer(&later, 0, &[]), Offered::NotLive);
     peer.read(usize::MAX);
     peer.bytes.clear();
     assert!(outbox.go_live());
@@ -132,7 +132,7 @@ fn a_client_falls_behind_when_a_control_frame_does_not_fit_its_socket() {
     let answer = ErrorAnswer::NotJson.frame(&"x".repeat(50_000));
     let ControlOutcome::SocketFull(cut) = outbox.control(&answer) else { panic!("it fits") };
     assert!(outbox.is_behind());
-    assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::Behind);
+    assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::NotLive);
     peer.read(usize::MAX);
     peer.bytes.extend(rest_of(&cut));
     assert!(peer.bytes == answer);
@@ -165,7 +165,7 @@ fn only_so_many_answers_wait_for_a_client_but_a_close_frame_always_does() {
 fn nothing_follows_a_close_frame() {
     #[track_caller]
     fn check(outbox: &Outbox, peer: &mut Peer, cut: &CutFrame) {
-        assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::Closed);
+        assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::NotLive);
         assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
         assert_eq!(outbox.close(BYE, "again"), ControlOutcome::Done);
         peer.read(usize::MAX);
@@ -220,10 +220,10 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
     outbox.abort();
     peer.read(usize::MAX);
     let before = peer.bytes.len();
-    assert_eq!(outbox.offer(&batch(3, &[1]), 0, &[]), Offered::Closed);
+    assert_eq!(outbox.offer(&batch(3, &[1]), 0, &[]), Offered::NotLive);
     assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     assert!(outbox.go_live(), "the catch-up thread lets go of it then");
-    assert_eq!(outbox.offer(&batch(3, &[1]), 0, &[]), Offered::Closed);
+    assert_eq!(outbox.offer(&batch(3, &[1]), 0, &[]), Offered::NotLive);
     peer.read(usize::MAX);
     assert_eq!(peer.bytes.len(), before);
     assert_eq!(crate::socket::read(outbox.socket(), &mut [0; 1]).unwrap(), 0);
@@ -233,7 +233,7 @@ fn an_aborted_client_takes_nothing_and_its_reader_wakes_up() {
 fn a_client_that_is_gone_is_closed() {
     let (outbox, peer) = live();
     drop(peer);
-    assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::Closed);
+    assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::NotLive);
     assert!(outbox.is_closed());
     let (outbox, peer) = live();
     drop(peer);
