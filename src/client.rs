@@ -15,6 +15,7 @@ use crate::{
     access::{Permit, Sender},
     catch_up::{Behind, CatchUp},
     command::{ClientId, HubGone, HubHandle, Joined, NextStep, PostedOperations, Reply},
+    config::Config,
     history::{BLOCK, Resume},
     http::query::NAME_BYTES,
     lines::{BESIDE_TEXT, TextFile},
@@ -22,7 +23,7 @@ use crate::{
     metrics::{LeaveReason, Metrics},
     operations::{self, BadOperation, Operation, Recognised, Refusal, is_operation, recognise},
     outbox::Outbox,
-    websocket::{Connection, Limits, Over, Received, Wait},
+    websocket::{Connection, Over, Received, Wait},
     wire::{CutFrame, ErrorAnswer, HistoryEnd, HistoryForm, HistoryFrame},
 };
 
@@ -72,8 +73,8 @@ pub struct Services {
     pub catch_up: CatchUp,
     /// The counters of the server.
     pub metrics: Arc<Metrics>,
-    /// The limits of every connection.
-    pub limits: Limits,
+    /// The limits of every connection, among others.
+    pub config: Arc<Config>,
 }
 
 /// A client for as long as the hub knows it.
@@ -143,7 +144,7 @@ pub fn serve(
     request: JoinRequest,
     permit: Arc<Permit>,
 ) -> io::Result<()> {
-    let connection = Connection::new(outbox.clone(), received, services.limits)?;
+    let connection = Connection::new(outbox.clone(), received, &services.config)?;
     let JoinRequest { mut resume, since, form, name, events } = request;
     if let Some(ts) = since {
         let since = services.hub.since(ts).map_err(|HubGone| hub_is_gone())?;

@@ -28,7 +28,6 @@ use crate::{
     socket::linger,
     upgrade::upgrade,
     web::{Then, Web},
-    websocket::Limits,
 };
 
 /// What every connection's thread is given.
@@ -37,7 +36,6 @@ pub(crate) struct House {
     pub(crate) channels: Channels,
     pub(crate) catch_up: CatchUp,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) limits: Limits,
     /// Held by the accept loop and by every connection that is answering somebody.
     pub(crate) alive: Weak<Sender<Infallible>>,
     pub(crate) access: Arc<Access>,
@@ -146,9 +144,9 @@ fn chat(
     let received = head.received;
     // A client may stay for days, and its request takes more memory than everything else.
     drop(head.request);
-    let House { catch_up, metrics, limits, .. } = house;
-    let (catch_up, metrics, limits) = (catch_up.clone(), metrics.clone(), *limits);
-    let services = Services { hub, catch_up, metrics, limits };
+    let House { catch_up, metrics, config, .. } = house;
+    let (catch_up, metrics, config) = (catch_up.clone(), metrics.clone(), config.clone());
+    let services = Services { hub, catch_up, metrics, config };
     if let Err(error) = client::serve(services, outbox.clone(), response, received, join, permit) {
         debug!("connection {number}: {error}");
         outbox.abort();

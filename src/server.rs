@@ -29,7 +29,6 @@ use crate::{
     outbox::CLOSE_WAIT,
     socket::LINGER,
     unsent::{UNSENT, Unsent},
-    websocket::Limits,
 };
 
 mod acceptor;
@@ -242,7 +241,6 @@ impl Server {
             channels: channels.clone(),
             catch_up,
             metrics,
-            limits: Limits { max_message: config.max_message, ping_interval: config.ping_interval },
             alive: Arc::downgrade(&alive),
             access: access.clone(),
             config: Arc::new(config.clone()),

@@ -19,6 +19,7 @@ use tungstenite::{
 };
 
 use crate::{
+    config::Config,
     fanout::NOT_A_READER,
     intake::{NoRoom, UNCOUNTED, Unfinished},
     metrics::LeaveReason,
@@ -42,16 +43,6 @@ const CONTROL_HEAD: usize = 2 + 4;
 /// How long a message that is longer than [`UNCOUNTED`] may take until it is whole, so that nobody keeps
 /// memory for longer: 1 MiB comes in time at 140 kbit/s.
 const MESSAGE_TIME: Duration = Duration::from_secs(60);
-
-/// The limits of every connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The longest message, in bytes.
-    pub max_message: usize,
-    /// After this long without a byte from the peer, it is sent a ping. After twice as long, the
-    /// connection ends.
-    pub ping_interval: Duration,
-}
 
 /// The reading side of a WebSocket. The sending side is its outbox.
 #[derive(Debug)]
@@ -122,17 +113,19 @@ pub enum Wait {
 }
 
 impl Connection {
-    /// Begins to read after the handshake. `received` are the bytes that came after the request.
+    /// Begins to read after the handshake. `received` are the bytes that came after the request. A peer
+    /// of which no byte comes for the ping interval is sent a ping; after twice as long, the connection
+    /// is over.
     ///
     /// # Errors
     /// When the socket is gone.
-    pub fn new(outbox: Arc<Outbox>, received: Vec<u8>, limits: Limits) -> io::Result<Connection> {
-        limit_reads(outbox.socket(), limits.ping_interval)?;
-        let config = WebSocketConfig::default()
+    pub fn new(outbox: Arc<Outbox>, received: Vec<u8>, config: &Config) -> io::Result<Connection> {
+        limit_reads(outbox.socket(), config.ping_interval)?;
+        let limits = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_message_size(Some(limits.max_message))
-            .max_frame_size(Some(limits.max_message));
+            .max_message_size(Some(config.max_message))
+            .max_frame_size(Some(config.max_message));
         let stream = Stream {
             outbox,
             wait: Wait::ForPeer,
@@ -145,7 +138,7 @@ impl Connection {
             turned_away: None,
         };
         let websocket =
-            WebSocket::from_partially_read(stream, received, Role::Server, Some(config));
+            WebSocket::from_partially_read(stream, received, Role::Server, Some(limits));
         Ok(Connection { websocket })
     }
 
@@ -442,6 +435,8 @@ impl Write for Stream {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
     use crate::testing::{CLOSE, PING, Peer, TEXT, pair};
 
@@ -454,8 +449,8 @@ mod tests {
         let (socket, peer) = pair(1 << 20);
         let outbox = Arc::new(Outbox::new(socket));
         assert!(outbox.go_live(), "nothing waits to be sent first");
-        let limits = Limits { max_message: 64 << 10, ping_interval: Duration::from_hours(1) };
-        (Connection::new(outbox, Vec::new(), limits).expect("a socket pair"), peer)
+        let config = Config::parse_from(["txtcord", "--ping-interval", "1h"]);
+        (Connection::new(outbox, Vec::new(), &config).expect("a socket pair"), peer)
     }
 
     /// Sends a frame that is masked, with a mask that changes nothing.

@@ -239,7 +239,6 @@ mod tests {
     use super::*;
     use crate::{
         access::Access, catch_up::CatchUp, channels::Channels, config::Config, server::listen,
-        websocket::Limits,
     };
 
     /// An acceptor that shares this much memory, for connections that say nothing.
@@ -247,12 +246,10 @@ mod tests {
         let config = Config::parse_from(["txtcord"]);
         let (catch_up, _) = CatchUp::by_hand();
         let (channels, _) = Channels::new(&config, 1, Arc::default(), catch_up.clone(), None);
-        let (max_message, ping_interval) = (config.max_message, config.ping_interval);
         let house = House {
             channels,
             catch_up,
             metrics: Arc::default(),
-            limits: Limits { max_message, ping_interval },
             alive: Weak::new(),
             access: Arc::new(Access::new(&config).expect("there is no access file")),
             config: Arc::new(config),

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use clap::Parser as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tungstenite::{
     Bytes,
@@ -25,20 +26,18 @@ use tungstenite::{
     },
 };
 use txtcord::{
+    config::Config,
     http::{Head, HttpRefusal, ReadError, head::read_head},
     lines::TextFile,
     outbox::{Last, More, Outbox, SEND_SLICE},
     socket::linger,
     upgrade::upgrade,
-    websocket::{Connection, Limits, Received, Wait},
+    websocket::{Connection, Received, Wait},
     wire::CutFrame,
 };
 
 /// The suite sends messages of up to 16 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
-
-/// As the server's default; no case of the suite is silent for so long.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// As the server's default; the suite reads what it asked for.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,8 +76,9 @@ fn converse(outbox: Outbox) -> io::Result<()> {
     // Nothing waits yet, so it is live.
     outbox.go_live();
     let outbox = Arc::new(outbox);
-    let limits = Limits { max_message: MAX_MESSAGE, ping_interval: PING_INTERVAL };
-    echo(Connection::new(outbox.clone(), received, limits)?, &outbox)
+    let mut config = Config::parse_from(["echo"]);
+    config.max_message = MAX_MESSAGE;
+    echo(Connection::new(outbox.clone(), received, &config)?, &outbox)
 }
 
 /// The answer that accepts the upgrade, and what was received behind the request.
