@@ -359,10 +359,7 @@ impl Hub {
     }
 
     fn status(&self) -> Status {
-        Status {
-            is_writable: !self.journal.is_full() && self.has_order(),
-            is_stopping: self.stopping,
-        }
+        Status { is_writable: !self.journal.is_full() && self.has_order() }
     }
 
     /// Sends the speakers what they lack, before the round. Their next message then arrives while

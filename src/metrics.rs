@@ -65,8 +65,6 @@ pub struct Metrics {
 pub struct Status {
     /// Whether messages can be stored, as far as the server knows.
     pub is_writable: bool,
-    /// Whether the server is about to end.
-    pub is_stopping: bool,
 }
 
 /// What goes up and down, summed over all channels.

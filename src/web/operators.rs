@@ -33,7 +33,7 @@ impl Exchange<'_> {
     /// Whether messages can be stored, and will be in a moment.
     pub(super) fn readiness(&mut self) -> Result<(), Stop> {
         match self.status() {
-            Ok(Some(status)) if status.is_stopping => Err(stopping().into()),
+            _ if self.web.channels.are_stopping() => Err(stopping().into()),
             Ok(Some(status)) if status.is_writable => self.well(),
             Ok(Some(_)) => Err(HttpRefusal::unavailable("messages cannot be stored now").into()),
             Ok(None) => Err(no_answer().into()),
