@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -83,15 +84,20 @@ impl Room {
         names: &[Name],
         helper: impl Fn() -> thread::Builder,
     ) {
-        let batch = Batch::new(self, names);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
+                self.open(name);
+            }
+        };
         thread::scope(|scope| {
             for _ in 1..OPENERS.min(names.len()) {
-                if let Err(error) = helper().spawn_scoped(scope, || batch.work()) {
+                if let Err(error) = helper().spawn_scoped(scope, work) {
                     warn!("channels are opened by fewer threads than at other times: {error}");
                     break;
                 }
             }
-            batch.work();
+            work();
         });
     }
 
@@ -103,7 +109,22 @@ impl Room {
 
     /// The same; a file that is empty has this epoch afterwards.
     fn open_under(self: &Arc<Room>, name: &Name, epoch: Option<Arc<str>>) {
-        let mut attempt = Attempt { room: self, name, why: "opening it failed, by a bug".into() };
+        // A panic ends neither the thread nor what else it is to open, and a channel is not left as
+        // being opened.
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| self.try_open(name, epoch)));
+        if let Err(why) = opened.unwrap_or_else(|_| Err("opening it failed, by a bug".into())) {
+            self.note(name, |entry| {
+                entry.state = State::Ended;
+                entry.why = why;
+            });
+        }
+    }
+
+    /// Opens a channel and starts its hub. One that is not there any more is forgotten.
+    ///
+    /// # Errors
+    /// When it cannot be served; why, for a stranger.
+    fn try_open(self: &Arc<Room>, name: &Name, epoch: Option<Arc<str>>) -> Result<(), String> {
         let config = &self.config;
         let path = self.path(name);
         let open = || {
@@ -115,30 +136,11 @@ impl Room {
             }
             Ok((journal, history))
         };
-        match open_file(config, self.threads.as_ref(), name, &path, open) {
-            Ok(opened) => {
-                let (room, of) = (Arc::downgrade(self), name.clone());
-                let ended = move |done| {
-                    // When all handles of the channels are gone, nobody asks for this one.
-                    if let Some(room) = room.upgrade() {
-                        room.ended(&of, done);
-                    }
-                };
-                match self.start(name, opened, Role::Channel, ended) {
-                    Ok(()) => attempt.why.clear(),
-                    Err(error) if self.lock().running.is_none() => {
-                        debug!("channel {name} is not opened: {error}");
-                        attempt.why = "the server is stopping".into();
-                    }
-                    Err(error) => {
-                        error!("channel {name}: cannot start a thread for it: {error}");
-                        attempt.why = "the server has no room for one more".into();
-                    }
-                }
-            }
+        let opened = match open_file(config, self.threads.as_ref(), name, &path, open) {
+            Ok(opened) => opened,
             Err(CopyError::Open(error)) if is_missing(&error) => {
-                attempt.why.clear();
                 self.forget(name);
+                return Ok(());
             }
             Err(CopyError::Open(error)) => {
                 let why = reason(&error);
@@ -146,22 +148,34 @@ impl Room {
                 if self.lock().channels.get(name).is_none_or(|entry| entry.why != why) {
                     error!("channel {name} cannot be served: {error}");
                 }
-                attempt.why = why;
+                return Err(why);
             }
             Err(CopyError::Order(fatal)) => {
                 error!("channel {name} cannot be served: {fatal}");
-                attempt.why = fatal.to_string();
+                return Err(fatal.to_string());
             }
-            Err(CopyError::PutAway(opened)) => match put_away(*opened) {
-                Ok(()) => {
-                    attempt.why.clear();
-                    self.forget(name);
-                }
-                Err(why) => {
-                    attempt.why = format!("its file cannot be put away ({})", why.kind());
-                }
-            },
-        }
+            Err(CopyError::PutAway(opened)) => {
+                put_away(*opened)
+                    .map_err(|why| format!("its file cannot be put away ({})", why.kind()))?;
+                self.forget(name);
+                return Ok(());
+            }
+        };
+        let (room, of) = (Arc::downgrade(self), name.clone());
+        let ended = move |done| {
+            // When all handles of the channels are gone, nobody asks for this one.
+            if let Some(room) = room.upgrade() {
+                room.ended(&of, done);
+            }
+        };
+        self.start(name, opened, Role::Channel, ended).map_err(|error| {
+            if self.lock().running.is_none() {
+                debug!("channel {name} is not opened: {error}");
+                return "the server is stopping".into();
+            }
+            error!("channel {name}: cannot start a thread for it: {error}");
+            "the server has no room for one more".into()
+        })
     }
 
     /// Makes the file of a channel that is noted down as being opened, under this epoch if it is given,
@@ -399,62 +413,6 @@ pub fn names_in(folder: &Path) -> io::Result<Vec<Name>> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Channels that several threads open. Those that none of them has come to when it is dropped, since
-/// there was a panic, are not left as being opened: a request opens them.
-pub(super) struct Batch<'a> {
-    room: &'a Arc<Room>,
-    names: &'a [Name],
-    next: AtomicUsize,
-}
-
-impl<'a> Batch<'a> {
-    /// Channels that are noted down as being opened.
-    pub(super) fn new(room: &'a Arc<Room>, names: &'a [Name]) -> Batch<'a> {
-        Batch { room, names, next: AtomicUsize::new(0) }
-    }
-
-    fn next(&self) -> Option<&'a Name> {
-        self.names.get(self.next.fetch_add(1, Relaxed))
-    }
-
-    fn work(&self) {
-        while let Some(name) = self.next() {
-            self.room.open(name);
-        }
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        while let Some(name) = self.next() {
-            self.room.note(name, |entry| {
-                entry.state = State::Ended;
-                entry.why = "opening the channels failed, by a bug".into();
-            });
-        }
-    }
-}
-
-/// Opening a channel: whatever becomes of it, it is not left as being opened.
-struct Attempt<'a> {
-    room: &'a Room,
-    name: &'a Name,
-    /// Why it failed; empty when it did not.
-    why: String,
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if !self.why.is_empty() {
-            let why = std::mem::take(&mut self.why);
-            self.room.note(self.name, |entry| {
-                entry.state = State::Ended;
-                entry.why = why;
-            });
-        }
-    }
 }
 
 /// Why a file cannot be served, for a stranger: without a path.

@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use crossbeam_channel::RecvTimeoutError;
 
-use super::{open::Batch, watch::Watch, *};
+use super::{watch::Watch, *};
 use crate::{
     command::{self, ClientId, Command, Commands, Joined, NextStep, Reply},
     history::{Resume, Window},
@@ -206,17 +206,6 @@ fn channels_are_opened_where_no_threads_can_be_started_to_help() {
     // No memory has room for such a stack.
     house.channels.room.open_all_with(&names, || thread::Builder::new().stack_size(1 << 60));
     assert_eq!(house.channels.open().into_keys().collect::<Vec<_>>(), names);
-}
-
-#[test]
-fn a_channel_that_no_thread_came_to_is_opened_by_the_next_request() {
-    let house = House::new();
-    let names = taken_up(&house, &["a", "b"]);
-    // As when all threads that open channels panicked.
-    drop(Batch::new(&house.channels.room, &names));
-    for name in &names {
-        assert_eq!(said(&house.channels.find(name).expect("it is opened")), ["1"]);
-    }
 }
 
 #[test]
