@@ -28,7 +28,6 @@ use rustix::{
     event::{EventfdFlags, Timespec, epoll, eventfd},
     fd::OwnedFd,
 };
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::{
     command::{ClientId, HubHandle},
@@ -37,7 +36,7 @@ use crate::{
     outbox::Outbox,
     tally::Tally,
     unsent::Unsent,
-    wire::{CutFrame, HistoryEnd, HistoryFrame, close_frame},
+    wire::{CutFrame, HistoryEnd, HistoryFrame},
 };
 
 mod cursor;
@@ -412,11 +411,6 @@ impl Thread {
     fn lock_tallies(&self) -> MutexGuard<'_, Tallies> {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A close frame for a client that took nothing for too long.
-fn stalled_close() -> Vec<u8> {
-    close_frame(CloseCode::Again, "nothing was taken for too long; come back with after=")
 }
 
 #[cfg(test)]

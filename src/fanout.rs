@@ -20,9 +20,13 @@ use std::{
     time::Instant,
 };
 
-use tungstenite::protocol::frame::coding::CloseCode;
-
-use crate::{access::Permit, command::ClientId, outbox::Outbox, unsent::UNSENT, wire::Frames};
+use crate::{
+    access::Permit,
+    command::ClientId,
+    outbox::Outbox,
+    unsent::UNSENT,
+    wire::{CloseReason, Frames},
+};
 
 mod client;
 mod dismissals;
@@ -30,7 +34,6 @@ mod events;
 mod yields;
 
 pub use client::FellBehind;
-pub use dismissals::NOT_A_READER;
 
 use client::{Client, Served};
 use dismissals::Dismissals;
@@ -345,16 +348,16 @@ impl Fanout {
     }
 
     /// Sends one client a close frame.
-    pub fn close(&mut self, id: ClientId, code: CloseCode, reason: &'static str) {
+    pub fn close(&mut self, id: ClientId, reason: CloseReason) {
         if let Some(client) = self.live.get(&id).or_else(|| self.behind.get(&id)) {
-            client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
+            client.control(id, &mut self.fell_behind, |outbox| outbox.close(reason));
         }
     }
 
     /// Sends all clients a close frame.
-    pub fn close_all(&mut self, code: CloseCode, reason: &'static str) {
+    pub fn close_all(&mut self, reason: CloseReason) {
         for (&id, client) in self.live.iter().chain(&self.behind) {
-            client.control(id, &mut self.fell_behind, |outbox| outbox.close(code, reason));
+            client.control(id, &mut self.fell_behind, |outbox| outbox.close(reason));
         }
     }
 }

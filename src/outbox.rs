@@ -22,9 +22,8 @@ use std::{
 
 use log::debug;
 use socket2::Socket;
-use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::wire::{CutFrame, Frames, close_frame, rest_of_begun};
+use crate::wire::{CloseReason, CutFrame, Frames, close_frame, rest_of_begun};
 
 /// The most bytes of control frames and error answers that wait for a client that is behind. What the
 /// client's own thread answers finds room, since nothing is read from the client meanwhile.
@@ -196,8 +195,8 @@ impl Outbox {
     }
 
     /// Sends a close frame. Nothing is sent after it.
-    pub fn close(&self, code: CloseCode, reason: &'static str) -> ControlOutcome {
-        self.close_with(&close_frame(code, reason))
+    pub fn close(&self, reason: CloseReason) -> ControlOutcome {
+        self.close_with(&close_frame(reason))
     }
 
     /// Sends a close frame that is given as its bytes. Nothing is sent after it.

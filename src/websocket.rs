@@ -15,17 +15,16 @@ use log::debug;
 use tungstenite::{
     Bytes, Error, Message, Utf8Bytes, WebSocket,
     error::ProtocolError,
-    protocol::{Role, WebSocketConfig, frame::coding::CloseCode},
+    protocol::{Role, WebSocketConfig},
 };
 
 use crate::{
     config::Config,
-    fanout::NOT_A_READER,
     intake::{NoRoom, UNCOUNTED, Unfinished},
     metrics::LeaveReason,
     outbox::{CLOSE_WAIT, ControlOutcome, Outbox},
     socket::{Lingered, limit_reads, linger, read, would_block},
-    wire::{CutFrame, ping_frame},
+    wire::{CloseReason, CutFrame, ping_frame},
 };
 
 /// The size of tungstenite's read buffer, in bytes. It holds a dozen chat messages and more. Every
@@ -229,36 +228,28 @@ impl Connection {
     /// and waits so that the peer can read it. `hand_over` gets the rest of a frame that found the
     /// socket full.
     pub fn finish(mut self, over: &Over, hand_over: impl FnOnce(CutFrame)) {
-        let goodbye = match over {
+        let reason = match over {
             // The peer sent a close frame, and tungstenite answered it; or it was sent one before.
             Over::Ended(Error::ConnectionClosed | Error::AlreadyClosed) | Over::Unanswered => None,
             Over::Ended(
                 Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
             ) => return self.outbox().closed(),
-            Over::Ended(Error::Capacity(_)) => {
-                Some((CloseCode::Size, "the message is longer than this server takes"))
-            }
-            Over::Ended(Error::Utf8(_)) => Some((CloseCode::Invalid, "text must be UTF-8")),
-            Over::Ended(Error::Protocol(_)) => {
-                Some((CloseCode::Protocol, "not the WebSocket protocol"))
-            }
-            Over::Ended(_) => Some((CloseCode::Error, "unexpected")),
-            Over::NotAReader => Some(NOT_A_READER),
-            Over::Unfinished => Some((CloseCode::Again, "the message did not come in time")),
-            Over::NoRoom => Some((
-                CloseCode::Again,
-                "many long messages are on their way to the server; come back later",
-            )),
+            Over::Ended(Error::Capacity(_)) => Some(CloseReason::TooLong),
+            Over::Ended(Error::Utf8(_)) => Some(CloseReason::NotUtf8),
+            Over::Ended(Error::Protocol(_)) => Some(CloseReason::Protocol),
+            Over::Ended(_) => Some(CloseReason::Unexpected),
+            Over::NotAReader => Some(CloseReason::NotAReader),
+            Over::Unfinished => Some(CloseReason::Unfinished),
+            Over::NoRoom => Some(CloseReason::NoRoom),
             Over::Silent => {
-                let reason = "no answer to a ping; come back with after=";
                 // The peer may still be there and read it, but is not waited for.
-                let _ = self.outbox().close(CloseCode::Again, reason);
+                let _ = self.outbox().close(CloseReason::Silent);
                 return self.outbox().abort();
             }
         };
-        if let Some((code, reason)) = goodbye {
-            debug!("closing a client: {reason}: {over:?}");
-            let sent = self.outbox().close(code, reason);
+        if let Some(reason) = reason {
+            debug!("closing a client: {}: {over:?}", reason.sentence());
+            let sent = self.outbox().close(reason);
             self.websocket.get_mut().keep_cut(sent);
         }
         if let Some(cut) = self.websocket.get_mut().cut.take() {
@@ -462,7 +453,7 @@ mod tests {
     #[test]
     fn what_a_peer_says_after_it_was_sent_a_close_frame_is_dropped() {
         let (mut connection, peer) = live();
-        assert_eq!(connection.outbox().close(CloseCode::Away, "gone"), ControlOutcome::Done);
+        assert_eq!(connection.outbox().close(CloseReason::PutAway), ControlOutcome::Done);
         say(&peer, TEXT, b"1");
         say(&peer, CLOSE, &1001_u16.to_be_bytes());
         let received = connection.read(Wait::ForPeer);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tungstenite::protocol::frame::{
     CloseFrame, Frame, FrameHeader,
-    coding::{CloseCode, Data, OpCode},
+    coding::{Data, OpCode},
 };
 
 use crate::message::push_json_string;
@@ -18,7 +18,9 @@ mod history_frame;
 mod history_end;
 mod cut_frame;
 mod error_answer;
+mod close_reason;
 
+pub use close_reason::CloseReason;
 pub use cut_frame::CutFrame;
 pub use error_answer::ErrorAnswer;
 pub use history_end::{HistoryEnd, HistoryForm};
@@ -95,9 +97,10 @@ pub fn ping_frame() -> Vec<u8> {
     formatted(Frame::ping(Vec::new()))
 }
 
-/// A close frame with a code and a short reason for a person.
-pub fn close_frame(code: CloseCode, reason: &'static str) -> Vec<u8> {
-    formatted(Frame::close(Some(CloseFrame { code, reason: reason.into() })))
+/// A close frame, with its code and a sentence for people.
+pub fn close_frame(reason: CloseReason) -> Vec<u8> {
+    let (code, sentence) = (reason.code(), reason.sentence());
+    formatted(Frame::close(Some(CloseFrame { code, reason: sentence.into() })))
 }
 
 fn formatted(frame: Frame) -> Vec<u8> {

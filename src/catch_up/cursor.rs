@@ -9,9 +9,7 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use super::{
-    Behind, pace::Pace, shared_frames::SharedFrames, shared_text::SharedText, stalled_close,
-};
+use super::{Behind, pace::Pace, shared_frames::SharedFrames, shared_text::SharedText};
 use crate::{
     command::{HubGone, NextStep, Reply},
     history::BLOCK,
@@ -19,7 +17,7 @@ use crate::{
     metrics::Metrics,
     outbox::{Last, Outbox},
     unsent::Unsent,
-    wire::CutFrame,
+    wire::{CloseReason, CutFrame, close_frame},
 };
 
 /// How many bytes a step tries to send first, to find out whether the socket takes anything: a
@@ -360,7 +358,7 @@ impl Cursor {
         let Behind { outbox, cut, history, .. } = &self.behind;
         if history.is_none() && !cut.is_begun() {
             // The socket is most likely full; then the client hears nothing.
-            let _ = outbox.send_now(&stalled_close());
+            let _ = outbox.send_now(&close_frame(CloseReason::Stalled));
         }
         outbox.abort_stalled();
     }

@@ -6,14 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tungstenite::protocol::frame::coding::CloseCode;
-
 use super::Fanout;
-use crate::{command::ClientId, outbox::CLOSE_WAIT};
-
-/// The close frame for a client that may not read the channel any more.
-pub const NOT_A_READER: (CloseCode, &str) =
-    (CloseCode::Policy, "this needs the right read in the channel, which was taken back");
+use crate::{command::ClientId, outbox::CLOSE_WAIT, wire::CloseReason};
 
 /// How long a client that may not read any more may take for the frame that it is being sent. A
 /// history is one frame, which may be long, so that its close frame could come much later.
@@ -44,8 +38,7 @@ impl Fanout {
     /// Sends a client that may not read the channel a close frame, after which it is sent nothing.
     /// [`Fanout::end_dismissed`] ends its connection if it does not end it itself.
     pub fn dismiss(&mut self, id: ClientId, now: Instant) {
-        let (code, reason) = NOT_A_READER;
-        self.close(id, code, reason);
+        self.close(id, CloseReason::NotAReader);
         self.dismissals.since.entry(id).or_insert(now);
     }
 

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 
 use crossbeam_channel::Sender;
 
-use super::{Hub, ending::STOPPING};
+use super::Hub;
 use crate::{
     access::Permit,
     command::{
@@ -18,6 +18,7 @@ use crate::{
     operations::Reaction,
     outbox::Outbox,
     stamps::{Since, Stamps},
+    wire::CloseReason,
 };
 
 /// The hub names no more pinned messages at a time when it has named this many lines of messages, edits
@@ -46,7 +47,7 @@ impl Hub {
     ) {
         let client = self.fanout.join(outbox, permit.clone(), self.history.last_id() + 1);
         if self.stopping {
-            self.fanout.close(client, STOPPING.0, STOPPING.1);
+            self.fanout.close(client, CloseReason::Stopping);
         } else if !permit.may_read() {
             // The rules changed after its request was looked at, and the hub may have looked at the
             // other clients before this one came.

@@ -5,21 +5,9 @@
 use std::io;
 
 use log::{error, info, warn};
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::Hub;
-use crate::journal::Fatal;
-
-/// The close frame for all clients when the server stops.
-pub(super) const STOPPING: (CloseCode, &str) =
-    (CloseCode::Restart, "the server is stopping; come back");
-
-/// The close frame for all clients when the numbering is another one than they know.
-pub(super) const FORKED: (CloseCode, &str) =
-    (CloseCode::Restart, "the messages have other numbers now; come back");
-
-/// The close frame for the clients of a channel that is put away.
-const PUT_AWAY: (CloseCode, &str) = (CloseCode::Away, "the channel was put away");
+use crate::{journal::Fatal, wire::CloseReason};
 
 /// What the end of a hub's file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +19,15 @@ pub enum Role {
 }
 
 impl Role {
-    /// The close frame for the clients when the file fails.
-    fn goodbye(self, fatal: &Fatal) -> (CloseCode, &'static str) {
+    /// What the clients are told when the file fails.
+    fn close_reason(self, fatal: &Fatal) -> CloseReason {
         match (self, fatal) {
-            (_, Fatal::Forked(_)) => FORKED,
-            (Role::Default, _) => (CloseCode::Error, "the server cannot store messages any more"),
+            (_, Fatal::Forked(_)) => CloseReason::Renumbered,
+            (Role::Default, _) => CloseReason::ServerCannotStore,
             (Role::Channel, Fatal::Storage(_) | Fatal::CannotJoin(_) | Fatal::Panicked) => {
-                (CloseCode::Error, "the channel cannot store messages now")
+                CloseReason::ChannelCannotStore
             }
-            (Role::Channel, Fatal::Changed(_)) => {
-                (CloseCode::Restart, "the channel's file is another one now; come back")
-            }
+            (Role::Channel, Fatal::Changed(_)) => CloseReason::FileChanged,
         }
     }
 }
@@ -58,8 +44,7 @@ impl Hub {
         self.fanout.retract();
         self.deliver(|| false);
         self.summary.end();
-        let (code, reason) = role.goodbye(fatal);
-        self.fanout.close_all(code, reason);
+        self.fanout.close_all(role.close_reason(fatal));
         self.hand_over_clients();
     }
 
@@ -84,7 +69,7 @@ impl Hub {
         self.sync_and_note()?;
         self.summary.note_stored();
         self.deliver(|| false);
-        self.fanout.close_all(STOPPING.0, STOPPING.1);
+        self.fanout.close_all(CloseReason::Stopping);
         self.hand_over_clients();
         Ok(())
     }
@@ -105,7 +90,7 @@ impl Hub {
             self.summary.end();
             self.followers.end();
             self.deliver(|| false);
-            self.fanout.close_all(PUT_AWAY.0, PUT_AWAY.1);
+            self.fanout.close_all(CloseReason::PutAway);
             self.hand_over_clients();
         }
         // A caller that has stopped waiting needs no answer.

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Hub, Speaker, ending::FORKED};
+use super::{Hub, Speaker};
 use crate::{
     cluster::Link,
     command::{Arrival, ClientId, ClusterCommand, Stored},
@@ -14,7 +14,7 @@ use crate::{
     journal::{AppendError, Fatal, Torn},
     lines::each_line,
     message,
-    wire::ErrorAnswer,
+    wire::{CloseReason, ErrorAnswer},
 };
 
 /// How many bytes of the latest lines the engine keeps: what a node may lack that was down for a while.
@@ -213,7 +213,7 @@ impl Hub {
         self.noted = Some(self.history.end());
         self.summary.take_epoch(epoch);
         self.deliver(|| false);
-        self.fanout.close_all(FORKED.0, FORKED.1);
+        self.fanout.close_all(CloseReason::Renumbered);
         self.followers.end();
         self.hand_over_clients();
         Ok(())

@@ -8,7 +8,7 @@ use crate::{
 };
 
 const SMALL: usize = 4096;
-const BYE: CloseCode = CloseCode::Restart;
+const BYE: CloseReason = CloseReason::Stopping;
 
 /// A client that is live.
 fn live() -> (Outbox, Peer) {
@@ -149,13 +149,13 @@ fn only_so_many_answers_wait_for_a_client_but_a_close_frame_always_does() {
     for _ in 0..answer.len() {
         assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
     }
-    assert_eq!(outbox.close(BYE, "bye"), ControlOutcome::Done);
+    assert_eq!(outbox.close(BYE), ControlOutcome::Done);
     let (waiting, last) = waiting(&outbox);
     let (frames, behind) = frames_in(&waiting);
     assert_eq!((behind, last), (0, Last::Close));
     let texts = frames.iter().filter(|frame| frame.first == TEXT).count();
     assert_eq!(texts, CONTROL_LIMIT / answer.len());
-    let close = close_frame(BYE, "bye").len();
+    let close = close_frame(BYE).len();
     let held = waiting.len() - close;
     assert!((CONTROL_LIMIT - 1..=CONTROL_LIMIT).contains(&held), "{held}");
     assert_eq!(frames.last().map(|frame| frame.first), Some(CLOSE));
@@ -167,7 +167,7 @@ fn nothing_follows_a_close_frame() {
     fn check(outbox: &Outbox, peer: &mut Peer, cut: &CutFrame) {
         assert_eq!(outbox.offer(&batch(1, &[1]), 0, &[]), Offered::NotLive);
         assert_eq!(outbox.control(&ping_frame()), ControlOutcome::Done);
-        assert_eq!(outbox.close(BYE, "again"), ControlOutcome::Done);
+        assert_eq!(outbox.close(BYE), ControlOutcome::Done);
         peer.read(usize::MAX);
         peer.bytes.extend(rest_of(cut));
         peer.bytes.extend(waiting(outbox).0);
@@ -176,12 +176,12 @@ fn nothing_follows_a_close_frame() {
         assert_eq!((closes, frames.last().unwrap().first, rest), (1, CLOSE, 0));
     }
     let (outbox, mut peer) = live();
-    assert_eq!(outbox.close(BYE, "bye"), ControlOutcome::Done);
+    assert_eq!(outbox.close(BYE), ControlOutcome::Done);
     assert!(outbox.is_closed());
     check(&outbox, &mut peer, &CutFrame::default());
 
     let (outbox, mut peer, cut) = behind();
-    assert_eq!(outbox.close(BYE, "bye"), ControlOutcome::Done);
+    assert_eq!(outbox.close(BYE), ControlOutcome::Done);
     assert!(outbox.is_behind() && !outbox.is_closed());
     assert!(!outbox.go_live(), "a close frame waits");
     check(&outbox, &mut peer, &cut);
@@ -198,7 +198,7 @@ fn nothing_follows_a_close_frame() {
 fn a_thread_that_waits_for_the_close_frame_is_told_when_it_is_sent_or_cannot_be() {
     let long = Duration::from_secs(60);
     let (outbox, _peer, _) = behind();
-    let _ = outbox.close(BYE, "bye");
+    let _ = outbox.close(BYE);
     assert!(!outbox.wait_closed(Duration::ZERO));
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| outbox.wait_closed(long));
@@ -207,7 +207,7 @@ fn a_thread_that_waits_for_the_close_frame_is_told_when_it_is_sent_or_cannot_be(
     });
 
     let (outbox, _peer, _) = behind();
-    let _ = outbox.close(BYE, "bye");
+    let _ = outbox.close(BYE);
     outbox.abort();
     assert!(outbox.wait_closed(Duration::ZERO) && outbox.is_closed());
     // Without a close frame there is nothing to wait for.

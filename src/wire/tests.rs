@@ -158,8 +158,8 @@ fn frames_that_are_forgotten_give_back_the_memory_of_a_huge_batch() {
 #[test]
 fn control_frames_are_as_the_rfc_has_them() {
     assert_eq!(ping_frame(), frame_of(PING, b""));
-    let close = close_frame(CloseCode::Restart, "come back");
-    assert_eq!(close, frame_of(CLOSE, b"\x03\xf4come back"));
+    let close = close_frame(CloseReason::PutAway);
+    assert_eq!(close, frame_of(CLOSE, b"\x03\xe9the channel was put away"));
 }
 
 #[test]
