@@ -35,6 +35,7 @@ use crate::{
     metrics::Metrics,
     outbox::Outbox,
     tally::Tally,
+    threads::{self, CATCH_UP_STACK},
     unsent::Unsent,
     wire::{CutFrame, HistoryEnd, HistoryFrame},
 };
@@ -45,9 +46,6 @@ mod shared_frames;
 mod shared_text;
 
 use cursor::{Answer, Buffers, Cursor, Progress};
-
-/// The stack of a catch-up thread, in bytes. It can be small, since blocks are on the heap.
-const STACK: usize = 64 << 10;
 
 /// How often, within the stall timeout, a step is tried for a client that does not seem to take
 /// anything. The kernel reports that a socket takes more only when half of what it may hold is
@@ -118,8 +116,7 @@ impl CatchUp {
         let start = |number| {
             let (inbox, thread) =
                 Thread::new(stall_timeout, metrics.clone(), unsent.clone(), &tallies)?;
-            let name = format!("catch-up-{number}");
-            thread::Builder::new().name(name).stack_size(STACK).spawn(|| thread.run())?;
+            threads::spawn(format!("catch-up-{number}"), CATCH_UP_STACK, || thread.run())?;
             Ok(inbox)
         };
         Ok(CatchUp { threads: (1..=processors).map(start).collect::<io::Result<_>>()? })

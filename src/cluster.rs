@@ -22,7 +22,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -34,6 +33,7 @@ use crate::{
     config::{Config, EngineUrl},
     journal::Fatal,
     name::Name,
+    threads::{self, NODE_STACK},
 };
 
 mod back_off;
@@ -60,9 +60,6 @@ use mirror::Mirror;
 use own_file::OwnFile;
 use reader::Reader;
 use sequencer::Sequencer;
-
-/// The stack of a thread of a node, in bytes. What it does not touch takes no memory.
-pub const STACK: usize = 256 << 10;
 
 /// What the threads of a channel's copy are told.
 #[derive(Clone, Debug)]
@@ -134,9 +131,9 @@ impl Threads {
     pub fn start(url: &EngineUrl) -> io::Result<Threads> {
         let (mirrors, new) = unbounded();
         let reader = Reader::new(url.clone(), new);
-        spawn("reader", move || reader.run())?;
+        threads::spawn("reader", NODE_STACK, move || reader.run())?;
         let (inboxes, new) = unbounded();
-        spawn("inbox", move || inbox::run(&new))?;
+        threads::spawn("inbox", NODE_STACK, move || inbox::run(&new))?;
         Ok(Threads { mirrors, inboxes, missed: Mutex::new(None) })
     }
 
@@ -181,7 +178,7 @@ impl OpenCopy {
         let OpenCopy { settings, link, own } = self;
         let settings = Arc::new(settings);
         let sequencer = Sequencer::new(settings.clone(), link.clone(), hub.clone(), posts);
-        spawn("sequencer", move || sequencer.run())?;
+        threads::spawn("sequencer", NODE_STACK, move || sequencer.run())?;
         let gone = || io::Error::other("the threads of the cluster have ended");
         let inbox = Inbox::new(settings.clone(), link.clone(), hub.clone());
         threads.inboxes.send(inbox).map_err(|_| gone())?;
@@ -220,8 +217,4 @@ fn refresh<T>(new: &Receiver<T>, all: &mut Vec<T>, is_over: impl Fn(&T) -> bool)
         all.extend(new.recv());
     }
     !all.is_empty()
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run).map(drop)
 }

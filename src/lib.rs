@@ -144,6 +144,7 @@ pub mod unsent;
 pub mod intake;
 pub mod control_group;
 pub mod logging;
+pub mod threads;
 pub mod config;
 #[cfg(test)]
 mod testing;

@@ -12,14 +12,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread,
     time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use simplelog::{ConfigBuilder, WriteLogger};
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    threads::{self, USUAL_STACK},
+};
 
 /// How many lines may wait to be written. Each has some hundred bytes.
 const QUEUE: usize = 1024;
@@ -68,7 +70,7 @@ pub fn start(config: &Config) -> Result<Log, String> {
     let lost = Arc::<AtomicU64>::default();
     let queue = LogQueue { line: Vec::new(), entries: entries.clone(), lost: lost.clone() };
     let write = move || write_all(&to_write, &lost, out);
-    let spawned = thread::Builder::new().name("log".into()).spawn(write);
+    let spawned = threads::spawn("log", USUAL_STACK, write);
     spawned.map_err(|error| format!("cannot start a thread for the log: {error}"))?;
     WriteLogger::init(config.log_level, format, queue).map_err(|error| error.to_string())?;
     Ok(Log { entries })

@@ -4,7 +4,6 @@ use std::{
     env, io,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
-    thread,
 };
 
 use clap::Parser;
@@ -22,6 +21,7 @@ use txtcord::{
     journal::{Fatal, OpenError},
     logging,
     server::{self, Failure, Instruction, Server, StartError},
+    threads::{self, USUAL_STACK},
 };
 
 /// The exit code after a second signal. The first one stops the server in order, with exit code 0.
@@ -188,6 +188,6 @@ fn instructions_of_signals(config: &Config) -> io::Result<Receiver<Instruction>>
             };
         }
     };
-    thread::Builder::new().name("signals".into()).spawn(watch)?;
+    threads::spawn("signals", USUAL_STACK, watch)?;
     Ok(instructions)
 }

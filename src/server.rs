@@ -8,7 +8,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     sync::Arc,
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,7 @@ use crate::{
     name::Name,
     outbox::CLOSE_WAIT,
     socket::LINGER,
+    threads::{self, USUAL_STACK},
     unsent::{UNSENT, Unsent},
 };
 
@@ -53,9 +54,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBES: u32 = 6;
 
 const _: () = assert!(QUIET.as_secs() + PROBE_INTERVAL.as_secs() * PROBES as u64 <= 2 * 60);
-
-/// The stack of a client's thread, in bytes. The part of it that is never used takes no memory.
-const STACK: usize = 128 << 10;
 
 /// How many connections above `--max-clients` are heard, to be told that there are too many; fewer
 /// where the machine can carry few clients. When one more comes, the oldest of them is ended.
@@ -246,7 +244,7 @@ impl Server {
             config: Arc::new(config.clone()),
         };
         let acceptor = Acceptor::new(listener.clone(), house, room, unsent);
-        let accept = spawn_named("accept", move || {
+        let accept = threads::spawn("accept", USUAL_STACK, move || {
             let _alive = alive;
             acceptor.run();
         })
@@ -346,13 +344,6 @@ fn check_stored(channels: &Channels) -> Result<(), Failure> {
         STOP_TIME.as_secs()
     );
     Err(Failure::DiskHangs)
-}
-
-fn spawn_named<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 /// The address under which a program on this machine reaches the server. An address that means all

@@ -25,17 +25,11 @@ use crate::{
     lines::line_limit,
     name::Name,
     summary::Summary,
+    threads::{self, HUB_STACK, USUAL_STACK},
 };
 
 /// Channels that are opened at a time: opening is mostly waiting for the disk.
 const OPENERS: usize = 8;
-
-/// The stack of a hub's thread, in bytes. It is no larger than a client's, since the start counts
-/// on that (`server/capacity.rs`). The part of it that is never used takes no memory.
-const STACK: usize = 128 << 10;
-
-/// The longest name that Linux has for a thread, in bytes.
-const THREAD_NAME: usize = 15;
 
 /// How a hub has ended.
 type Ended = Result<(), Fatal>;
@@ -74,16 +68,12 @@ impl Channels {
 impl Room {
     /// Opens channels that are noted down as being opened.
     pub(super) fn open_all(self: &Arc<Room>, names: &[Name]) {
-        self.open_all_with(names, || thread::Builder::new().name("open".into()));
+        self.open_all_with(names, USUAL_STACK);
     }
 
-    /// The same with helpers of this kind. Where no more of them can be started, there are fewer: this
+    /// The same with helpers that have such a stack. Where no more of them can be started, there are fewer: this
     /// thread opens what they do not.
-    pub(super) fn open_all_with(
-        self: &Arc<Room>,
-        names: &[Name],
-        helper: impl Fn() -> thread::Builder,
-    ) {
+    pub(super) fn open_all_with(self: &Arc<Room>, names: &[Name], stack: usize) {
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
@@ -92,7 +82,7 @@ impl Room {
         };
         thread::scope(|scope| {
             for _ in 1..OPENERS.min(names.len()) {
-                if let Err(error) = helper().spawn_scoped(scope, work) {
+                if let Err(error) = threads::spawn_scoped(scope, "open", stack, work) {
                     warn!("channels are opened by fewer threads than at other times: {error}");
                     break;
                 }
@@ -275,10 +265,7 @@ impl Room {
             drop(running);
             commands.drop_all();
         };
-        let mut thread = thread::Builder::new().stack_size(STACK);
-        let words = format!("hub-{name}");
-        thread = thread.name(words[..words.len().min(THREAD_NAME)].to_owned());
-        thread.spawn(run).map(drop)
+        threads::spawn(format!("hub-{name}"), HUB_STACK, run).map(drop)
     }
 
     /// The hub of a channel has ended, and its file is closed.

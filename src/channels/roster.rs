@@ -17,8 +17,9 @@ use log::{debug, warn};
 
 use super::{Channels, NoChannel, Open, Room};
 use crate::{
-    cluster::{Engine, EngineError, STACK, Settings},
+    cluster::{Engine, EngineError, Settings},
     name::Name,
+    threads::{self, NODE_STACK},
 };
 
 /// How often the engine is asked. A channel is on all nodes within a second.
@@ -40,8 +41,7 @@ impl Channels {
         let settings = Settings::of(config, &Name::default(), &config.file);
         let Some(settings) = settings else { return Ok(()) };
         let room = Arc::downgrade(&self.room);
-        let thread = thread::Builder::new().name("roster".into()).stack_size(STACK);
-        thread.spawn(move || run(&room, &settings)).map(drop)
+        threads::spawn("roster", NODE_STACK, move || run(&room, &settings)).map(drop)
     }
 }
 

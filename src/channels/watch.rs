@@ -10,7 +10,6 @@ use std::{
     panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::{Arc, Weak, atomic::Ordering::SeqCst},
-    thread,
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +17,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, warn};
 
 use super::{Channels, Open, Room, State, names_in};
-use crate::{lines::log_unreadable_count, name::Name};
+use crate::{
+    lines::log_unreadable_count,
+    name::Name,
+    threads::{self, USUAL_STACK},
+};
 
 /// How often everything is looked at: what others append is taken in within a second, and a look at a
 /// thousand files takes 3 to 5 ms.
@@ -53,7 +56,7 @@ impl Channels {
     pub fn watch(&self, default_file: PathBuf, stop: Receiver<()>) -> io::Result<()> {
         let room = Arc::downgrade(&self.room);
         let run = move || run(&room, &default_file, &stop);
-        thread::Builder::new().name("watch".into()).spawn(run).map(drop)
+        threads::spawn("watch", USUAL_STACK, run).map(drop)
     }
 }
 
@@ -138,7 +141,7 @@ impl Watch {
         let opener = room.clone();
         let names = new.clone();
         let open = move || opener.open_all(&names);
-        if let Err(error) = thread::Builder::new().name("open".into()).spawn(open) {
+        if let Err(error) = threads::spawn("open", USUAL_STACK, open) {
             self.complain(format!("cannot start a thread to open channels: {error}"));
             self.listed = None;
             new.iter().for_each(|name| room.forget(name));

@@ -16,9 +16,6 @@ use crate::{
     wire::ErrorAnswer,
 };
 
-/// The stack of a thread of a node, in bytes: there is none.
-pub const STACK: usize = 0;
-
 /// What the threads of a channel's copy are told.
 #[derive(Debug)]
 pub struct Settings(Infallible);

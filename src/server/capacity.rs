@@ -11,11 +11,11 @@ use rlimit::Resource;
 use rustix::param::page_size;
 
 use super::{
-    EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS, STACK,
+    EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS,
 };
 use crate::{
-    cluster::STACK as NODE_STACK,
     control_group::{self, number_in},
+    threads::{CLIENT_STACK, NODE_STACK},
 };
 
 /// How many memory maps a client's thread takes: for its stack, for the stack for signals, and for
@@ -75,7 +75,7 @@ impl ChannelCost {
 // The stacks of a node's threads, in stacks of clients' threads.
 const _: () = {
     let each = NODE_STACK as u64 + OTHER_SPACE;
-    let client = STACK as u64 + OTHER_SPACE;
+    let client = CLIENT_STACK as u64 + OTHER_SPACE;
     assert!((ChannelCost::IN_CLUSTER.space - 1) * client >= each);
     assert!(ChannelCost::OF_NODE.space * client >= ChannelCost::OF_NODE.threads * each);
 };
@@ -215,7 +215,7 @@ fn processors() -> u64 {
 
 fn threads_in_space(limit: u64) -> u64 {
     let used = space_used().unwrap_or(0);
-    limit.saturating_sub(used + SPARE_SPACE) / (STACK as u64 + OTHER_SPACE)
+    limit.saturating_sub(used + SPARE_SPACE) / (CLIENT_STACK as u64 + OTHER_SPACE)
 }
 
 /// The limit of address space, if there is one.
@@ -235,7 +235,7 @@ impl Space {
     pub fn has_room(self) -> bool {
         let Some(limit) = self.limit else { return true };
         let spare = SPARE_SPACE.min(limit / 4);
-        space_used().is_none_or(|used| used + STACK as u64 + spare <= limit)
+        space_used().is_none_or(|used| used + CLIENT_STACK as u64 + spare <= limit)
     }
 }
 

@@ -13,11 +13,10 @@ use std::{
     collections::VecDeque,
     fmt, io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
     time::Duration,
 };
 
-use super::STACK;
+use crate::threads::{self, CLIENT_STACK};
 
 /// How many threads wait before their connections come, where there is room for them. With more of
 /// them, several clients that join at once are served no sooner.
@@ -109,17 +108,14 @@ impl Crew {
     fn start(&mut self, job: Option<Job>) -> io::Result<()> {
         self.started += 1;
         let pool = self.pool.clone();
-        thread::Builder::new()
-            .name(format!("client-{}", self.started))
-            .stack_size(STACK)
-            .spawn(move || {
-                let mut next = job.or_else(|| pool.wait_for_job());
-                while let Some(job) = next {
-                    job();
-                    next = pool.next_job();
-                }
-            })
-            .map(drop)
+        let run = move || {
+            let mut next = job.or_else(|| pool.wait_for_job());
+            while let Some(job) = next {
+                job();
+                next = pool.next_job();
+            }
+        };
+        threads::spawn(format!("client-{}", self.started), CLIENT_STACK, run).map(drop)
     }
 }
 
@@ -189,7 +185,7 @@ impl Drop for Crew {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, time::Instant};
+    use std::{cell::Cell, thread, time::Instant};
 
     use crossbeam_channel::bounded;
 
