@@ -37,7 +37,7 @@ mod capacity;
 mod crew;
 
 use acceptor::Acceptor;
-use capacity::{Capacity, ChannelCost, Limit, Wanted};
+use capacity::{Capacity, Costs, Limit, Wanted};
 
 /// How many connections may wait in the kernel to be accepted. With std's 128, the kernel drops
 /// some of a burst.
@@ -56,12 +56,9 @@ const PROBES: u32 = 6;
 const _: () = assert!(QUIET.as_secs() + PROBE_INTERVAL.as_secs() * PROBES as u64 <= 2 * 60);
 
 /// How many connections above `--max-clients` are heard, to be told that there are too many; fewer
-/// where the machine can carry few clients. When one more comes, the oldest of them is ended.
+/// where the machine can carry few clients. When one more comes, the oldest of them is ended, and as many
+/// may still be about to leave.
 const EXTRA_CONNECTIONS: usize = 64;
-
-/// How many connections that were ended may still be about to leave, for each that is heard. Where
-/// even more come meanwhile, they are dropped without a word.
-const LEAVING_FOR_EACH_EXTRA: usize = 1;
 
 /// How many descriptors are kept free of clients and channels: for the three of every program, the
 /// default channel's three files, the log, the listener, signals, and what is open for a moment, such
@@ -383,7 +380,7 @@ fn room(config: &Config) -> (Room, usize) {
         channels: max_channels as u64,
         clients: max_clients as u64,
         in_folder: in_folder as u64,
-        each: if config.cluster.is_some() { ChannelCost::IN_CLUSTER } else { ChannelCost::ALONE },
+        costs: if config.cluster.is_some() { Costs::ON_NODE } else { Costs::ALONE },
     });
     let at_most = |wanted: usize, what: &str, (count, limit): (u64, Limit)| {
         if count < wanted as u64 {

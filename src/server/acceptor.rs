@@ -19,7 +19,7 @@ use http::Method;
 use log::{debug, warn};
 use socket2::Socket;
 
-use super::{LEAVING_FOR_EACH_EXTRA, Room, capacity::Space, crew::Crew};
+use super::{Room, capacity::Space, crew::Crew};
 use crate::{
     access::Counted,
     connection::{Admission, House, converse},
@@ -118,7 +118,9 @@ impl Acceptor {
         }
         let seat = Seat::take(&self.clients, self.room.clients);
         let is_extra = seat.is_none();
-        let most = self.room.extra * (1 + LEAVING_FOR_EACH_EXTRA);
+        // As many as are heard may still be about to leave. Where even more come, they are dropped
+        // without a word.
+        let most = 2 * self.room.extra;
         let Some(seat) = seat.or_else(|| Seat::take(&self.extra, most)) else { return };
         let admission = match counted {
             Counted::Above(_) => Admission::TooManyOfAddress,

@@ -10,9 +10,7 @@ use std::{fmt, fs, thread};
 use rlimit::Resource;
 use rustix::param::page_size;
 
-use super::{
-    EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, LEAVING_FOR_EACH_EXTRA, OTHER_FILES, OTHER_THREADS,
-};
+use super::{EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, OTHER_FILES, OTHER_THREADS};
 use crate::{
     control_group::{self, number_in},
     threads::{CLIENT_STACK, NODE_STACK},
@@ -37,9 +35,9 @@ const OTHER_SPACE: u64 = 32 << 10;
 /// run yet will need some, and so will the messages that clients send.
 const SPARE_SPACE: u64 = 64 << 20;
 
-/// How much of each limit a channel takes.
+/// How much of each limit something takes.
 #[derive(Clone, Copy, Debug)]
-pub struct ChannelCost {
+struct Cost {
     /// Open files.
     files: u64,
     /// Threads.
@@ -48,36 +46,36 @@ pub struct ChannelCost {
     space: u64,
 }
 
-impl ChannelCost {
-    /// The text file, the lock file and the stamps file; the hub's thread.
-    pub const ALONE: ChannelCost = ChannelCost { files: 3, threads: 1, space: 1 };
+/// What channels take.
+#[derive(Clone, Copy, Debug)]
+pub struct Costs {
+    each: Cost,
+    /// What there is once, beside [`OTHER_FILES`] and [`OTHER_THREADS`].
+    once: Cost,
+}
 
-    /// On a node of a cluster also the sequencer's thread and its connection.
-    pub const IN_CLUSTER: ChannelCost = ChannelCost { files: 4, threads: 2, space: 3 };
+impl Costs {
+    /// On a server alone: the text file, the lock file and the stamps file; the hub's thread.
+    pub const ALONE: Costs = Costs {
+        each: Cost { files: 3, threads: 1, space: 1 },
+        once: Cost { files: 0, threads: 0, space: 0 },
+    };
 
-    /// What a server alone has for its default channel is in [`OTHER_FILES`] and [`OTHER_THREADS`].
-    const NOTHING: ChannelCost = ChannelCost { files: 0, threads: 0, space: 0 };
-
-    /// A node has more, once: the default channel's sequencer, the reader and the roster with a
-    /// connection each, and the inbox.
-    const OF_NODE: ChannelCost = ChannelCost { files: 3, threads: 4, space: 8 };
-
-    /// What there is once, where each channel has this cost.
-    fn once(self) -> ChannelCost {
-        if self.threads > ChannelCost::ALONE.threads {
-            ChannelCost::OF_NODE
-        } else {
-            ChannelCost::NOTHING
-        }
-    }
+    /// On a node of a cluster, each has also the sequencer's thread and its connection. Once there are the
+    /// default channel's sequencer, the reader and the roster with a connection each, and the inbox.
+    pub const ON_NODE: Costs = Costs {
+        each: Cost { files: 4, threads: 2, space: 3 },
+        once: Cost { files: 3, threads: 4, space: 8 },
+    };
 }
 
 // The stacks of a node's threads, in stacks of clients' threads.
 const _: () = {
-    let each = NODE_STACK as u64 + OTHER_SPACE;
+    let Costs { each, once } = Costs::ON_NODE;
+    let thread = NODE_STACK as u64 + OTHER_SPACE;
     let client = CLIENT_STACK as u64 + OTHER_SPACE;
-    assert!((ChannelCost::IN_CLUSTER.space - 1) * client >= each);
-    assert!(ChannelCost::OF_NODE.space * client >= ChannelCost::OF_NODE.threads * each);
+    assert!((each.space - 1) * client >= thread);
+    assert!(once.space * client >= once.threads * thread);
 };
 
 /// Where a limit is short, one part in this many is kept for channels; the rest is for clients.
@@ -99,8 +97,8 @@ pub struct Wanted {
     pub clients: u64,
     /// The channels that are in the folder at the start.
     pub in_folder: u64,
-    /// What each channel takes.
-    pub each: ChannelCost,
+    /// What channels take.
+    pub costs: Costs,
 }
 
 /// How many channels and clients this process can serve, and which limit allows no more of each.
@@ -174,17 +172,18 @@ impl Capacity {
 
     /// What limits allow, given as how many clients each leaves where there is no channel.
     fn within(limits: impl Iterator<Item = (Limit, u64)> + Clone, wanted: Wanted) -> Capacity {
-        let once = wanted.each.once();
+        let Costs { each, once } = wanted.costs;
         // With each limit: how many clients a channel takes the place of.
         let known = limits.map(|(limit, room)| {
-            let cost = |cost: ChannelCost| match limit {
+            let cost = |cost: Cost| match limit {
                 Limit::Files => cost.files,
                 Limit::Space => cost.space,
                 _ => cost.threads,
             };
-            (room.saturating_sub(cost(once)), cost(wanted.each), limit)
+            (room.saturating_sub(cost(once)), cost(each), limit)
         });
-        let all_extra = |extra: usize| (extra * (1 + LEAVING_FOR_EACH_EXTRA)) as u64;
+        // Those that are heard, and as many that are about to leave.
+        let all_extra = |extra: usize| 2 * extra as u64;
         let beside_all_clients = wanted.clients.saturating_add(all_extra(EXTRA_CONNECTIONS));
         let channels = known.clone().map(|(room, each, limit)| {
             let kept =
@@ -271,14 +270,14 @@ mod tests {
     #[test]
     fn a_channel_of_a_cluster_takes_the_place_of_more_clients() {
         #[track_caller]
-        fn check(limit: Limit, each: ChannelCost, in_folder: u64, channels: u64, clients: u64) {
-            let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder, each };
+        fn check(limit: Limit, costs: Costs, in_folder: u64, channels: u64, clients: u64) {
+            let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder, costs };
             let limits = [(limit, 6_000), (Limit::Files, 1_000_000)];
             let Capacity { channels: many, clients: beside, .. } =
                 Capacity::within(limits.into_iter(), wanted);
-            assert_eq!((many, beside), ((channels, limit), (clients, limit)), "{limit}: {each:?}");
+            assert_eq!((many, beside), ((channels, limit), (clients, limit)), "{limit}: {costs:?}");
         }
-        let (alone, node) = (ChannelCost::ALONE, ChannelCost::IN_CLUSTER);
+        let (alone, node) = (Costs::ALONE, Costs::ON_NODE);
         // A twentieth is kept for channels, and twice 64 for connections that are
         // told that there are too many.
         check(Limit::Threads, alone, 0, 300, 6_000 - 300 - 128);
@@ -292,12 +291,12 @@ mod tests {
     #[test]
     fn all_connections_fit_into_a_limit_however_low_it_is() {
         for limit in [64, 100, 256, 300, 512, 1024, 4096, 100_000] {
-            let each = ChannelCost::ALONE;
-            let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder: 0, each };
+            let costs = Costs::ALONE;
+            let wanted = Wanted { channels: 1_000, clients: 10_000, in_folder: 0, costs };
             let left = limit - OTHER_FILES;
             let Capacity { channels, clients, extra } =
                 Capacity::within([(Limit::Files, left)].into_iter(), wanted);
-            let channels = channels.0.min(wanted.channels) * each.files;
+            let channels = channels.0.min(wanted.channels) * costs.each.files;
             let clients = clients.0.min(wanted.clients);
             // Those that are heard, and as many that leave.
             let taken = channels + clients + 2 * extra as u64;
@@ -316,8 +315,8 @@ mod tests {
 
     #[test]
     fn this_machine_can_carry_a_client_and_says_why_no_more() {
-        let each = ChannelCost::ALONE;
-        let wanted = Wanted { channels: 10, clients: 1, in_folder: 0, each };
+        let costs = Costs::ALONE;
+        let wanted = Wanted { channels: 10, clients: 1, in_folder: 0, costs };
         let few = Capacity::of_this_machine(wanted);
         assert!(few.clients.0 >= 1 && few.channels.0 >= 1);
         let many = Capacity::of_this_machine(Wanted { channels: u64::MAX, ..wanted });
