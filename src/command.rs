@@ -24,7 +24,7 @@ mod long_posts;
 
 pub use cluster::{Applying, Arrival, ClusterCommand, Speakers};
 pub(crate) use handle::QUEUE;
-pub use handle::{Commands, HubGone, HubHandle, WeakHubHandle, queue, queue_beside};
+pub use handle::{Commands, HubGone, HubHandle, WeakHubHandle, queue};
 use long_posts::Place;
 
 /// The number of a client, in the order of joining, from 1.

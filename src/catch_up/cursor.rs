@@ -393,7 +393,7 @@ mod tests {
         let mut cursor = Cursor::new(Behind {
             client: ClientId(1),
             outbox: Arc::new(Outbox::new(socket)),
-            hub: queue().0,
+            hub: queue(None).0,
             file: history.file().clone(),
             cut: CutFrame::default(),
             history: Some(Box::new(HistoryFrame::new(snapshot).expect("a file of our own"))),

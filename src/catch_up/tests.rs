@@ -152,7 +152,7 @@ impl Chat {
         let (journal, history) =
             Journal::open(&dir.file(), Fsync::Never, 1 << 20).expect("a file of our own");
         let journal = journal.with_stamps(&history).expect("a file of our own");
-        let (handle, commands) = queue();
+        let (handle, commands) = queue(None);
         let (catch_up, fell_behind) = CatchUp::by_hand();
         let (up, weak) = (catch_up.clone(), handle.downgrade());
         let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default(), Arc::default()));
@@ -690,7 +690,7 @@ fn a_client_is_forgotten_when_its_hub_ends_or_does_not_know_it_when_it_is_asked(
         // Once more after the first time, since a close frame may have come.
         for left in [1, 0] {
             match ends {
-                true => chat.commands = queue().1,
+                true => chat.commands = queue(None).1,
                 false => chat.serve_commands(),
             }
             thread.take_answers();

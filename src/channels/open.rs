@@ -220,7 +220,7 @@ impl Room {
         let (epoch, file) = (journal.epoch().clone(), journal.identity());
         let summary = Arc::new(Summary::new(epoch, file, news, comings));
         let (posts, waiting) = bounded(QUEUE);
-        let (handle, commands) = command::queue_beside(copy.is_some().then_some(posts));
+        let (handle, commands) = command::queue(copy.is_some().then_some(posts));
         let mut hub = Hub::new(
             journal,
             history,

@@ -299,7 +299,7 @@ fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
     let house = House::new();
     let room = &house.channels.room;
     let add = |text| {
-        let (hub, commands) = command::queue();
+        let (hub, commands) = command::queue(None);
         let summary =
             Arc::new(Summary::new("e".into(), (0, 0), room.news.clone(), room.comings.clone()));
         let open = Open { hub: hub.clone(), summary };

@@ -126,13 +126,9 @@ impl WeakHubHandle {
     }
 }
 
-/// Makes the hub's queues: the first handle, and the end from which the hub takes commands.
-pub fn queue() -> (HubHandle, Commands) {
-    queue_beside(None)
-}
-
-/// The same for a hub whose posts go to a sequencer first.
-pub fn queue_beside(sequencer: Option<Sender<Post>>) -> (HubHandle, Commands) {
+/// Makes the hub's queues: the first handle, and the end from which the hub takes commands. Posts go to
+/// the sequencer first, where there is one.
+pub fn queue(sequencer: Option<Sender<Post>>) -> (HubHandle, Commands) {
     let (commands, queue) = bounded(QUEUE);
     let (asks, questions) = unbounded();
     let room = Arc::default();
@@ -382,7 +378,7 @@ mod tests {
 
     /// A hub's queues, the bounded one full, and a question.
     fn full_with_a_question() -> (HubHandle, Commands) {
-        let (handle, commands) = queue();
+        let (handle, commands) = queue(None);
         while handle.survey() {}
         handle.next_step_later(ClientId(1), None, Reply::new(drop));
         (handle, commands)
@@ -409,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_question_is_answered_with_the_end_of_the_hub_wherever_it_is() {
-        let (handle, commands) = queue();
+        let (handle, commands) = queue(None);
         let (tells, told) = unbounded();
         let ask = || {
             let tells = tells.clone();

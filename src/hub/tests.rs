@@ -52,7 +52,7 @@ impl House {
         dir.write(text);
         let (journal, history) = Journal::open(&dir.file(), Fsync::Never, LIMIT).expect("a file");
         let system = FaultySystem::new(&dir);
-        let (handle, commands) = queue();
+        let (handle, commands) = queue(None);
         let (catch_up, fell_behind) = CatchUp::by_hand();
         let summary = Arc::new(Summary::new("e".into(), (0, 0), Arc::default(), Arc::default()));
         let hub = Hub::new(
