@@ -119,7 +119,6 @@ pub fn acceptance_time(last: u64) -> u64 {
 #[derive(Debug, Default)]
 pub struct NewStamps {
     bytes: Vec<u8>,
-    lines: u64,
     /// The time on the last line, in Unix milliseconds, and where that line begins. All lines of a
     /// batch have the same time, so it is spelled once and copied.
     last: Option<(u64, usize)>,
@@ -152,13 +151,11 @@ impl NewStamps {
         self.bytes.push(b'\n');
         let one = start..self.bytes.len();
         (1..lines).for_each(|_| self.bytes.extend_from_within(one.clone()));
-        self.lines += lines;
     }
 
     /// Says of `lines` lines that nothing is known of them.
     pub fn push_unknown(&mut self, lines: u64) {
         (0..lines).for_each(|_| self.bytes.extend_from_slice(NOTHING));
-        self.lines += lines;
     }
 
     /// The lines as they are to stand in the file.
@@ -166,16 +163,10 @@ impl NewStamps {
         &self.bytes
     }
 
-    /// How many lines there are.
-    pub fn lines(&self) -> u64 {
-        self.lines
-    }
-
     /// Forgets all lines, but keeps their memory for those of the next batch.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT);
-        self.lines = 0;
         self.last = None;
     }
 }

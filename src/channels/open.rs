@@ -47,7 +47,7 @@ impl Channels {
         let name = Name::default();
         let (ended, hub_ended) = bounded(1);
         self.room.lock().channels.insert(name.clone(), Entry::opening());
-        self.room.start(&name, opened, Role::Default, move |done| {
+        self.room.start(&name, opened, move |done| {
             // Nobody waits for it when the process is about to end anyway.
             let _ = ended.send(done);
         })?;
@@ -158,7 +158,7 @@ impl Room {
                 room.ended(&of, done);
             }
         };
-        self.start(name, opened, Role::Channel, ended).map_err(|error| {
+        self.start(name, opened, ended).map_err(|error| {
             if self.lock().running.is_none() {
                 debug!("channel {name} is not opened: {error}");
                 return "the server is stopping".into();
@@ -213,9 +213,9 @@ impl Room {
         self: &Arc<Room>,
         name: &Name,
         (journal, history, copy): Opened,
-        role: Role,
         ended: impl FnOnce(Ended) + Send + 'static,
     ) -> io::Result<()> {
+        let role = Role::of(name);
         let (news, comings) = (self.news.clone(), self.comings.clone());
         let (epoch, file) = (journal.epoch().clone(), journal.identity());
         let summary = Arc::new(Summary::new(epoch, file, news, comings));

@@ -7,7 +7,7 @@ use std::io;
 use log::{error, info, warn};
 
 use super::Hub;
-use crate::{journal::Fatal, wire::CloseReason};
+use crate::{journal::Fatal, name::Name, wire::CloseReason};
 
 /// What the end of a hub's file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role of the hub of a channel.
+    pub fn of(name: &Name) -> Role {
+        if name.is_default() { Role::Default } else { Role::Channel }
+    }
+
     /// What the clients are told when the file fails.
     fn close_reason(self, fatal: &Fatal) -> CloseReason {
         match (self, fatal) {

@@ -70,18 +70,18 @@ impl Journal {
     }
 
     /// Moves what stands after the committed end to the inbox: whole lines, and with
-    /// [`Torn::MovesToo`] also the beginning of a line. How many bytes are left after the committed end.
+    /// [`Torn::MovesToo`] also the beginning of a line.
     ///
     /// # Errors
     /// When that fails.
-    pub fn clear_after(&mut self, committed_end: u64, torn: Torn) -> Result<u64, Fatal> {
+    pub fn clear_after(&mut self, committed_end: u64, torn: Torn) -> Result<(), Fatal> {
         let clear = || {
             let size = self.file.metadata()?.len();
             let whole = end_of_whole_lines(&self.file, size)?.max(committed_end);
             if whole == size || torn == Torn::MovesToo {
                 self.move_to_inbox(committed_end)?;
             }
-            Ok(self.file.metadata()?.len().saturating_sub(committed_end))
+            Ok(())
         };
         clear().map_err(Fatal::Storage)
     }

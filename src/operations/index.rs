@@ -79,11 +79,6 @@ enum Change {
 }
 
 impl Operations {
-    /// Whether there has been none.
-    pub fn is_empty(&self) -> bool {
-        self.lines.0.is_empty()
-    }
-
     /// Whether this line is an operation.
     pub fn is_operation(&self, id: u64) -> bool {
         self.lines.contains(id)

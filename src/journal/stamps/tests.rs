@@ -112,12 +112,12 @@ impl Pair {
         self.now += 7;
         let text = self.dir.read();
         let new = String::from_utf8(text[self.history.end() as usize..].to_vec()).expect("UTF-8");
-        let mut stamps = NewStamps::default();
-        stamps.push(new.lines().count() as u64, self.now, None);
+        let (mut stamps, count) = (NewStamps::default(), new.lines().count() as u64);
+        stamps.push(count, self.now, None);
         let is_stamped = match self.journal.stamp(&stamps) {
             Ok(()) => true,
             Err(AppendError::DiskFull) => {
-                self.journal.leave_unstamped(stamps.lines());
+                self.journal.leave_unstamped(count);
                 false
             }
             Err(AppendError::Fatal(fatal)) => panic!("{fatal}"),
