@@ -24,8 +24,8 @@ pub use close_reason::CloseReason;
 pub use cut_frame::CutFrame;
 pub use error_answer::ErrorAnswer;
 pub use history_end::{HistoryEnd, HistoryForm};
-pub use history_frame::{HistoryFrame, make_array};
-pub use live::{Frames, LiveFrames};
+pub use history_frame::{HISTORY, HistoryFrame, make_array};
+pub use live::{Frames, LiveFrames, push_stamp};
 
 /// Appends the header of an unmasked text frame with a payload of `len` bytes: RFC 6455, section
 /// 5.2.

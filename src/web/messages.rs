@@ -13,11 +13,10 @@ use crate::{
         HttpRefusal,
         query::{number, parameters},
     },
-    message::push_json_string,
     name::Name,
     outbox::More,
     stamps::{Stamp, Stamps},
-    wire::{HistoryFrame, push_number},
+    wire::{HISTORY, HistoryFrame, push_number, push_stamp},
 };
 
 const NDJSON: &str = "application/x-ndjson";
@@ -212,7 +211,7 @@ impl Exchange<'_> {
 
     /// What `q` found as one object: with `ids`, since its messages are not neighbours.
     fn found_array(&mut self, body: &mut Chunks, query: &Query, view: &View) -> Result<(), Stop> {
-        body.bytes.extend_from_slice(br#"{"type":"message_history","data":["#);
+        body.bytes.extend_from_slice(HISTORY);
         let mut comma: &[u8] = b"";
         for_found(query, &view.stretch, |_, data| {
             body.bytes.extend_from_slice(comma);
@@ -333,14 +332,7 @@ pub(super) fn push_line(
         None => out.extend_from_slice(br#"{"id":"#),
     }
     push_number(id, out);
-    if let Some(ts) = stamp.ts {
-        out.extend_from_slice(br#","ts":"#);
-        push_number(ts, out);
-    }
-    if let Some(from) = stamp.from {
-        out.extend_from_slice(br#","from":"#);
-        push_json_string(from, out);
-    }
+    push_stamp(stamp, out);
     out.extend_from_slice(br#","data":"#);
     out.extend_from_slice(data);
     out.extend_from_slice(b"}\n");

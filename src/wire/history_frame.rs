@@ -5,7 +5,8 @@ use std::{io, sync::Arc};
 use super::{digits, push_number, push_text_header};
 use crate::history::{MessageText, NextText, Snapshot, Stretch};
 
-const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
+/// The beginning of a history in one piece, up to its first message.
+pub const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
 const SKIPPED: &[u8] = br#","skipped":["#;
 
 /// A `message_history` frame that is read from the file as it is sent. The length in its header is

@@ -52,6 +52,18 @@ impl FrameMark {
     }
 }
 
+/// Appends what is known of a stamp to an object that has something in it.
+pub fn push_stamp(stamp: Stamp<'_>, out: &mut Vec<u8>) {
+    if let Some(ts) = stamp.ts {
+        out.extend_from_slice(TS);
+        push_number(ts, out);
+    }
+    if let Some(from) = stamp.from {
+        out.extend_from_slice(FROM);
+        push_json_string(from, out);
+    }
+}
+
 /// How many bytes of memory are kept for the next frames: those of several batches, but not those
 /// of a rare huge one.
 pub(super) const FRAMES_KEPT: usize = 4 << 20;
