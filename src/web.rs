@@ -28,7 +28,9 @@ use crate::{
 };
 
 mod page;
+mod query;
 mod messages;
+mod chunks;
 mod operating;
 mod follow;
 mod several;

@@ -14,7 +14,8 @@ use http::{StatusCode, header};
 
 use super::{
     Exchange, JSON, Stop,
-    messages::{Chunks, Form, Query},
+    chunks::Chunks,
+    query::{Form, Query},
 };
 use crate::{
     access::Right,

@@ -5,10 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{
-    Channel, Exchange, Stop,
-    messages::{Chunks, Query},
-};
+use super::{Channel, Exchange, Stop, chunks::Chunks, query::Query};
 use crate::{access::Right, history::Window};
 
 impl Exchange<'_> {

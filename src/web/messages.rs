@@ -2,106 +2,22 @@
 //! `/NAME`.
 
 use crossbeam_channel::{Receiver, bounded};
-use http::{HeaderName, Method, StatusCode, Version, header};
-use memchr::memmem::Finder;
+use http::{StatusCode, header};
 
-use super::{Channel, Exchange, Headers, JSON, PeerGone, Stop, response_epoch, sending::PIECE};
+use super::{
+    Channel, Exchange, PeerGone, Stop,
+    chunks::Chunks,
+    query::{Form, Query},
+    response_epoch,
+};
 use crate::{
     command::View,
-    history::{LocatedMessage, Snapshot, Stretch, Window},
-    http::{
-        HttpRefusal,
-        query::{number, parameters},
-    },
+    history::{LocatedMessage, Snapshot, Stretch},
+    http::{HttpRefusal, query::number},
     name::Name,
-    outbox::More,
     stamps::{Stamp, Stamps},
     wire::{HISTORY, HistoryFrame, push_number, push_stamp},
 };
-
-const NDJSON: &str = "application/x-ndjson";
-const EVENTS: &str = "text/event-stream";
-
-/// Says whether a proxy may hold back what it passes on.
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// How the history is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// One JSON object a line: NDJSON.
-    Lines,
-    /// One JSON object like the frame on connect.
-    Array,
-    /// Server-sent events, which never end.
-    Events,
-}
-
-impl Form {
-    /// What it is called in HTTP.
-    pub(super) fn content_type(self) -> &'static str {
-        match self {
-            Form::Lines => NDJSON,
-            Form::Array => JSON,
-            Form::Events => EVENTS,
-        }
-    }
-}
-
-/// What a query asks for.
-#[derive(Debug, Default)]
-pub(super) struct Query {
-    pub(super) window: Window,
-    pub(super) epoch: Option<String>,
-    /// Only messages from this time on, in Unix milliseconds.
-    pub(super) since: Option<u64>,
-    text: Option<String>,
-    pub(super) follow: bool,
-    /// Only messages that are pinned.
-    pinned: bool,
-}
-
-impl Query {
-    pub(super) fn parse(query: &str) -> Result<Query, HttpRefusal> {
-        let mut parsed = Query::default();
-        for parameter in parameters(query) {
-            match &*parameter.name {
-                "after" => parsed.window.after = Some(parameter.number()?),
-                "before" => parsed.window.before = Some(parameter.number()?),
-                "limit" => parsed.window.limit = Some(parameter.number()?),
-                "since" => parsed.since = Some(parameter.time()?),
-                "epoch" => parsed.epoch = Some(parameter.text()?),
-                "q" => parsed.text = Some(parameter.text()?).filter(|text| !text.is_empty()),
-                "follow" => parsed.follow = parameter.flag()?,
-                "pinned" => parsed.pinned = parameter.flag()?,
-                _ => {}
-            }
-        }
-        Ok(parsed)
-    }
-
-    /// What is asked of the history itself. With `q` it has no limit: the limit is for what `q`
-    /// finds.
-    pub(super) fn window(&self) -> Window {
-        let limit = self.window.limit.filter(|_| self.text.is_none());
-        Window { limit, ..self.window }
-    }
-
-    /// The same search without a window, for what a follower is sent after its window.
-    pub(super) fn rest(&self) -> Query {
-        Query { text: self.text.clone(), ..Query::default() }
-    }
-
-    /// Whether it asks for more than that messages are pinned.
-    pub(super) fn asks_for_a_part(&self) -> bool {
-        let Window { after, before, since, limit } = self.window;
-        let numbers = [after, before, since, limit, self.since];
-        self.follow || self.text.is_some() || numbers.iter().any(Option::is_some)
-    }
-
-    fn finder(&self) -> Option<Finder<'_>> {
-        self.text.as_ref().map(Finder::new)
-    }
-}
 
 impl Exchange<'_> {
     pub(super) fn messages(&mut self, channel: &Channel) -> Result<(), Stop> {
@@ -139,36 +55,6 @@ impl Exchange<'_> {
         self.stream(channel, form, &query, view, &woken)
     }
 
-    /// What the client would rather have, RFC 9110 section 12.5.1.
-    pub(super) fn form(&self) -> Result<Form, HttpRefusal> {
-        let fields = self.request.headers().get_all(header::ACCEPT);
-        let accept: Vec<_> = fields.iter().filter_map(|field| field.to_str().ok()).collect();
-        if accept.is_empty() {
-            return Ok(Form::Lines);
-        }
-        let mut best = None;
-        for range in accept.iter().flat_map(|field| field.split(',')) {
-            let mut parts = range.split(';').map(str::trim);
-            let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                JSON => Form::Array,
-                EVENTS => Form::Events,
-                NDJSON | "application/ndjson" | "application/jsonl" | "text/plain" | "text/*"
-                | "application/*" | "*/*" => Form::Lines,
-                _ => continue,
-            };
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
-            let quality: f32 = quality.unwrap_or(1.0);
-            if quality > best.map_or(0.0, |(best, _)| best) {
-                best = Some((quality, form));
-            }
-        }
-        best.map(|(_, form)| form).ok_or_else(|| {
-            let sentence = "the history is application/x-ndjson, application/json or \
-                            text/event-stream";
-            HttpRefusal::new(StatusCode::NOT_ACCEPTABLE, sentence)
-        })
-    }
-
     fn stream(
         &mut self,
         channel: &Channel,
@@ -203,10 +89,6 @@ impl Exchange<'_> {
             self.follow(channel, &mut body, query, after, last_id, woken)?;
         }
         Ok(body.finish(self)?)
-    }
-
-    pub(super) fn is_head(&self) -> bool {
-        self.request.method() == Method::HEAD
     }
 
     /// What `q` found as one object: with `ids`, since its messages are not neighbours.
@@ -255,25 +137,6 @@ impl Exchange<'_> {
             body.flush_full(self)
         })?;
         Ok(body.flush(self)?)
-    }
-
-    /// A response whose length is not known beforehand, RFC 9112 section 7.1; for HTTP/1.0, its end
-    /// is the connection's.
-    pub(super) fn begin_chunks(
-        &mut self,
-        form: Form,
-        mut headers: Headers,
-    ) -> Result<Chunks, Stop> {
-        // nginx, as it comes, would wait until it has a whole buffer.
-        headers.push((ACCEL_BUFFERING, "no".to_owned()));
-        let is_chunked = self.request.version() != Version::HTTP_10;
-        if is_chunked {
-            headers.push((header::TRANSFER_ENCODING, "chunked".to_owned()));
-        } else {
-            self.is_last = true;
-        }
-        self.begin(StatusCode::OK, headers, &[])?;
-        Ok(Chunks { bytes: Vec::new(), form, is_chunked, is_held_back: false })
     }
 }
 
@@ -336,80 +199,4 @@ pub(super) fn push_line(
     out.extend_from_slice(br#","data":"#);
     out.extend_from_slice(data);
     out.extend_from_slice(b"}\n");
-}
-
-/// A body on its way, a block at a time.
-pub(super) struct Chunks {
-    pub(super) bytes: Vec<u8>,
-    pub(super) form: Form,
-    is_chunked: bool,
-    /// Whether the kernel was told that more follows.
-    is_held_back: bool,
-}
-
-impl Chunks {
-    /// Appends what `push_line` makes, a line of JSON, as the form has it.
-    pub(super) fn push(&mut self, push_line: impl FnOnce(&mut Vec<u8>)) {
-        if self.form != Form::Events {
-            return push_line(&mut self.bytes);
-        }
-        self.bytes.extend_from_slice(b"data: ");
-        let start = self.bytes.len();
-        push_line(&mut self.bytes);
-        // White space between tokens, which would end a line of the event.
-        let carriage_returns = self.bytes[start..].iter_mut().filter(|byte| **byte == b'\r');
-        carriage_returns.for_each(|byte| *byte = b' ');
-        self.bytes.push(b'\n');
-    }
-
-    /// Sends a comment, which tells proxies in between that a stream of events is alive.
-    pub(super) fn show_life(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        if self.form == Form::Events {
-            self.bytes.extend_from_slice(b":\n\n");
-            self.flush(exchange)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        if self.bytes.len() < PIECE {
-            return Ok(());
-        }
-        exchange.go_on_reading()?;
-        self.send(exchange, More::Follows)
-    }
-
-    pub(super) fn flush(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        if !self.bytes.is_empty() {
-            return self.send(exchange, More::No);
-        }
-        if std::mem::take(&mut self.is_held_back) {
-            // The kernel may still wait for more; this makes it send. It cannot fail on a connection,
-            // and what is held back goes out by itself in a moment.
-            let _ = exchange.web.outbox.socket().set_tcp_nodelay(true);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, exchange: &mut Exchange<'_>, more: More) -> Result<(), PeerGone> {
-        if self.is_chunked {
-            let head = format!("{:x}\r\n", self.bytes.len());
-            self.bytes.splice(..0, head.into_bytes());
-            self.bytes.extend_from_slice(b"\r\n");
-        }
-        exchange.send_and(&self.bytes, more)?;
-        self.is_held_back = more == More::Follows;
-        self.bytes.clear();
-        // A follower would keep room for its longest message for the life of its stream.
-        self.bytes.shrink_to(2 * PIECE);
-        Ok(())
-    }
-
-    pub(super) fn finish(mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        self.flush(exchange)?;
-        match self.is_chunked {
-            true => exchange.send(b"0\r\n\r\n"),
-            false => Ok(()),
-        }
-    }
 }

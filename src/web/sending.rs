@@ -113,6 +113,10 @@ impl Exchange<'_> {
         Ok(self.send(&bytes)?)
     }
 
+    pub(super) fn is_head(&self) -> bool {
+        self.request.method() == Method::HEAD
+    }
+
     /// Sends all of a source: in blocks as long as the peer takes them at once, and piece by piece when
     /// it has to be waited for.
     pub(super) fn send_all(&mut self, mut source: impl Source) -> Result<(), Stop> {

@@ -10,7 +10,9 @@ use http::{StatusCode, header};
 
 use super::{
     Exchange, NotAReader, Stop,
-    messages::{Chunks, Form, Query, for_found, push_line},
+    chunks::Chunks,
+    messages::{for_found, push_line},
+    query::{Form, Query},
 };
 use crate::{
     access::Right,

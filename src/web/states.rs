@@ -9,7 +9,9 @@ use http::{StatusCode, header};
 
 use super::{
     Channel, Exchange, JSON, Stop,
-    messages::{Chunks, Form, Query, push_line},
+    chunks::Chunks,
+    messages::push_line,
+    query::{Form, Query},
     response_epoch,
 };
 use crate::{

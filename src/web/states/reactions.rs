@@ -8,7 +8,7 @@
 use std::io;
 
 use super::{
-    super::{Channel, Exchange, Stop, messages::Chunks, sending::Held},
+    super::{Channel, Exchange, Stop, chunks::Chunks, sending::Held},
     Line, read,
 };
 use crate::{
