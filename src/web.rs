@@ -28,20 +28,21 @@ use crate::{
 };
 
 mod page;
-mod query;
 mod messages;
-mod chunks;
-mod operating;
+mod query;
 mod follow;
 mod several;
 mod states;
 mod channels;
 mod posting;
+mod operations;
 mod download;
-mod operators;
+mod me;
+mod monitoring;
+mod chunks;
 mod sending;
 
-pub use operators::STATUS_TIME;
+pub use monitoring::STATUS_TIME;
 
 /// How long a browser may remember what it asked before a request from another page's.
 const PREFLIGHT_SECONDS: &str = "600";
