@@ -152,7 +152,7 @@ pub fn serve(
     }
     let entry = Entry { resume, form, events, permit: permit.clone() };
     let membership = join(services, outbox, response, entry)?;
-    chat(connection, &membership, name.as_deref(), &mut Speech::new(&permit));
+    chat(connection, &membership, Speech::new(&permit, name));
     Ok(())
 }
 
@@ -218,10 +218,14 @@ fn hub_is_gone() -> io::Error {
     io::Error::other("the hub is gone")
 }
 
-/// Whether a client may speak, and as whom.
+/// What a client says: whether it may, and as whom.
 struct Speech<'a> {
     permit: &'a Permit,
     sender: Option<Sender>,
+    /// The name of a person who types, for `as=NAME`.
+    name: Option<String>,
+    /// What it said since its last post.
+    draft: Draft,
     /// What the rules said when they had this generation.
     verdict: Result<(), Unsaid>,
     generation: u64,
@@ -229,13 +233,13 @@ struct Speech<'a> {
     typed_at: Option<Instant>,
 }
 
-/// What a client sent.
+/// What is to be done with what a client sent.
 enum Said {
-    /// A text, which may be a message; and the operation that it is, if it begins like one.
-    Text(Option<Result<Operation, BadOperation>>),
-    /// That it types, which is told to the others.
+    /// It is a message in the draft, or needs nothing more to be done. More may be read into the draft.
+    Taken,
+    /// That it types is told to the others.
     Typing,
-    /// That it types, though that was told a moment ago.
+    /// It sent no message.
     Nothing,
 }
 
@@ -245,7 +249,7 @@ fn recognised(text: &str) -> Option<Result<Recognised, BadOperation>> {
     is_operation(text).then(|| recognise(text))
 }
 
-/// Why a client's next message is not said.
+/// Why a client's message is not said.
 #[derive(Clone, Debug)]
 enum Unsaid {
     /// It is answered with this error.
@@ -255,10 +259,11 @@ enum Unsaid {
 }
 
 impl Speech<'_> {
-    fn new(permit: &Permit) -> Speech<'_> {
-        let generation = permit.access().generation();
+    fn new(permit: &Permit, name: Option<String>) -> Speech<'_> {
+        let (sender, generation) = (permit.sender(), permit.access().generation());
         let verdict = Speech::verdict_on(permit);
-        Speech { permit, sender: permit.sender(), verdict, generation, typed_at: None }
+        let draft = Draft::default();
+        Speech { permit, sender, name, draft, verdict, generation, typed_at: None }
     }
 
     fn verdict_on(permit: &Permit) -> Result<(), Unsaid> {
@@ -270,8 +275,16 @@ impl Speech<'_> {
         })
     }
 
-    /// Checks that a text may be said.
-    fn check(&mut self, text: &str) -> Result<Said, Unsaid> {
+    /// Takes in what was received: a message that may be said becomes a part of the draft.
+    fn hear(&mut self, received: &Received) -> Result<Said, Unsaid> {
+        let text = match received {
+            Received::Text(text) => text,
+            Received::Binary(_) => {
+                let refusal = ErrorAnswer::BinaryUnsupported;
+                return Err(Unsaid::Refused(refusal.frame(refusal.sentence())));
+            }
+            _ => return Ok(Said::Nothing),
+        };
         self.check_right()?;
         let operation = match recognised(text) {
             None => None,
@@ -283,7 +296,8 @@ impl Speech<'_> {
             let answer = ErrorAnswer::RateLimited { tenths: too_fast.tenths() };
             Unsaid::Refused(answer.frame(&too_fast.to_string()))
         })?;
-        Ok(Said::Text(operation))
+        self.draft.push(self.name.as_deref(), text, operation).map_err(Unsaid::Refused)?;
+        Ok(Said::Taken)
     }
 
     /// Says that the client types, if that was not said a moment ago.
@@ -294,7 +308,7 @@ impl Speech<'_> {
         }
         let now = Instant::now();
         if self.typed_at.is_some_and(|typed_at| now < typed_at + TYPING_EVERY) {
-            return Ok(Said::Nothing);
+            return Ok(Said::Taken);
         }
         self.typed_at = Some(now);
         Ok(Said::Typing)
@@ -366,48 +380,29 @@ impl Draft {
 
 /// Reads until the connection is over. All messages that one read of the socket brought go to the
 /// hub as one post, unless they are very many or something among them is refused.
-fn chat(
-    mut connection: Connection,
-    membership: &Membership,
-    name: Option<&str>,
-    speech: &mut Speech<'_>,
-) {
+fn chat(mut connection: Connection, membership: &Membership, mut speech: Speech<'_>) {
     let hub = &membership.services.hub;
-    let mut draft = Draft::default();
     // Whether anything was posted since the hub was waited for.
     let mut has_posted = false;
     loop {
-        let wait = if draft.lines.is_empty() { Wait::ForPeer } else { Wait::Not };
+        let wait = if speech.draft.lines.is_empty() { Wait::ForPeer } else { Wait::Not };
         let mut received = connection.read(wait);
-        let answer = match &received {
-            Received::Text(text) => match speech.check(text) {
-                Ok(Said::Typing) => {
-                    if hub.typing(membership.client).is_err() {
-                        return;
-                    }
-                    None
-                }
-                Ok(Said::Nothing) => None,
-                Ok(Said::Text(operation)) => draft.push(name, text, operation).err(),
-                Err(Unsaid::Refused(answer)) => Some(answer),
-                // The hub sends it a close frame, too, and does not wait for it to speak.
-                Err(Unsaid::NotAReader) => {
-                    received = Received::Over(Over::NotAReader);
-                    None
-                }
+        let answer = match speech.hear(&received) {
+            Ok(Said::Taken) if speech.draft.lines.len() < POST_BYTES => continue,
+            Ok(Said::Taken | Said::Nothing) => None,
+            Ok(Said::Typing) => match hub.typing(membership.client) {
+                Ok(()) => continue,
+                Err(HubGone) => return,
             },
-            Received::Binary(_) => {
-                let refusal = ErrorAnswer::BinaryUnsupported;
-                Some(refusal.frame(refusal.sentence()))
+            Err(Unsaid::Refused(answer)) => Some(answer),
+            // The hub sends it a close frame, too, and does not wait for it to speak.
+            Err(Unsaid::NotAReader) => {
+                received = Received::Over(Over::NotAReader);
+                None
             }
-            _ => None,
         };
-        let is_more_taken = answer.is_none() && draft.lines.len() < POST_BYTES;
-        if matches!(received, Received::Text(_)) && is_more_taken {
-            continue;
-        }
-        if !draft.lines.is_empty() {
-            let (lines, operations) = draft.take(speech.permit);
+        if !speech.draft.lines.is_empty() {
+            let (lines, operations) = speech.draft.take(speech.permit);
             let sender = speech.sender.clone();
             if hub.post(membership.client, sender, lines, operations).is_err() {
                 return;
@@ -425,12 +420,15 @@ fn chat(
         match received {
             Received::Text(_) | Received::Binary(_) | Received::Nothing => {}
             Received::SocketFull(cut) => membership.hand_over(cut),
-            Received::Over(over) => {
-                let stalled = connection.outbox().has_stalled();
-                let reason = if stalled { LeaveReason::Stalled } else { over.reason() };
-                membership.services.metrics.left(reason);
-                return connection.finish(&over, |cut| membership.hand_over(cut));
-            }
+            Received::Over(over) => return end(connection, membership, &over),
         }
     }
+}
+
+/// Counts the client as one that left, and ends the connection.
+fn end(connection: Connection, membership: &Membership, over: &Over) {
+    let stalled = connection.outbox().has_stalled();
+    let reason = if stalled { LeaveReason::Stalled } else { over.reason() };
+    membership.services.metrics.left(reason);
+    connection.finish(over, |cut| membership.hand_over(cut));
 }
