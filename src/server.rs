@@ -208,21 +208,7 @@ impl Server {
             .local_addr()
             .map(|address| address.as_socket().unwrap_or(config.listen))
             .map_err(other("the listener's address"))?;
-        info!(
-            "txtcord {}: open http://{at}/ in a browser; WebSocket at ws://{at}/ws; {messages} \
-             messages in {}; --fsync {}",
-            env!("CARGO_PKG_VERSION"),
-            config.file.display(),
-            in_words(config.fsync),
-            at = reachable(address),
-        );
-        if !config.no_stamps && boot().is_none() {
-            warn!(
-                "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid in the unit?); after a \
-                 kill -9, the times and senders of the last messages are not believed"
-            );
-        }
-
+        announce(config, address, messages);
         let hub_ended = channels.start_default(opened).map_err(other("starting the hub"))?;
         let (watching, watched) = bounded(0);
         channels
@@ -314,6 +300,24 @@ impl Server {
             }
             Err(error) => error!("--access {error}; the rules stay as they were"),
         }
+    }
+}
+
+/// Says where the server is and what it has.
+fn announce(config: &Config, address: SocketAddr, messages: u64) {
+    info!(
+        "txtcord {}: open http://{at}/ in a browser; WebSocket at ws://{at}/ws; {messages} \
+         messages in {}; --fsync {}",
+        env!("CARGO_PKG_VERSION"),
+        config.file.display(),
+        in_words(config.fsync),
+        at = reachable(address),
+    );
+    if !config.no_stamps && boot().is_none() {
+        warn!(
+            "/proc/sys/kernel/random/boot_id cannot be read (ProcSubset=pid in the unit?); after a \
+             kill -9, the times and senders of the last messages are not believed"
+        );
     }
 }
 
