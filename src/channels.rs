@@ -50,11 +50,12 @@ const TURN: Duration = Duration::from_millis(10);
 /// All channels of one server.
 #[derive(Clone, Debug)]
 pub struct Channels {
-    room: Arc<Room>,
+    shared: Arc<Shared>,
 }
 
+/// What the handles of the channels share.
 #[derive(Debug)]
-struct Room {
+struct Shared {
     folder: PathBuf,
     /// Most channels in the folder.
     most: usize,
@@ -174,7 +175,7 @@ impl Channels {
         threads: Option<Threads>,
     ) -> (Channels, Receiver<Infallible>) {
         let (running, ended) = bounded(0);
-        let room = Room {
+        let shared = Shared {
             folder: config.channels_folder(),
             most,
             config: config.clone(),
@@ -188,7 +189,7 @@ impl Channels {
             table: Mutex::new(Table { channels: BTreeMap::new(), running: Some(running) }),
             changed: Condvar::new(),
         };
-        (Channels { room: Arc::new(room) }, ended)
+        (Channels { shared: Arc::new(shared) }, ended)
     }
 
     /// A channel. One that ended is opened anew, if that was not tried lately.
@@ -197,7 +198,7 @@ impl Channels {
     /// When there is none.
     pub fn find(&self, name: &Name) -> Result<Open, NoChannel> {
         let deadline = Instant::now() + OPEN_TIME;
-        let mut table = self.room.lock();
+        let mut table = self.shared.lock();
         loop {
             let is_stopping = table.running.is_none();
             let Some(entry) = table.channels.get_mut(name) else { return Err(NoChannel::Missing) };
@@ -207,7 +208,7 @@ impl Channels {
                     return Ok(open.clone());
                 }
                 _ if is_stopping => return Err(NoChannel::Stopping),
-                State::Opening | State::Open(_) => table = self.room.wait(table, deadline)?,
+                State::Opening | State::Open(_) => table = self.shared.wait(table, deadline)?,
                 State::Ended if entry.reopened.is_some_and(|last| last.elapsed() < REOPEN) => {
                     return Err(NoChannel::Unavailable(entry.why.clone()));
                 }
@@ -215,8 +216,8 @@ impl Channels {
                     entry.state = State::Opening;
                     entry.reopened = Some(Instant::now());
                     drop(table);
-                    self.room.open(name);
-                    table = self.room.lock();
+                    self.shared.open(name);
+                    table = self.shared.lock();
                 }
             }
         }
@@ -232,17 +233,17 @@ impl Channels {
 
     /// The same under an epoch that is known elsewhere.
     fn make_under(&self, name: &Name, epoch: Option<Arc<str>>) -> Result<Made, NoChannel> {
-        let mut table = self.room.lock();
+        let mut table = self.shared.lock();
         if !table.channels.contains_key(name) {
             if table.running.is_none() {
                 return Err(NoChannel::Stopping);
             }
-            if table.count() >= self.room.most {
-                return Err(NoChannel::TooMany(self.room.most));
+            if table.count() >= self.shared.most {
+                return Err(NoChannel::TooMany(self.shared.most));
             }
             table.channels.insert(name.clone(), Entry::opening());
             drop(table);
-            return self.room.make(name, epoch);
+            return self.shared.make(name, epoch);
         }
         drop(table);
         self.find(name).map(|_| Made::Before)
@@ -254,7 +255,7 @@ impl Channels {
     /// When there is none, or its file cannot get another name; then all is as it was.
     pub fn put_away(&self, name: &Name) -> Result<(), NoChannel> {
         let found = self.find(name)?;
-        let cluster = Settings::of(&self.room.config, name, &self.room.path(name));
+        let cluster = Settings::of(&self.shared.config, name, &self.shared.path(name));
         if let Some(settings) = &cluster {
             put_away_on_all(settings, name, &found)?;
         }
@@ -265,17 +266,17 @@ impl Channels {
             Err(HubGone) => return Err(NoChannel::Unavailable("it ended just now".into())),
         }
         let deadline = Instant::now() + OPEN_TIME;
-        let mut table = self.room.lock();
+        let mut table = self.shared.lock();
         let is_it = |entry: &Entry| matches!(&entry.state, State::Open(open) if open.is(&found));
         while table.channels.get(name).is_some_and(is_it) {
-            table = self.room.wait(table, deadline)?;
+            table = self.shared.wait(table, deadline)?;
         }
         Ok(())
     }
 
     /// All channels that are or were open, by name.
     pub fn list(&self) -> Vec<Listed> {
-        let table = self.room.lock();
+        let table = self.shared.lock();
         let listed = |(name, entry): (&Name, &Entry)| {
             Some(Listed::new(name.clone(), entry.summary.clone()?))
         };
@@ -284,28 +285,28 @@ impl Channels {
 
     /// Those that are open now, by name.
     pub fn open(&self) -> BTreeMap<Name, Open> {
-        self.room.open_ones()
+        self.shared.open_ones()
     }
 
     /// A number that is another one whenever a channel has come or gone.
     pub fn generation(&self) -> u64 {
-        self.room.generation.load(SeqCst)
+        self.shared.generation.load(SeqCst)
     }
 
     /// Wakes those who follow when a channel has more, comes or goes.
     pub fn news(&self) -> &News {
-        &self.room.news
+        &self.shared.news
     }
 
     /// The same when a channel comes or goes or takes another epoch, and not when it has more.
     pub fn comings(&self) -> &News {
-        &self.room.comings
+        &self.shared.comings
     }
 
     /// What goes up and down, summed over all channels that are open.
     pub fn levels(&self) -> Levels {
         let mut levels = Levels::default();
-        let table = self.room.lock();
+        let table = self.shared.lock();
         for entry in table.channels.values() {
             let State::Open(open) = &entry.state else { continue };
             let figures = open.summary.figures();
@@ -320,29 +321,29 @@ impl Channels {
 
     /// Has all hubs look who may still read, and wakes all followers.
     pub fn check_rights(&self) {
-        self.room.open_ones().values().for_each(|open| open.hub.check_rights());
-        self.room.news.tell();
-        self.room.comings.tell();
+        self.shared.open_ones().values().for_each(|open| open.hub.check_rights());
+        self.shared.news.tell();
+        self.shared.comings.tell();
     }
 
     /// What the threads of the default channel's copy share; `None` for a server that is alone.
     pub fn link(&self) -> Option<&Link> {
-        self.room.link.get().map(|link| &**link)
+        self.shared.link.get().map(|link| &**link)
     }
 
     /// Whether the server is about to end.
     pub fn are_stopping(&self) -> bool {
-        self.room.lock().running.is_none()
+        self.shared.lock().running.is_none()
     }
 
     /// Asks all hubs to end in order. No channel is opened any more.
     pub fn stop(&self, deadline: Instant) {
-        self.room.lock().running = None;
-        self.room.link.get().into_iter().for_each(|link| link.stop());
-        let open = self.room.open_ones();
-        self.room.changed.notify_all();
-        self.room.news.end();
-        self.room.comings.end();
+        self.shared.lock().running = None;
+        self.shared.link.get().into_iter().for_each(|link| link.stop());
+        let open = self.shared.open_ones();
+        self.shared.changed.notify_all();
+        self.shared.news.end();
+        self.shared.comings.end();
         // A hub whose disk hangs delays none of the others: at first none is waited for, and then
         // those that are busy are in turn.
         let mut turn = Duration::ZERO;
@@ -359,7 +360,7 @@ impl Channels {
 
     /// After the stop: the channels whose hubs still wait for the disk.
     pub fn unstored(&self) -> Vec<Name> {
-        let mut open = self.room.open_ones();
+        let mut open = self.shared.open_ones();
         open.retain(|_, Open { summary, .. }| !summary.is_ending() && !summary.is_stored());
         open.into_keys().collect()
     }
@@ -381,7 +382,7 @@ impl Table {
     }
 }
 
-impl Room {
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, Table> {
         // Each statement leaves it valid, so a panic elsewhere takes nothing.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)

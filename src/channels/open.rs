@@ -14,7 +14,7 @@ use std::{
 use crossbeam_channel::{Receiver, bounded};
 use log::{debug, error, info, warn};
 
-use super::{Channels, Entry, Made, NoChannel, Open, Room, State};
+use super::{Channels, Entry, Made, NoChannel, Open, Shared, State};
 use crate::{
     cluster::{self, CopyError, Link, OpenCopy, Settings, Threads},
     command::{self, QUEUE},
@@ -46,8 +46,8 @@ impl Channels {
     pub fn start_default(&self, opened: Opened) -> io::Result<Receiver<Result<(), Fatal>>> {
         let name = Name::default();
         let (ended, hub_ended) = bounded(1);
-        self.room.lock().channels.insert(name.clone(), Entry::opening());
-        self.room.start(&name, opened, move |done| {
+        self.shared.lock().channels.insert(name.clone(), Entry::opening());
+        self.shared.start(&name, opened, move |done| {
             // Nobody waits for it when the process is about to end anyway.
             let _ = ended.send(done);
         })?;
@@ -56,24 +56,24 @@ impl Channels {
 
     /// Opens all channels in the folder, several at a time.
     pub fn open_folder(&self) {
-        let found = names_in(&self.room.folder).unwrap_or_default();
-        let names = self.room.take_up(found);
+        let found = names_in(&self.shared.folder).unwrap_or_default();
+        let names = self.shared.take_up(found);
         if !names.is_empty() {
-            self.room.open_all(&names);
-            info!("channels in {}: {}", self.room.folder.display(), names.len());
+            self.shared.open_all(&names);
+            info!("channels in {}: {}", self.shared.folder.display(), names.len());
         }
     }
 }
 
-impl Room {
+impl Shared {
     /// Opens channels that are noted down as being opened.
-    pub(super) fn open_all(self: &Arc<Room>, names: &[Name]) {
+    pub(super) fn open_all(self: &Arc<Shared>, names: &[Name]) {
         self.open_all_with(names, USUAL_STACK);
     }
 
     /// The same with helpers that have such a stack. Where no more of them can be started, there are fewer: this
     /// thread opens what they do not.
-    pub(super) fn open_all_with(self: &Arc<Room>, names: &[Name], stack: usize) {
+    pub(super) fn open_all_with(self: &Arc<Shared>, names: &[Name], stack: usize) {
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
@@ -93,12 +93,12 @@ impl Room {
 
     /// Opens a channel that is noted down as being opened; afterwards it is open, or has ended, or is
     /// not there any more.
-    pub(super) fn open(self: &Arc<Room>, name: &Name) {
+    pub(super) fn open(self: &Arc<Shared>, name: &Name) {
         self.open_under(name, None);
     }
 
     /// The same; a file that is empty has this epoch afterwards.
-    fn open_under(self: &Arc<Room>, name: &Name, epoch: Option<Arc<str>>) {
+    fn open_under(self: &Arc<Shared>, name: &Name, epoch: Option<Arc<str>>) {
         // A panic ends neither the thread nor what else it is to open, and a channel is not left as
         // being opened.
         let opened = panic::catch_unwind(AssertUnwindSafe(|| self.try_open(name, epoch)));
@@ -114,7 +114,7 @@ impl Room {
     ///
     /// # Errors
     /// When it cannot be served; why, for a stranger.
-    fn try_open(self: &Arc<Room>, name: &Name, epoch: Option<Arc<str>>) -> Result<(), String> {
+    fn try_open(self: &Arc<Shared>, name: &Name, epoch: Option<Arc<str>>) -> Result<(), String> {
         let config = &self.config;
         let path = self.path(name);
         let open = || {
@@ -151,11 +151,11 @@ impl Room {
                 return Ok(());
             }
         };
-        let (room, of) = (Arc::downgrade(self), name.clone());
+        let (shared, of) = (Arc::downgrade(self), name.clone());
         let ended = move |done| {
             // When all handles of the channels are gone, nobody asks for this one.
-            if let Some(room) = room.upgrade() {
-                room.ended(&of, done);
+            if let Some(shared) = shared.upgrade() {
+                shared.ended(&of, done);
             }
         };
         self.start(name, opened, ended).map_err(|error| {
@@ -171,7 +171,7 @@ impl Room {
     /// Makes the file of a channel that is noted down as being opened, under this epoch if it is given,
     /// and opens it.
     pub(super) fn make(
-        self: &Arc<Room>,
+        self: &Arc<Shared>,
         name: &Name,
         epoch: Option<Arc<str>>,
     ) -> Result<Made, NoChannel> {
@@ -210,7 +210,7 @@ impl Room {
 
     /// Starts the thread of a hub; `ended` is told, when the file is closed, how it ended.
     fn start(
-        self: &Arc<Room>,
+        self: &Arc<Shared>,
         name: &Name,
         (journal, history, copy): Opened,
         ended: impl FnOnce(Ended) + Send + 'static,

@@ -15,7 +15,7 @@ use std::{
 
 use log::{debug, warn};
 
-use super::{Channels, NoChannel, Open, Room};
+use super::{Channels, NoChannel, Open, Shared};
 use crate::{
     cluster::{Engine, EngineError, Settings},
     name::Name,
@@ -37,24 +37,24 @@ impl Channels {
     /// # Errors
     /// When it cannot be started.
     pub fn follow_roster(&self) -> io::Result<()> {
-        let config = &self.room.config;
+        let config = &self.shared.config;
         let settings = Settings::of(config, &Name::default(), &config.file);
         let Some(settings) = settings else { return Ok(()) };
-        let room = Arc::downgrade(&self.room);
-        threads::spawn("roster", NODE_STACK, move || run(&room, &settings)).map(drop)
+        let shared = Arc::downgrade(&self.shared);
+        threads::spawn("roster", NODE_STACK, move || run(&shared, &settings)).map(drop)
     }
 }
 
-fn run(room: &Weak<Room>, settings: &Settings) {
+fn run(shared: &Weak<Shared>, settings: &Settings) {
     let mut engine: Option<Engine> = None;
     let mut refused = Refused::new();
     let mut has_warned = false;
     loop {
-        let Some(room) = room.upgrade() else { return };
-        if room.lock().running.is_none() {
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.lock().running.is_none() {
             return;
         }
-        match look(&Channels { room }, settings, &mut engine, &mut refused) {
+        match look(&Channels { shared }, settings, &mut engine, &mut refused) {
             Ok(()) => has_warned = false,
             Err(error) => {
                 engine = None;

@@ -196,7 +196,7 @@ fn files_in_the_folder_are_channels_and_what_is_no_file_says_why_not() {
 fn taken_up(house: &House, names: &[&str]) -> Vec<Name> {
     fs::create_dir(house.file("x").parent().expect("a folder")).expect("a folder");
     names.iter().for_each(|text| fs::write(house.file(text), "1\n").expect("a file"));
-    house.channels.room.take_up(names.iter().map(|text| name(text)).collect())
+    house.channels.shared.take_up(names.iter().map(|text| name(text)).collect())
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn channels_are_opened_where_no_threads_can_be_started_to_help() {
     let house = House::new();
     let names = taken_up(&house, &["a", "b", "c"]);
     // No memory has room for such a stack.
-    house.channels.room.open_all_with(&names, 1 << 60);
+    house.channels.shared.open_all_with(&names, 1 << 60);
     assert_eq!(house.channels.open().into_keys().collect::<Vec<_>>(), names);
 }
 
@@ -259,7 +259,7 @@ fn a_channel_in_use_by_another_server_is_answered_so() {
     let house = House::new();
     let dev = name("dev");
     house.channels.make(&dev).expect("it is made");
-    let config = &house.channels.room.config;
+    let config = &house.channels.shared.config;
     let (catch_up, _) = CatchUp::by_hand();
     let (second, _ended) = Channels::new(config, 10, Arc::default(), catch_up, None);
     second.open_folder();
@@ -287,24 +287,24 @@ fn a_channel_that_was_being_opened_when_the_server_stops_is_in_no_trouble() {
     house.channels.make(&name("a")).expect("it is made");
     house.channels.stop(Instant::now() + PATIENCE);
     assert_eq!(house.ended.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
-    let room = &house.channels.room;
-    room.lock().channels.insert(name("a"), Entry::opening());
-    room.open(&name("a"));
-    let table = room.lock();
+    let shared = &house.channels.shared;
+    shared.lock().channels.insert(name("a"), Entry::opening());
+    shared.open(&name("a"));
+    let table = shared.lock();
     assert_eq!(table.channels[&name("a")].why, "the server is stopping");
 }
 
 #[test]
 fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
     let house = House::new();
-    let room = &house.channels.room;
+    let shared = &house.channels.shared;
     let add = |text| {
         let (hub, commands) = command::queue(None);
         let summary =
-            Arc::new(Summary::new("e".into(), (0, 0), room.news.clone(), room.comings.clone()));
+            Arc::new(Summary::new("e".into(), (0, 0), shared.news.clone(), shared.comings.clone()));
         let open = Open { hub: hub.clone(), summary };
         let entry = Entry { state: State::Open(open), ..Entry::opening() };
-        room.lock().channels.insert(name(text), entry);
+        shared.lock().channels.insert(name(text), entry);
         (hub, commands)
     };
     let (hangs, never_read) = add("a");
@@ -372,7 +372,7 @@ fn a_folder_that_cannot_be_looked_into_for_a_while_loses_no_channel() {
     symlink(&folder, &folder).expect("a link");
     assert!(open.hub.survey());
     until("its hub has ended", || house.channels.open().is_empty());
-    Watch::default().look_at_folder(&house.channels.room);
+    Watch::default().look_at_folder(&house.channels.shared);
     fs::remove_file(&folder).expect("a link");
     fs::rename(&aside, &folder).expect("it is moved back");
     assert_eq!(said(&house.channels.find(&dev).expect("it is opened anew")), ["1"]);
@@ -406,14 +406,14 @@ fn channels_are_back_with_a_folder_that_is_moved_away_and_back() {
     let long_ago = SystemTime::now() - Duration::from_secs(3600);
     File::open(&folder).and_then(|file| file.set_modified(long_ago)).expect("it is ours");
     let mut watch = Watch::default();
-    watch.look_at_folder(&house.channels.room);
+    watch.look_at_folder(&house.channels.shared);
     let aside = folder.with_file_name("aside");
     fs::rename(&folder, &aside).expect("it is moved");
     assert!(open.hub.survey());
     until("it is forgotten", || house.names().is_empty());
     fs::rename(&aside, &folder).expect("it is moved back");
     until("it is back", || {
-        watch.look_at_folder(&house.channels.room);
+        watch.look_at_folder(&house.channels.shared);
         house.channels.find(&dev).is_ok()
     });
 }

@@ -16,7 +16,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, warn};
 
-use super::{Channels, Open, Room, State, names_in};
+use super::{Channels, Open, Shared, State, names_in};
 use crate::{
     lines::log_unreadable_count,
     name::Name,
@@ -54,20 +54,20 @@ impl Channels {
     /// # Errors
     /// When it cannot be started.
     pub fn watch(&self, default_file: PathBuf, stop: Receiver<()>) -> io::Result<()> {
-        let room = Arc::downgrade(&self.room);
-        let run = move || run(&room, &default_file, &stop);
+        let shared = Arc::downgrade(&self.shared);
+        let run = move || run(&shared, &default_file, &stop);
         threads::spawn("watch", USUAL_STACK, run).map(drop)
     }
 }
 
-fn run(room: &Weak<Room>, default_file: &PathBuf, stop: &Receiver<()>) {
+fn run(shared: &Weak<Shared>, default_file: &PathBuf, stop: &Receiver<()>) {
     let mut watch = Watch::default();
     while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-        let Some(room) = room.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else { return };
         // Without it, files would grow unseen; the next look may go well.
         let look = AssertUnwindSafe(|| {
-            watch.look_at_files(&room, default_file);
-            watch.look_at_folder(&room);
+            watch.look_at_files(&shared, default_file);
+            watch.look_at_folder(&shared);
         });
         log_unreadable_count();
         if panic::catch_unwind(look).is_err() {
@@ -78,14 +78,14 @@ fn run(room: &Weak<Room>, default_file: &PathBuf, stop: &Receiver<()>) {
 
 impl Watch {
     /// Wakes the hubs whose files are not as they know them.
-    fn look_at_files(&mut self, room: &Room, default_file: &PathBuf) {
-        let open = room.open_ones();
+    fn look_at_files(&mut self, shared: &Shared, default_file: &PathBuf) {
+        let open = shared.open_ones();
         self.told.retain(|name, _| open.contains_key(name));
         for (name, Open { hub, summary }) in open {
             let meta = match name.is_default() {
                 true => fs::metadata(default_file),
                 // A link in its place is another file, wherever it leads.
-                false => fs::symlink_metadata(room.path(&name)),
+                false => fs::symlink_metadata(shared.path(&name)),
             };
             let seen = meta.ok().map(|meta| (meta.dev(), meta.ino(), meta.len()));
             let (dev, ino) = summary.file;
@@ -99,52 +99,52 @@ impl Watch {
     }
 
     /// Opens what is new in the folder, and forgets what is gone.
-    pub(super) fn look_at_folder(&mut self, room: &Arc<Room>) {
-        let changed = fs::metadata(&room.folder).and_then(|meta| meta.modified()).ok();
-        let now = changed.map(|time| (time, room.generation.load(SeqCst)));
-        if now.is_some() && now == self.listed && !room.has_ended_ones() {
+    pub(super) fn look_at_folder(&mut self, shared: &Arc<Shared>) {
+        let changed = fs::metadata(&shared.folder).and_then(|meta| meta.modified()).ok();
+        let now = changed.map(|time| (time, shared.generation.load(SeqCst)));
+        if now.is_some() && now == self.listed && !shared.has_ended_ones() {
             return;
         }
         // Until the list is there: the next look makes up for one that fails.
         self.listed = None;
         let is_settled = |time: SystemTime| time.elapsed().is_ok_and(|age| age > SETTLED);
         let settled = now.filter(|(time, _)| is_settled(*time));
-        let found = match names_in(&room.folder) {
+        let found = match names_in(&shared.folder) {
             Ok(found) => found,
-            Err(error) => return self.complain(format!("{}: {error}", room.folder.display())),
+            Err(error) => return self.complain(format!("{}: {error}", shared.folder.display())),
         };
         self.listed = settled;
         let there: HashSet<&Name> = found.iter().collect();
         let gone: Vec<Name> = {
-            let table = room.lock();
+            let table = shared.lock();
             let ended = table.channels.iter().filter(|(name, entry)| {
                 matches!(entry.state, State::Ended) && !name.is_default() && !there.contains(name)
             });
             ended.map(|(name, _)| name.clone()).collect()
         };
-        gone.iter().for_each(|name| room.forget_ended(name));
-        if found.len() > room.most {
+        gone.iter().for_each(|name| shared.forget_ended(name));
+        if found.len() > shared.most {
             self.complain(format!(
                 "{} has {} channels, more than --max-channels {}; the others are not served",
-                room.folder.display(),
+                shared.folder.display(),
                 found.len(),
-                room.most
+                shared.most
             ));
         } else {
             self.complaint = None;
         }
-        let new = room.take_up(found);
+        let new = shared.take_up(found);
         if new.is_empty() {
             return;
         }
         // A large file must not keep this thread from looking at the others.
-        let opener = room.clone();
+        let opener = shared.clone();
         let names = new.clone();
         let open = move || opener.open_all(&names);
         if let Err(error) = threads::spawn("open", USUAL_STACK, open) {
             self.complain(format!("cannot start a thread to open channels: {error}"));
             self.listed = None;
-            new.iter().for_each(|name| room.forget(name));
+            new.iter().for_each(|name| shared.forget(name));
         }
     }
 
@@ -157,7 +157,7 @@ impl Watch {
     }
 }
 
-impl Room {
+impl Shared {
     /// Whether the files of some channels may be gone.
     fn has_ended_ones(&self) -> bool {
         self.lock().channels.values().any(|entry| matches!(entry.state, State::Ended))
