@@ -189,7 +189,7 @@ impl Server {
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         warn_if_shut(&access);
-        let (room, max_channels) = room(config);
+        let (limits, max_channels) = limits(config);
         let open = || Journal::open(&config.file, config.fsync, config.max_message);
         let opened = channels::open_file(config, None, &Name::default(), &config.file, open)?;
         let (journal, history, _) = &opened;
@@ -226,7 +226,7 @@ impl Server {
             access: access.clone(),
             config: Arc::new(config.clone()),
         };
-        let acceptor = Acceptor::new(listener.clone(), house, room, unsent);
+        let acceptor = Acceptor::new(listener.clone(), house, limits, unsent);
         let accept = threads::spawn("accept", USUAL_STACK, move || {
             let _alive = alive;
             acceptor.run();
@@ -368,7 +368,7 @@ fn in_words(fsync: Fsync) -> &'static str {
 
 /// How many connections are open at a time, at the most.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct ConnectionLimits {
     /// Those that are served.
     clients: usize,
     /// Those above that are heard.
@@ -377,7 +377,7 @@ struct Room {
 
 /// How many connections and channels there may be: as many as the operator allows, or what this machine can
 /// carry.
-fn room(config: &Config) -> (Room, usize) {
+fn limits(config: &Config) -> (ConnectionLimits, usize) {
     let Config { max_clients, max_channels, .. } = *config;
     let in_folder = channels::names_in(&config.channels_folder()).map_or(0, |names| names.len());
     let Capacity { channels, clients, extra } = Capacity::of_this_machine(Wanted {
@@ -395,8 +395,8 @@ fn room(config: &Config) -> (Room, usize) {
         }
         wanted.min(usize::try_from(count).unwrap_or(usize::MAX))
     };
-    let room = Room { clients: at_most(max_clients, "clients", clients), extra };
-    (room, at_most(max_channels, "channels", channels))
+    let clients = at_most(max_clients, "clients", clients);
+    (ConnectionLimits { clients, extra }, at_most(max_channels, "channels", channels))
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, StartError> {

@@ -19,7 +19,7 @@ use http::Method;
 use log::{debug, warn};
 use socket2::Socket;
 
-use super::{Room, capacity::Space, crew::Crew};
+use super::{ConnectionLimits, capacity::Space, crew::Crew};
 use crate::{
     access::Counted,
     connection::{Admission, House, converse},
@@ -41,7 +41,7 @@ pub(super) struct Acceptor {
     listener: Arc<Socket>,
     house: House,
     /// How many connections are served and how many are above that, at the most.
-    room: Room,
+    limits: ConnectionLimits,
     /// How many connections are served.
     clients: Arc<AtomicUsize>,
     /// How many connections are open above those.
@@ -63,13 +63,13 @@ impl Acceptor {
     pub(super) fn new(
         listener: Arc<Socket>,
         house: House,
-        room: Room,
+        limits: ConnectionLimits,
         unsent: Arc<Unsent>,
     ) -> Acceptor {
         Acceptor {
             listener,
             house,
-            room,
+            limits,
             clients: Arc::default(),
             extra: Arc::default(),
             asking: VecDeque::new(),
@@ -116,11 +116,11 @@ impl Acceptor {
         if matches!(counted, Counted::FarAbove) {
             return;
         }
-        let seat = Seat::take(&self.clients, self.room.clients);
+        let seat = Seat::take(&self.clients, self.limits.clients);
         let is_extra = seat.is_none();
         // As many as are heard may still be about to leave. Where even more come, they are dropped
         // without a word.
-        let most = 2 * self.room.extra;
+        let most = 2 * self.limits.extra;
         let Some(seat) = seat.or_else(|| Seat::take(&self.extra, most)) else { return };
         let admission = match counted {
             Counted::Above(_) => Admission::TooManyOfAddress,
@@ -158,7 +158,7 @@ impl Acceptor {
     /// there longest is ended. So connections that say nothing keep no operator from an answer.
     fn hear_extra(&mut self, outbox: &Arc<Outbox>) {
         self.asking.retain(|outbox| outbox.strong_count() > 0);
-        if self.asking.len() >= self.room.extra {
+        if self.asking.len() >= self.limits.extra {
             let longest = self.asking.pop_front().and_then(|outbox| outbox.upgrade());
             longest.into_iter().for_each(|outbox| outbox.abort());
         }
@@ -258,7 +258,12 @@ mod tests {
         };
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).expect("the loopback");
         let unsent = Arc::new(Unsent::of(tcp_memory));
-        Acceptor::new(Arc::new(listener), house, Room { clients: 100, extra: 1 }, unsent)
+        Acceptor::new(
+            Arc::new(listener),
+            house,
+            ConnectionLimits { clients: 100, extra: 1 },
+            unsent,
+        )
     }
 
     impl Acceptor {
