@@ -1,7 +1,7 @@
 //! One connection: requests, answered one after the other, until one of them makes it a chat.
 //!
 //! A connection has a thread to itself until it ends. The thread waits for the peer, never the other
-//! way round, and nothing here is shared between two connections but `House`.
+//! way round, and nothing here is shared between two connections but `ServerContext`.
 
 use std::{
     convert::Infallible,
@@ -32,7 +32,7 @@ use crate::{
 
 /// What every connection's thread is given.
 #[derive(Clone, Debug)]
-pub(crate) struct House {
+pub(crate) struct ServerContext {
     pub(crate) channels: Channels,
     pub(crate) catch_up: CatchUp,
     pub(crate) metrics: Arc<Metrics>,
@@ -55,7 +55,7 @@ pub(crate) enum Admission {
 
 /// Serves one connection from `peer` to its end.
 pub(crate) fn converse(
-    house: &House,
+    context: &ServerContext,
     admission: Admission,
     outbox: Arc<Outbox>,
     peer: IpAddr,
@@ -71,21 +71,21 @@ pub(crate) fn converse(
         let request = &head.request;
         let resource = Resource::at(request.uri().path());
         // From here to the answer, an orderly stop waits.
-        let alive = house.alive.upgrade();
+        let alive = context.alive.upgrade();
         // A request that comes during the stop is not served, even while others are waited for. Operators
         // see then that the server lives and is not ready.
-        let may_ask = is_for_operators(&resource) || !house.channels.are_stopping();
+        let may_ask = is_for_operators(&resource) || !context.channels.are_stopping();
         if alive.is_none() || !may_ask {
             return refuse(&outbox, request.method(), &stopping());
         }
         if admission != Admission::Client && !is_for_operators(&resource) {
             return refuse(&outbox, request.method(), &admission.refusal());
         }
-        let caller = house.access.caller(request, &resource, peer);
+        let caller = context.access.caller(request, &resource, peer);
         let _counted = match &caller {
             // A proxy has many connections, and each of its requests is counted for its own client.
             Ok(caller) if caller.address() != peer && !is_for_operators(&resource) => {
-                match house.access.count_connection(caller.address()) {
+                match context.access.count_connection(caller.address()) {
                     Counted::Within(count) => count,
                     Counted::Above(_) | Counted::FarAbove => {
                         let refusal = Admission::TooManyOfAddress.refusal();
@@ -96,9 +96,9 @@ pub(crate) fn converse(
             _ => None,
         };
         if let Resource::WebSocket(name) = &resource {
-            return chat(house, outbox, head, name, caller, number);
+            return chat(context, outbox, head, name, caller, number);
         }
-        let House { channels, metrics, config, .. } = house;
+        let ServerContext { channels, metrics, config, .. } = context;
         let web = Web { outbox: &outbox, channels, metrics, config };
         match web.answer(request, resource, caller, head.received) {
             Then::Next(rest) => received = rest,
@@ -129,14 +129,14 @@ fn is_for_operators(resource: &Resource) -> bool {
 
 /// Serves one client of the chat.
 fn chat(
-    house: &House,
+    context: &ServerContext,
     outbox: Arc<Outbox>,
     head: Head,
     channel: &Name,
     caller: Result<Caller, HttpRefusal>,
     number: u64,
 ) {
-    let admitted = caller.and_then(|caller| admit(&head.request, channel, caller, house));
+    let admitted = caller.and_then(|caller| admit(&head.request, channel, caller, context));
     let Admitted { hub, permit, response, join } = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => return refuse(&outbox, head.request.method(), &refusal),
@@ -144,7 +144,7 @@ fn chat(
     let received = head.received;
     // A client may stay for days, and its request takes more memory than everything else.
     drop(head.request);
-    let House { catch_up, metrics, config, .. } = house;
+    let ServerContext { catch_up, metrics, config, .. } = context;
     let (catch_up, metrics, config) = (catch_up.clone(), metrics.clone(), config.clone());
     let services = Services { hub, catch_up, metrics, config };
     if let Err(error) = client::serve(services, outbox.clone(), response, received, join, permit) {
@@ -168,16 +168,16 @@ fn admit(
     request: &Request<()>,
     channel: &Name,
     caller: Caller,
-    house: &House,
+    context: &ServerContext,
 ) -> Result<Admitted, HttpRefusal> {
     Resource::WebSocket(channel.clone()).check(request.method(), request.uri().path())?;
     if !caller.may(Right::Read, channel) {
         return Err(NoChannel::Missing.refusal(channel));
     }
-    let found = house.channels.find(channel).map_err(|none| none.refusal(channel))?;
+    let found = context.channels.find(channel).map_err(|none| none.refusal(channel))?;
     let permit = Arc::new(Permit::new(caller, channel.clone()));
     let (response, mut join) = upgrade(request)?;
-    if let Some(cap) = house.config.history_limit {
+    if let Some(cap) = context.config.history_limit {
         join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
     }
     Ok(Admitted { hub: found.hub, permit, response, join })

@@ -22,7 +22,7 @@ use crate::{
     channels::{self, Channels},
     cluster::{CopyError, Threads},
     config::{Config, Fsync},
-    connection::House,
+    connection::ServerContext,
     journal::{Fatal, Journal, OpenError, boot},
     metrics::Metrics,
     name::Name,
@@ -218,7 +218,7 @@ impl Server {
         let listener = Arc::new(listener);
         let (alive, clients) = bounded(0);
         let alive = Arc::new(alive);
-        let house = House {
+        let context = ServerContext {
             channels: channels.clone(),
             catch_up,
             metrics,
@@ -226,7 +226,7 @@ impl Server {
             access: access.clone(),
             config: Arc::new(config.clone()),
         };
-        let acceptor = Acceptor::new(listener.clone(), house, limits, unsent);
+        let acceptor = Acceptor::new(listener.clone(), context, limits, unsent);
         let accept = threads::spawn("accept", USUAL_STACK, move || {
             let _alive = alive;
             acceptor.run();

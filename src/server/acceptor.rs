@@ -22,7 +22,7 @@ use socket2::Socket;
 use super::{ConnectionLimits, capacity::Space, crew::Crew};
 use crate::{
     access::Counted,
-    connection::{Admission, House, converse},
+    connection::{Admission, ServerContext, converse},
     http::HttpRefusal,
     outbox::Outbox,
     tally::Tally,
@@ -39,7 +39,7 @@ const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Accepts until the listener is shut down.
 pub(super) struct Acceptor {
     listener: Arc<Socket>,
-    house: House,
+    context: ServerContext,
     /// How many connections are served and how many are above that, at the most.
     limits: ConnectionLimits,
     /// How many connections are served.
@@ -62,13 +62,13 @@ pub(super) struct Acceptor {
 impl Acceptor {
     pub(super) fn new(
         listener: Arc<Socket>,
-        house: House,
+        context: ServerContext,
         limits: ConnectionLimits,
         unsent: Arc<Unsent>,
     ) -> Acceptor {
         Acceptor {
             listener,
-            house,
+            context,
             limits,
             clients: Arc::default(),
             extra: Arc::default(),
@@ -112,7 +112,7 @@ impl Acceptor {
     fn admit(&mut self, socket: Socket, peer: IpAddr) {
         // An IPv4 peer of a listener for IPv6 has the same address in its headers and in the rules.
         let peer = peer.to_canonical();
-        let counted = self.house.access.count_connection(peer);
+        let counted = self.context.access.count_connection(peer);
         if matches!(counted, Counted::FarAbove) {
             return;
         }
@@ -129,7 +129,7 @@ impl Acceptor {
         };
         self.share_tcp_memory();
         self.accepted += 1;
-        let (house, number) = (self.house.clone(), self.accepted);
+        let (context, number) = (self.context.clone(), self.accepted);
         let outbox = Arc::new(Outbox::new(socket));
         if is_extra {
             self.hear_extra(&outbox);
@@ -137,7 +137,7 @@ impl Acceptor {
         let run = {
             let outbox = outbox.clone();
             move || {
-                converse(&house, admission, outbox, peer, number);
+                converse(&context, admission, outbox, peer, number);
                 drop((seat, counted));
             }
         };
@@ -248,7 +248,7 @@ mod tests {
         let config = Config::parse_from(["txtcord"]);
         let (catch_up, _) = CatchUp::by_hand();
         let (channels, _) = Channels::new(&config, 1, Arc::default(), catch_up.clone(), None);
-        let house = House {
+        let context = ServerContext {
             channels,
             catch_up,
             metrics: Arc::default(),
@@ -260,7 +260,7 @@ mod tests {
         let unsent = Arc::new(Unsent::of(tcp_memory));
         Acceptor::new(
             Arc::new(listener),
-            house,
+            context,
             ConnectionLimits { clients: 100, extra: 1 },
             unsent,
         )
