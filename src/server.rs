@@ -34,7 +34,7 @@ use crate::{
 
 mod acceptor;
 mod capacity;
-mod crew;
+mod thread_pool;
 
 use acceptor::Acceptor;
 use capacity::{Capacity, Costs, Limit, Wanted};

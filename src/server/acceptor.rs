@@ -19,7 +19,7 @@ use http::Method;
 use log::{debug, warn};
 use socket2::Socket;
 
-use super::{ConnectionLimits, capacity::Space, crew::Crew};
+use super::{ConnectionLimits, capacity::Space, thread_pool::ThreadPool};
 use crate::{
     access::Counted,
     connection::{Admission, ServerContext, converse},
@@ -52,7 +52,7 @@ pub(super) struct Acceptor {
     unsent: Arc<Unsent>,
     /// How many unsent bytes the kernel may hold for a new connection, as the listener has it.
     unsent_of_new: u64,
-    crew: Crew,
+    pool: ThreadPool,
     /// How many connections were accepted.
     accepted: u64,
     /// How often the system lacked something for one more client.
@@ -76,7 +76,7 @@ impl Acceptor {
             space: Space::of_this_process(),
             unsent,
             unsent_of_new: UNSENT,
-            crew: Crew::new(),
+            pool: ThreadPool::new(),
             accepted: 0,
             shortages: Tally::default(),
         }
@@ -146,7 +146,7 @@ impl Acceptor {
             true => Ok(()),
             false => Err(io::Error::other("the limit of address space (ulimit -v) is reached")),
         };
-        if let Err(error) = self.crew.serve(run, may_start) {
+        if let Err(error) = self.pool.serve(run, may_start) {
             self.note_shortage(&format!("cannot start a thread for a client: {error}"));
             // The peer may miss it, since there is no thread to wait for this peer.
             let refusal = HttpRefusal::unavailable("the server has no room now; come back later");

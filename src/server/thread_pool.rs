@@ -35,8 +35,8 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. When it is dropped, those that wait end.
 #[derive(Debug)]
-pub struct Crew {
-    pool: Arc<Pool>,
+pub struct ThreadPool {
+    waiting: Arc<Waiting>,
     /// How many threads were started. The number of a thread names it.
     started: u64,
 }
@@ -44,10 +44,10 @@ pub struct Crew {
 /// Where threads wait for connections. A crossbeam channel would do, but who is woken by one may find its
 /// lock held or its message not yet written, and yields or sleeps again.
 #[derive(Debug)]
-struct Pool {
+struct Waiting {
     state: Mutex<State>,
-    /// There is a job, or the crew was dropped.
-    news: Condvar,
+    /// There is a job, or the pool was dropped.
+    changed: Condvar,
     /// See [`WAIT`].
     wait: Duration,
 }
@@ -69,15 +69,15 @@ impl fmt::Debug for State {
     }
 }
 
-impl Crew {
-    /// A crew without threads.
-    pub fn new() -> Crew {
-        Crew::whose_threads_wait(WAIT)
+impl ThreadPool {
+    /// A pool without threads.
+    pub fn new() -> ThreadPool {
+        ThreadPool::whose_threads_wait(WAIT)
     }
 
-    fn whose_threads_wait(wait: Duration) -> Crew {
-        let pool = Pool { state: Mutex::default(), news: Condvar::new(), wait };
-        Crew { pool: Arc::new(pool), started: 0 }
+    fn whose_threads_wait(wait: Duration) -> ThreadPool {
+        let waiting = Waiting { state: Mutex::default(), changed: Condvar::new(), wait };
+        ThreadPool { waiting: Arc::new(waiting), started: 0 }
     }
 
     /// Has a thread serve a connection: one that waits, or a new one if `may_start` says that there is
@@ -90,15 +90,15 @@ impl Crew {
         connection: impl FnOnce() + Send + 'static,
         may_start: impl Fn() -> io::Result<()>,
     ) -> io::Result<()> {
-        if let Some(job) = self.pool.hand_over(Box::new(connection)) {
+        if let Some(job) = self.waiting.hand_over(Box::new(connection)) {
             may_start()?;
             self.start(Some(job))?;
         }
         // Without a reserve, the next connection gets a thread of its own if there is room then.
-        if self.pool.lock().free < RESERVE && may_start().is_ok() {
-            self.pool.lock().free += 1;
+        if self.waiting.lock().free < RESERVE && may_start().is_ok() {
+            self.waiting.lock().free += 1;
             if self.start(None).is_err() {
-                self.pool.lock().free -= 1;
+                self.waiting.lock().free -= 1;
             }
         }
         Ok(())
@@ -107,19 +107,19 @@ impl Crew {
     /// Starts a thread for a job, or one that is counted as free already.
     fn start(&mut self, job: Option<Job>) -> io::Result<()> {
         self.started += 1;
-        let pool = self.pool.clone();
+        let waiting = self.waiting.clone();
         let run = move || {
-            let mut next = job.or_else(|| pool.wait_for_job());
+            let mut next = job.or_else(|| waiting.wait_for_job());
             while let Some(job) = next {
                 job();
-                next = pool.next_job();
+                next = waiting.next_job();
             }
         };
         threads::spawn(format!("client-{}", self.started), CLIENT_STACK, run).map(drop)
     }
 }
 
-impl Pool {
+impl Waiting {
     /// Gives a job to a thread that waits. It comes back if none is free.
     fn hand_over(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
@@ -129,7 +129,7 @@ impl Pool {
         state.free -= 1;
         state.jobs.push_back(job);
         drop(state);
-        self.news.notify_one();
+        self.changed.notify_one();
         None
     }
 
@@ -157,9 +157,9 @@ impl Pool {
                 return None;
             }
             state = if state.free <= RESERVE {
-                self.news.wait(state).unwrap_or_else(PoisonError::into_inner)
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
             } else {
-                let waited = self.news.wait_timeout(state, self.wait);
+                let waited = self.changed.wait_timeout(state, self.wait);
                 let (mut state, end) = waited.unwrap_or_else(PoisonError::into_inner);
                 if end.timed_out() && state.jobs.is_empty() && state.free > RESERVE {
                     state.free -= 1;
@@ -176,10 +176,10 @@ impl Pool {
     }
 }
 
-impl Drop for Crew {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.pool.lock().is_over = true;
-        self.pool.news.notify_all();
+        self.waiting.lock().is_over = true;
+        self.waiting.changed.notify_all();
     }
 }
 
@@ -203,9 +203,9 @@ mod tests {
         }
     }
 
-    /// How many threads of the crew there are, with those that are about to end.
-    fn threads(crew: &Crew) -> usize {
-        Arc::strong_count(&crew.pool) - 1
+    /// How many threads of the pool there are, with those that are about to end.
+    fn threads(pool: &ThreadPool) -> usize {
+        Arc::strong_count(&pool.waiting) - 1
     }
 
     fn no_room() -> io::Result<()> {
@@ -214,72 +214,72 @@ mod tests {
 
     #[test]
     fn a_thread_waits_before_its_connection_comes() {
-        let mut crew = Crew::whose_threads_wait(LONG);
+        let mut pool = ThreadPool::whose_threads_wait(LONG);
         let (done, ended) = bounded::<()>(0);
         for connections in 1..=5 {
             let ended = ended.clone();
             let until_the_end = move || ended.recv().unwrap_or_default();
-            crew.serve(until_the_end, || Ok(())).expect("a thread");
-            assert_eq!(threads(&crew), connections + RESERVE);
+            pool.serve(until_the_end, || Ok(())).expect("a thread");
+            assert_eq!(threads(&pool), connections + RESERVE);
         }
         let (says, said) = bounded(1);
-        crew.serve(move || says.send(()).expect("it is heard"), no_room).expect("the reserve");
+        pool.serve(move || says.send(()).expect("it is heard"), no_room).expect("the reserve");
         said.recv().expect("it was served");
         drop(done);
     }
 
     #[test]
     fn without_room_for_a_reserve_a_connection_is_served_all_the_same() {
-        let mut crew = Crew::whose_threads_wait(LONG);
+        let mut pool = ThreadPool::whose_threads_wait(LONG);
         let room = Cell::new(1);
         let may_start = || match room.replace(0) {
             0 => no_room(),
             _ => Ok(()),
         };
         let (says, said) = bounded(1);
-        crew.serve(move || says.send(()).expect("it is heard"), may_start).expect("a thread");
+        pool.serve(move || says.send(()).expect("it is heard"), may_start).expect("a thread");
         said.recv().expect("it was served");
-        assert_eq!((threads(&crew), crew.started), (1, 1));
+        assert_eq!((threads(&pool), pool.started), (1, 1));
     }
 
     #[test]
     fn threads_that_wait_serve_the_next_connections_and_no_more_wait_than_may() {
-        let mut crew = Crew::whose_threads_wait(LONG);
+        let mut pool = ThreadPool::whose_threads_wait(LONG);
         let (done, ended) = bounded::<()>(0);
         for _ in 0..MAX_WAITING + 10 {
             let ended = ended.clone();
             let until_the_end = move || ended.recv().unwrap_or_default();
-            crew.serve(until_the_end, || Ok(())).expect("a thread");
+            pool.serve(until_the_end, || Ok(())).expect("a thread");
         }
         drop(done);
-        until("those above the limit end", || threads(&crew) == MAX_WAITING);
-        let started = crew.started;
+        until("those above the limit end", || threads(&pool) == MAX_WAITING);
+        let started = pool.started;
         let (says, said) = bounded(MAX_WAITING);
         for _ in 0..MAX_WAITING {
             let says = says.clone();
-            crew.serve(move || says.send(()).expect("it is heard"), no_room).expect("one waits");
+            pool.serve(move || says.send(()).expect("it is heard"), no_room).expect("one waits");
         }
         for _ in 0..MAX_WAITING {
             said.recv().expect("it was served");
         }
-        assert_eq!(crew.started, started, "without a new thread");
-        let pool = crew.pool.clone();
-        drop(crew);
-        until("threads that wait end with the crew", || Arc::strong_count(&pool) == 1);
+        assert_eq!(pool.started, started, "without a new thread");
+        let waiting = pool.waiting.clone();
+        drop(pool);
+        until("threads that wait end with the pool", || Arc::strong_count(&waiting) == 1);
     }
 
     #[test]
     fn threads_that_nobody_needs_end_and_the_reserve_stays() {
-        let mut crew = Crew::whose_threads_wait(Duration::from_millis(1));
+        let mut pool = ThreadPool::whose_threads_wait(Duration::from_millis(1));
         for _ in 0..3 {
             let (done, ended) = bounded::<()>(0);
             for _ in 0..10 {
                 let ended = ended.clone();
-                crew.serve(move || ended.recv().unwrap_or_default(), || Ok(())).expect("a thread");
+                pool.serve(move || ended.recv().unwrap_or_default(), || Ok(())).expect("a thread");
             }
             drop(done);
-            until("all but the reserve end", || threads(&crew) == RESERVE);
-            assert_eq!(crew.pool.lock().free, RESERVE);
+            until("all but the reserve end", || threads(&pool) == RESERVE);
+            assert_eq!(pool.waiting.lock().free, RESERVE);
         }
     }
 }
