@@ -116,12 +116,12 @@ impl Acceptor {
         if matches!(counted, Counted::FarAbove) {
             return;
         }
-        let seat = Seat::take(&self.clients, self.limits.clients);
-        let is_extra = seat.is_none();
+        let slot = ConnectionSlot::take(&self.clients, self.limits.clients);
+        let is_extra = slot.is_none();
         // As many as are heard may still be about to leave. Where even more come, they are dropped
         // without a word.
         let most = 2 * self.limits.extra;
-        let Some(seat) = seat.or_else(|| Seat::take(&self.extra, most)) else { return };
+        let Some(slot) = slot.or_else(|| ConnectionSlot::take(&self.extra, most)) else { return };
         let admission = match counted {
             Counted::Above(_) => Admission::TooManyOfAddress,
             _ if is_extra => Admission::TooMany,
@@ -138,7 +138,7 @@ impl Acceptor {
             let outbox = outbox.clone();
             move || {
                 converse(&context, admission, outbox, peer, number);
-                drop((seat, counted));
+                drop((slot, counted));
             }
         };
         let space = self.space;
@@ -210,20 +210,20 @@ impl After {
 
 /// A place for one open connection, free again when this is dropped.
 #[derive(Debug)]
-struct Seat {
+struct ConnectionSlot {
     taken: Arc<AtomicUsize>,
 }
 
-impl Seat {
-    /// Takes one of `most` seats; `None` when all are taken.
-    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
+impl ConnectionSlot {
+    /// Takes one of `most` slots; `None` when all are taken.
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<ConnectionSlot> {
         let before = taken.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { taken: taken.clone() };
-        (before < most).then_some(seat)
+        let slot = ConnectionSlot { taken: taken.clone() };
+        (before < most).then_some(slot)
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
     }
