@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     metrics::{Levels, Metrics},
     name::Name,
-    summary::{Figures, News, Summary},
+    summary::{Figures, Notifier, Summary},
 };
 
 mod no_channel;
@@ -66,8 +66,8 @@ struct Shared {
     threads: Option<Threads>,
     /// What the threads of the default channel's copy share, if there is a cluster.
     link: OnceLock<Arc<Link>>,
-    news: Arc<News>,
-    comings: Arc<News>,
+    notifier: Arc<Notifier>,
+    comings: Arc<Notifier>,
     generation: AtomicU64,
     table: Mutex<Table>,
     /// Told when a channel was opened or has ended.
@@ -183,7 +183,7 @@ impl Channels {
             catch_up,
             threads,
             link: OnceLock::new(),
-            news: Arc::default(),
+            notifier: Arc::default(),
             comings: Arc::default(),
             generation: AtomicU64::new(0),
             table: Mutex::new(Table { channels: BTreeMap::new(), running: Some(running) }),
@@ -294,12 +294,12 @@ impl Channels {
     }
 
     /// Wakes those who follow when a channel has more, comes or goes.
-    pub fn news(&self) -> &News {
-        &self.shared.news
+    pub fn notifier(&self) -> &Notifier {
+        &self.shared.notifier
     }
 
     /// The same when a channel comes or goes or takes another epoch, and not when it has more.
-    pub fn comings(&self) -> &News {
+    pub fn comings(&self) -> &Notifier {
         &self.shared.comings
     }
 
@@ -322,7 +322,7 @@ impl Channels {
     /// Has all hubs look who may still read, and wakes all followers.
     pub fn check_rights(&self) {
         self.shared.open_ones().values().for_each(|open| open.hub.check_rights());
-        self.shared.news.tell();
+        self.shared.notifier.tell();
         self.shared.comings.tell();
     }
 
@@ -342,7 +342,7 @@ impl Channels {
         self.shared.link.get().into_iter().for_each(|link| link.stop());
         let open = self.shared.open_ones();
         self.shared.changed.notify_all();
-        self.shared.news.end();
+        self.shared.notifier.end();
         self.shared.comings.end();
         // A hub whose disk hangs delays none of the others: at first none is waited for, and then
         // those that are busy are in turn.
@@ -427,7 +427,7 @@ impl Shared {
     fn tell(&self) {
         self.changed.notify_all();
         self.generation.fetch_add(1, SeqCst);
-        self.news.tell();
+        self.notifier.tell();
         self.comings.tell();
     }
 

@@ -46,17 +46,22 @@ pub struct Summary {
     figures: Mutex<Figures>,
     is_ending: AtomicBool,
     is_stored: AtomicBool,
-    news: Arc<News>,
-    comings: Arc<News>,
+    notifier: Arc<Notifier>,
+    comings: Arc<Notifier>,
 }
 
 impl Summary {
-    /// The summary of a channel whose changes are told to the followers of `news`, and to those of
+    /// The summary of a channel whose changes are told to the followers of `notifier`, and to those of
     /// `comings` when it is as if another channel had come.
-    pub fn new(epoch: Arc<str>, file: (u64, u64), news: Arc<News>, comings: Arc<News>) -> Summary {
+    pub fn new(
+        epoch: Arc<str>,
+        file: (u64, u64),
+        notifier: Arc<Notifier>,
+        comings: Arc<Notifier>,
+    ) -> Summary {
         let (is_ending, is_stored) = (AtomicBool::new(false), AtomicBool::new(false));
         let (epoch, figures) = (Mutex::new(epoch), Mutex::default());
-        Summary { epoch, file, figures, is_ending, is_stored, news, comings }
+        Summary { epoch, file, figures, is_ending, is_stored, notifier, comings }
     }
 
     /// The name of its numbering.
@@ -67,7 +72,7 @@ impl Summary {
     /// Says that the numbering has another name: for its hub alone.
     pub fn take_epoch(&self, epoch: Arc<str>) {
         *lock(&self.epoch) = epoch;
-        self.news.tell();
+        self.notifier.tell();
         self.comings.tell();
     }
 
@@ -101,14 +106,14 @@ impl Summary {
     pub fn publish(&self, figures: Figures) {
         let before = std::mem::replace(&mut *lock(&self.figures), figures);
         if figures.differ_in_what_was_said(&before) {
-            self.news.tell();
+            self.notifier.tell();
         }
     }
 }
 
 /// Wakes those who follow what happens in all channels.
 #[derive(Debug)]
-pub struct News {
+pub struct Notifier {
     /// Whether all followers have been woken since one of them looked. As long as they have, a
     /// hub that shows something takes no lock for it.
     is_told: AtomicBool,
@@ -116,13 +121,16 @@ pub struct News {
     followers: Mutex<Option<Followers>>,
 }
 
-impl Default for News {
-    fn default() -> News {
-        News { is_told: AtomicBool::default(), followers: Mutex::new(Some(Followers::default())) }
+impl Default for Notifier {
+    fn default() -> Notifier {
+        Notifier {
+            is_told: AtomicBool::default(),
+            followers: Mutex::new(Some(Followers::default())),
+        }
     }
 }
 
-impl News {
+impl Notifier {
     /// Something is to be seen: wakes all followers that have looked since the last time.
     pub fn tell(&self) {
         if self.is_told.swap(true, SeqCst) {

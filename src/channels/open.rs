@@ -216,9 +216,9 @@ impl Shared {
         ended: impl FnOnce(Ended) + Send + 'static,
     ) -> io::Result<()> {
         let role = Role::of(name);
-        let (news, comings) = (self.news.clone(), self.comings.clone());
+        let (notifier, comings) = (self.notifier.clone(), self.comings.clone());
         let (epoch, file) = (journal.epoch().clone(), journal.identity());
-        let summary = Arc::new(Summary::new(epoch, file, news, comings));
+        let summary = Arc::new(Summary::new(epoch, file, notifier, comings));
         let (posts, waiting) = bounded(QUEUE);
         let (handle, commands) = command::queue(copy.is_some().then_some(posts));
         let mut hub = Hub::new(

@@ -300,8 +300,12 @@ fn a_hub_that_hangs_keeps_no_busy_one_from_being_stopped() {
     let shared = &house.channels.shared;
     let add = |text| {
         let (hub, commands) = command::queue(None);
-        let summary =
-            Arc::new(Summary::new("e".into(), (0, 0), shared.news.clone(), shared.comings.clone()));
+        let summary = Arc::new(Summary::new(
+            "e".into(),
+            (0, 0),
+            shared.notifier.clone(),
+            shared.comings.clone(),
+        ));
         let open = Open { hub: hub.clone(), summary };
         let entry = Entry { state: State::Open(open), ..Entry::opening() };
         shared.lock().channels.insert(name(text), entry);

@@ -8,40 +8,40 @@ fn said(last_id: u64) -> Figures {
 
 #[test]
 fn a_follower_is_woken_by_what_is_said_and_by_nothing_else() {
-    let news = Arc::new(News::default());
-    let summary = Summary::new("e".into(), (1, 2), news.clone(), Arc::default());
-    let woken = news.follow();
+    let notifier = Arc::new(Notifier::default());
+    let summary = Summary::new("e".into(), (1, 2), notifier.clone(), Arc::default());
+    let woken = notifier.follow();
     // It looks at what there is at first.
     woken.try_recv().expect("woken");
-    news.look();
+    notifier.look();
     summary.publish(Figures { clients: 3, ..Figures::default() });
     assert!(woken.try_recv().is_err(), "clients come and go");
     summary.publish(said(1));
     summary.publish(said(2));
     woken.try_recv().expect("woken");
     assert!(woken.try_recv().is_err(), "once is enough");
-    news.look();
+    notifier.look();
     assert_eq!(summary.figures(), said(2));
     summary.publish(said(3));
     woken.try_recv().expect("woken again");
-    news.end();
+    notifier.end();
     assert!(woken.recv().is_err(), "the stream is over");
-    assert!(news.follow().recv().is_err(), "and so is every later one");
+    assert!(notifier.follow().recv().is_err(), "and so is every later one");
 }
 
 #[test]
 fn followers_of_many_busy_channels_end_with_what_is_true() {
     const LAST: u64 = 20_000;
-    let news = Arc::new(News::default());
+    let notifier = Arc::new(Notifier::default());
     let summaries: Vec<_> = (0..4)
-        .map(|_| Arc::new(Summary::new("e".into(), (0, 0), news.clone(), Arc::default())))
+        .map(|_| Arc::new(Summary::new("e".into(), (0, 0), notifier.clone(), Arc::default())))
         .collect();
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                let woken = news.follow();
+                let woken = notifier.follow();
                 loop {
-                    news.look();
+                    notifier.look();
                     if summaries.iter().all(|summary| summary.figures() == said(LAST)) {
                         return;
                     }

@@ -60,7 +60,7 @@ impl Exchange<'_> {
             (header::CACHE_CONTROL, "no-cache".to_owned()),
         ];
         if is_followed {
-            let woken = self.web.channels.news().follow();
+            let woken = self.web.channels.notifier().follow();
             let mut body = self.begin_chunks(form, headers)?;
             if !self.is_head() {
                 self.follow_list(&mut body, &woken)?;
@@ -104,7 +104,7 @@ impl Exchange<'_> {
             match next {
                 Ok(()) => {
                     let looked = Instant::now();
-                    self.web.channels.news().look();
+                    self.web.channels.notifier().look();
                     if self.push_changes(body, &mut told) {
                         body.flush(self)?;
                         // What comes meanwhile is told at once with what comes later.
