@@ -206,7 +206,7 @@ impl MessageText {
     /// When the file cannot be read; some of the bytes may have been appended then.
     pub fn read(&mut self, out: &mut Vec<u8>, most: usize) -> io::Result<()> {
         let mut most = most as u64;
-        while let Some(count) = self.next_piece(most) {
+        while let Some(count) = self.bytes_to_hole(most) {
             let from = out.len();
             out.resize(from + count as usize, 0);
             let got = self.file.read_at(&mut out[from..], self.offset)?;
@@ -220,7 +220,7 @@ impl MessageText {
     /// Leaves out the next `most` bytes, or all that are left, without reading them.
     pub fn skip(&mut self, most: u64) {
         let mut most = most;
-        while let Some(count) = self.next_piece(most) {
+        while let Some(count) = self.bytes_to_hole(most) {
             self.skip_within(count);
             most -= count;
         }
@@ -228,13 +228,13 @@ impl MessageText {
 
     /// The bytes that come next, up to the next hole; `None` when no byte is left.
     pub fn next_text(&mut self) -> Option<NextText<'_>> {
-        let count = self.next_piece(u64::MAX)?;
+        let count = self.bytes_to_hole(u64::MAX)?;
         Some(NextText { file: &self.file, range: self.offset..self.offset + count, end: self.end })
     }
 
     /// Leaves out holes, and tells how many of the next `most` bytes stand before the next hole;
     /// `None` when no byte is left.
-    fn next_piece(&mut self, most: u64) -> Option<u64> {
+    fn bytes_to_hole(&mut self, most: u64) -> Option<u64> {
         let most = most.min(self.left);
         if most == 0 {
             return None;

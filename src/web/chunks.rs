@@ -2,7 +2,7 @@
 
 use http::{HeaderName, StatusCode, Version, header};
 
-use super::{Exchange, Headers, PeerGone, Stop, query::Form, sending::PIECE};
+use super::{Exchange, Headers, PeerGone, Stop, query::Form, sending::BODY_BUFFER};
 use crate::outbox::More;
 
 /// Says whether a proxy may hold back what it passes on.
@@ -63,7 +63,7 @@ impl Chunks {
     }
 
     pub(super) fn flush_full(&mut self, exchange: &mut Exchange<'_>) -> Result<(), PeerGone> {
-        if self.bytes.len() < PIECE {
+        if self.bytes.len() < BODY_BUFFER {
             return Ok(());
         }
         exchange.go_on_reading()?;
@@ -92,7 +92,7 @@ impl Chunks {
         self.is_held_back = more == More::Follows;
         self.bytes.clear();
         // A follower would keep room for its longest message for the life of its stream.
-        self.bytes.shrink_to(2 * PIECE);
+        self.bytes.shrink_to(2 * BODY_BUFFER);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! How an answer is sent, and what it costs to wait for a peer that does not take it.
 //!
-//! A body is read from the file again from where it stands, so only a piece of it is held while the peer
-//! is waited for. A message that is longer than a piece is held as a whole, and so are the numbers of the
+//! A body is read from the file again from where it stands, so only a small buffer of it is held while the
+//! peer is waited for. A message that is longer is held as a whole, and so are the numbers of the
 //! lines of many reactions; there is a limit to what all peers together may hold of these.
 
 use std::{
@@ -16,9 +16,9 @@ use crate::{history::BLOCK, http::response::response_head, outbox::More, wire::H
 
 /// What is held of a body while its peer takes nothing. With a buffer of the same size for reading
 /// messages, ten thousand such peers hold 160 MB.
-pub(super) const PIECE: usize = 8 << 10;
+pub(super) const BODY_BUFFER: usize = 8 << 10;
 
-/// What all peers together may hold of messages that are longer than a piece, and of the numbers of
+/// What all peers together may hold of messages that are longer than that, and of the numbers of
 /// lines, in bytes. A peer that would hold more is let go; it can come back and go on where it was.
 const HELD: usize = 64 << 20;
 
@@ -117,7 +117,7 @@ impl Exchange<'_> {
         self.request.method() == Method::HEAD
     }
 
-    /// Sends all of a source: in blocks as long as the peer takes them at once, and piece by piece when
+    /// Sends all of a source: in blocks as long as the peer takes them at once, and a buffer at a time when
     /// it has to be waited for.
     pub(super) fn send_all(&mut self, mut source: impl Source) -> Result<(), Stop> {
         let mut block = Vec::new();
@@ -132,7 +132,7 @@ impl Exchange<'_> {
             source.advance(sent);
             if sent < block.len() {
                 block = Vec::new();
-                source.peek(&mut block, PIECE)?;
+                source.peek(&mut block, BODY_BUFFER)?;
                 self.send(&block)?;
                 source.advance(block.len());
             }
@@ -147,7 +147,7 @@ impl Exchange<'_> {
         self.began = true;
         let mut rest = bytes;
         let mut _held = None;
-        if bytes.len() > 2 * PIECE {
+        if bytes.len() > 2 * BODY_BUFFER {
             let sent = self.web.outbox.send_now(bytes).map_err(|_| PeerGone)?;
             rest = &bytes[sent..];
             if !rest.is_empty() {

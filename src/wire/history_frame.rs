@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use super::{digits, push_number, push_text_header};
 use crate::history::{MessageText, NextText, Snapshot, Stretch};
 
-/// The beginning of a history in one piece, up to its first message.
+/// The beginning of a history that is one object, up to its first message.
 pub const HISTORY: &[u8] = br#"{"type":"message_history","data":["#;
 const SKIPPED: &[u8] = br#","skipped":["#;
 
