@@ -14,21 +14,21 @@ const CHUNK: usize = 256;
 
 /// A hole, or several holes one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(super) struct HoleRun {
     pub(super) first_id: u64,
     pub(super) lines: u64,
     pub(super) start: u64,
     pub(super) end: u64,
 }
 
-impl Run {
+impl HoleRun {
     pub(super) fn last_id(&self) -> u64 {
         self.first_id + self.lines - 1
     }
 
     /// Both as one; `next` begins where this one ends.
-    fn with(self, next: Run) -> Run {
-        Run { lines: self.lines + next.lines, end: next.end, ..self }
+    fn with(self, next: HoleRun) -> HoleRun {
+        HoleRun { lines: self.lines + next.lines, end: next.end, ..self }
     }
 }
 
@@ -36,7 +36,7 @@ impl Run {
 /// most `MOST`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holes<const MOST: usize = CHUNK> {
-    chunks: Arc<Vec<Arc<Vec<Run>>>>,
+    chunks: Arc<Vec<Arc<Vec<HoleRun>>>>,
 }
 
 /// Where a run stands among the others. It stays right until they change.
@@ -48,17 +48,17 @@ pub(super) struct Place {
 
 impl<const MOST: usize> Holes<MOST> {
     /// Takes in a run that stands after all others.
-    pub(super) fn push(&mut self, run: Run) {
+    pub(super) fn push(&mut self, run: HoleRun) {
         self.join(run, Place { chunk: self.chunks.len(), at: 0 });
     }
 
     /// Takes in a run that stands anywhere between the others.
-    pub(super) fn insert(&mut self, run: Run) {
+    pub(super) fn insert(&mut self, run: HoleRun) {
         self.join(run, self.first_not(|other| other.first_id < run.first_id));
     }
 
     /// The first run.
-    pub(super) fn first(&self) -> Option<&Run> {
+    pub(super) fn first(&self) -> Option<&HoleRun> {
         self.get(Place { chunk: 0, at: 0 })
     }
 
@@ -73,7 +73,7 @@ impl<const MOST: usize> Holes<MOST> {
     }
 
     /// The run at this place; `None` after the last one.
-    pub(super) fn get(&self, place: Place) -> Option<&Run> {
+    pub(super) fn get(&self, place: Place) -> Option<&HoleRun> {
         self.chunks.get(place.chunk)?.get(place.at)
     }
 
@@ -83,17 +83,17 @@ impl<const MOST: usize> Holes<MOST> {
         if is_last { Place { chunk: chunk + 1, at: 0 } } else { Place { chunk, at: at + 1 } }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Run> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &HoleRun> {
         self.chunks.iter().flat_map(|chunk| &**chunk)
     }
 
     /// The runs from this place on.
-    pub(super) fn iter_from(&self, Place { chunk, at }: Place) -> impl Iterator<Item = &Run> {
+    pub(super) fn iter_from(&self, Place { chunk, at }: Place) -> impl Iterator<Item = &HoleRun> {
         self.chunks.iter().skip(chunk).flat_map(|chunk| &**chunk).skip(at)
     }
 
     /// The runs that begin before this line, the last one first.
-    pub(super) fn iter_back(&self, before_id: u64) -> impl Iterator<Item = &Run> {
+    pub(super) fn iter_back(&self, before_id: u64) -> impl Iterator<Item = &HoleRun> {
         let Place { chunk, at } = self.first_not(|run| run.first_id < before_id);
         let begun = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk[..at]);
         let whole = self.chunks[..chunk].iter().rev().flat_map(|chunk| chunk.iter().rev());
@@ -102,7 +102,7 @@ impl<const MOST: usize> Holes<MOST> {
 
     /// The first run for which this does not hold, where it holds for all runs before that one and for
     /// none after it.
-    fn first_not(&self, holds: impl Fn(&Run) -> bool) -> Place {
+    fn first_not(&self, holds: impl Fn(&HoleRun) -> bool) -> Place {
         let chunk = self.chunks.partition_point(|chunk| holds(&chunk[chunk.len() - 1]));
         let at = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(holds));
         Place { chunk, at }
@@ -121,7 +121,7 @@ impl<const MOST: usize> Holes<MOST> {
 
     /// Takes in a run that stands right before the one at `next`. Those that it touches become one
     /// with it.
-    fn join(&mut self, run: Run, next: Place) {
+    fn join(&mut self, run: HoleRun, next: Place) {
         let last = self.before(next);
         let touches = |last: &Place| self.get(*last).is_some_and(|last| last.end == run.start);
         let joins_last = last.filter(touches);
@@ -140,7 +140,7 @@ impl<const MOST: usize> Holes<MOST> {
         }
     }
 
-    fn change(&mut self, place: Place, to: impl FnOnce(Run) -> Run) {
+    fn change(&mut self, place: Place, to: impl FnOnce(HoleRun) -> HoleRun) {
         let chunks = Arc::make_mut(&mut self.chunks);
         let run = &mut Arc::make_mut(&mut chunks[place.chunk])[place.at];
         *run = to(*run);
@@ -155,7 +155,7 @@ impl<const MOST: usize> Holes<MOST> {
         }
     }
 
-    fn insert_at(&mut self, place: Place, run: Run) {
+    fn insert_at(&mut self, place: Place, run: HoleRun) {
         let chunks = Arc::make_mut(&mut self.chunks);
         let place = make_room::<MOST>(chunks, place);
         let chunk = Arc::make_mut(&mut chunks[place.chunk]);
@@ -168,7 +168,7 @@ impl<const MOST: usize> Holes<MOST> {
 }
 
 /// Makes room for one more run at a place; returns where that is then.
-fn make_room<const MOST: usize>(chunks: &mut Vec<Arc<Vec<Run>>>, place: Place) -> Place {
+fn make_room<const MOST: usize>(chunks: &mut Vec<Arc<Vec<HoleRun>>>, place: Place) -> Place {
     let Place { chunk, at } = place;
     let is_last = chunk + 1 >= chunks.len();
     match chunks.get_mut(chunk) {

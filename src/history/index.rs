@@ -4,7 +4,7 @@
 //! line itself is found by reading on from there. While the file is loaded, each part of it has an index
 //! of its own, in which the first line of the part is line 1.
 
-use super::holes::{Holes, Run};
+use super::holes::{HoleRun, Holes};
 use crate::operations::LoggedOperation;
 
 /// The distance in the file between two lines whose offsets are remembered, in bytes. This much of
@@ -66,14 +66,14 @@ impl Index {
         let start = self.end;
         self.push_line(len);
         self.hole_lines += 1;
-        self.holes.push(Run { first_id: self.lines, lines: 1, start, end: self.end });
+        self.holes.push(HoleRun { first_id: self.lines, lines: 1, start, end: self.end });
     }
 
     /// Notes that a line that was taken in, from `start` to `end` with its `\n`, is a hole from now
     /// on.
     pub(super) fn make_hole(&mut self, id: u64, start: u64, end: u64) {
         self.hole_lines += 1;
-        self.holes.insert(Run { first_id: id, lines: 1, start, end });
+        self.holes.insert(HoleRun { first_id: id, lines: 1, start, end });
     }
 
     pub(super) fn is_hole(&self, id: u64) -> bool {
@@ -86,7 +86,7 @@ impl Index {
         let before = self.lines;
         self.marks.extend(next.marks.iter().map(|mark| Mark { id: mark.id + before, ..*mark }));
         for run in next.holes.iter() {
-            self.holes.push(Run { first_id: run.first_id + before, ..*run });
+            self.holes.push(HoleRun { first_id: run.first_id + before, ..*run });
         }
         self.hole_lines += next.hole_lines;
         self.lines += next.lines;
@@ -157,7 +157,7 @@ impl Index {
     /// Whether the lines from `limited` on have all messages that the lines from `from` on have. If
     /// `limited` is the later one, only holes may stand between the two.
     pub(super) fn same_messages(&self, from: u64, limited: u64) -> bool {
-        let spans_both = |run: &Run| run.first_id <= from && limited <= run.last_id() + 1;
+        let spans_both = |run: &HoleRun| run.first_id <= from && limited <= run.last_id() + 1;
         limited <= from || self.holes.get(self.holes.at_id(from)).is_some_and(spans_both)
     }
 }

@@ -7,7 +7,7 @@
 use std::{io, ops::Range};
 
 use super::{
-    holes::{Holes, Place, Run},
+    holes::{HoleRun, Holes, Place},
     index::{Mark, STRIDE},
 };
 use crate::{
@@ -51,7 +51,8 @@ impl Stretch {
     /// The ids of its holes, from `first_id` on.
     pub fn holes_from(&self, first_id: u64) -> impl Iterator<Item = u64> {
         let from = first_id.max(self.first_id);
-        let ids = move |holes: &Run| holes.first_id.max(from)..=holes.last_id().min(self.last_id);
+        let ids =
+            move |holes: &HoleRun| holes.first_id.max(from)..=holes.last_id().min(self.last_id);
         self.holes
             .iter_from(self.holes.at_id(from))
             .take_while(|holes| holes.first_id <= self.last_id)
@@ -86,7 +87,7 @@ impl Stretch {
         let (offset, end) = self.offsets()?;
         let hole = self.holes.at_offset(offset);
         // Holes that the stretch begins or ends with count as far as they are in the stretch.
-        let inside = |hole: &Run| hole.end.min(end).saturating_sub(hole.start.max(offset));
+        let inside = |hole: &HoleRun| hole.end.min(end).saturating_sub(hole.start.max(offset));
         let holes = self.holes.iter_from(hole).take_while(|hole| hole.start < end);
         let left = (end - offset - holes.map(inside).sum::<u64>()).saturating_sub(1);
         Ok(MessageText { file: self.file, holes: self.holes, hole, offset, end, left })

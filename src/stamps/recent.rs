@@ -12,12 +12,12 @@ use super::{Since, Stamp};
 /// hub forgets stays as long as a reader has it.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
-    chunks: VecDeque<Arc<Vec<Run>>>,
+    chunks: VecDeque<Arc<Vec<StampRun>>>,
 }
 
 /// A stamp that holds from a message on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
+struct StampRun {
     first_id: u64,
     ts: u64,
     from: Option<Arc<str>>,
@@ -52,7 +52,7 @@ impl Recent {
             // No more than the chunk may have: one that was copied would else double from any size.
             chunk.reserve_exact(chunk.len().max(4).min(CHUNK - chunk.len()));
         }
-        chunk.push(Run { first_id, ts, from: from.map(Arc::from) });
+        chunk.push(StampRun { first_id, ts, from: from.map(Arc::from) });
     }
 
     /// The stamp of a message, as far as it is remembered.

@@ -16,11 +16,11 @@ struct Model {
 
 impl Model {
     /// The runs, worked out line by line.
-    fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
+    fn runs(&self) -> Vec<HoleRun> {
+        let mut runs: Vec<HoleRun> = Vec::new();
         let mut start = 0;
         for (at, &(len, is_hole)) in self.lines.iter().enumerate() {
-            let line = Run { first_id: at as u64 + 1, lines: 1, start, end: start + len };
+            let line = HoleRun { first_id: at as u64 + 1, lines: 1, start, end: start + len };
             start = line.end;
             match runs.last_mut() {
                 _ if !is_hole => {}
@@ -34,9 +34,9 @@ impl Model {
         runs
     }
 
-    fn line(&self, at: usize) -> Run {
+    fn line(&self, at: usize) -> HoleRun {
         let start = self.lines[..at].iter().map(|(len, _)| len).sum();
-        Run { first_id: at as u64 + 1, lines: 1, start, end: start + self.lines[at].0 }
+        HoleRun { first_id: at as u64 + 1, lines: 1, start, end: start + self.lines[at].0 }
     }
 
     fn pushed<const MOST: usize>(&self) -> Holes<MOST> {
@@ -69,7 +69,7 @@ impl Model {
     }
 }
 
-fn check_from<const MOST: usize>(holes: &Holes<MOST>, place: Place, expected: &[&Run]) {
+fn check_from<const MOST: usize>(holes: &Holes<MOST>, place: Place, expected: &[&HoleRun]) {
     assert!(holes.iter_from(place).eq(expected.iter().copied()), "from {place:?}");
     let mut place = place;
     for &run in expected {
@@ -137,14 +137,14 @@ proptest! {
 }
 
 /// A hole that touches no other one.
-fn alone(number: u64) -> Run {
-    Run { first_id: 2 * number, lines: 1, start: 200 * number, end: 200 * number + 100 }
+fn alone(number: u64) -> HoleRun {
+    HoleRun { first_id: 2 * number, lines: 1, start: 200 * number, end: 200 * number + 100 }
 }
 
 /// The bytes that these take together, where what is shared counts once.
 fn bytes<'a>(all: impl IntoIterator<Item = &'a Holes>) -> usize {
     // The two counts of an `Arc`, and the `Vec` in it.
-    const LIST: usize = 2 * size_of::<usize>() + size_of::<Vec<Run>>();
+    const LIST: usize = 2 * size_of::<usize>() + size_of::<Vec<HoleRun>>();
     let mut seen = HashSet::new();
     let mut bytes = 0;
     for Holes { chunks } in all {
@@ -153,7 +153,7 @@ fn bytes<'a>(all: impl IntoIterator<Item = &'a Holes>) -> usize {
         }
         for chunk in &**chunks {
             if seen.insert(Arc::as_ptr(chunk).cast()) {
-                bytes += LIST + chunk.capacity() * size_of::<Run>();
+                bytes += LIST + chunk.capacity() * size_of::<HoleRun>();
             }
         }
     }
@@ -190,7 +190,8 @@ fn a_hole_takes_little_more_than_its_32_bytes_in_whatever_order_they_come() {
 fn a_slow_reader_holds_few_holes_of_its_own_however_many_there_are() {
     const READERS: u64 = 300;
     // Two chunks, and the list of chunks that are half full at worst.
-    let most = 2 * CHUNK * size_of::<Run>() + (2 * MANY as usize / CHUNK + 2) * size_of::<usize>();
+    let most =
+        2 * CHUNK * size_of::<HoleRun>() + (2 * MANY as usize / CHUNK + 2) * size_of::<usize>();
     for order in orders() {
         let mut holes = Holes::default();
         let (before, between) = order.split_at((MANY - READERS) as usize);
