@@ -32,8 +32,10 @@ impl Exchange<'_> {
 
     /// Whether messages can be stored, and will be in a moment.
     pub(super) fn readiness(&mut self) -> Result<(), Stop> {
+        if self.web.channels.are_stopping() {
+            return Err(stopping().into());
+        }
         match self.status() {
-            _ if self.web.channels.are_stopping() => Err(stopping().into()),
             Ok(Some(status)) if status.is_writable => self.well(),
             Ok(Some(_)) => Err(HttpRefusal::unavailable("messages cannot be stored now").into()),
             Ok(None) => Err(no_answer().into()),
