@@ -63,6 +63,17 @@ fn no_test_depends_on_the_file_that_using_the_program_changes() {
     }
 }
 
+/// Each thread has a name that the log shows, and a stack of which the start knows the size.
+#[test]
+fn all_threads_are_started_by_one_function() {
+    for (path, text) in files("src", &["rs"]) {
+        let is_test = path.ends_with("tests.rs") || path.ends_with("testing.rs");
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let starts_one = ["thread::Builder", "thread::spawn"].iter().any(|way| code.contains(way));
+        assert!(is_test || !starts_one, "{} starts a thread; take threads::spawn", path.display());
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // The order of modules
 
