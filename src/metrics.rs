@@ -175,22 +175,26 @@ impl Metrics {
     }
 }
 
+/// A page in the text format of Prometheus.
 #[derive(Default)]
-struct Page {
-    text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
 }
 
 impl Page {
-    fn begin_metric(&mut self, name: &str, kind: &str, help: &str) {
+    /// Begins a metric that has several samples.
+    pub(crate) fn begin_metric(&mut self, name: &str, kind: &str, help: &str) {
         let line = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         line.expect("writing to memory cannot fail");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+    /// One number; of a metric with several, its name ends in what it is.
+    pub(crate) fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         writeln!(self.text, "{name}{labels} {value}").expect("writing to memory cannot fail");
     }
 
-    fn metric(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+    /// A metric that is one number.
+    pub(crate) fn metric(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.begin_metric(name, kind, help);
         self.sample(name, "", value);
     }
