@@ -1,13 +1,14 @@
 //! The epoch, which is the name of a file's numbering, and the lock file that keeps it.
 //!
-//! The lock file holds the lock and two lines of text, the *record*: the epoch, how far the
+//! The lock file holds the lock and some lines of text, the *record*: the epoch, how far the
 //! numbering has come, and a hash of the last bytes that were numbered. A start that finds all of
 //! this true of the text file keeps the epoch. Any other start begins a new one, since the same ids
 //! may mean other messages. The record also has the note of the stamps file, which belongs to this
 //! epoch alone (`stamps.rs`).
 //!
-//! The second line tells of earlier parts of the text in the same way. A copy of a folder in use may have
+//! Another line tells of earlier parts of the text in the same way. A copy of a folder in use may have
 //! a text that is older than its lock file: it has another epoch then, but the stamps of its lines are known.
+//! With `--fsync never`, a third one tells of stamps that may not be on the disk.
 
 use std::{
     fmt,
@@ -20,7 +21,10 @@ use std::{
 use data_encoding::HEXLOWER;
 use log::warn;
 
-use super::{shortage::is_full, stamps::Note};
+use super::{
+    shortage::is_full,
+    stamps::{Note, Unsynced},
+};
 use crate::history::History;
 
 /// How many bytes at the end of the file are hashed: a page, which is read at once and tells two
@@ -48,10 +52,12 @@ pub(super) struct Epoch {
     noted: String,
     /// How many lines and bytes of the text file the record tells of.
     noted_part: (u64, u64),
-    /// The beginnings of the text that the record has on its second line.
+    /// The beginnings of the text that the record tells of.
     earlier: Vec<Beginning>,
     /// What is noted of the stamps file. It stays while the server runs without stamps.
     stamps: Option<Note>,
+    /// How far the stamps have come since that note, with `--fsync never`.
+    unsynced: Option<Unsynced>,
     former_stamps: Option<FormerStamps>,
 }
 
@@ -84,6 +90,7 @@ impl Epoch {
                 noted_part: (0, 0),
                 earlier: Vec::new(),
                 stamps: None,
+                unsynced: None,
                 former_stamps: match record {
                     Some(record) => record.former_stamps(file, history)?,
                     None => None,
@@ -110,6 +117,7 @@ impl Epoch {
             name: record.epoch.into(),
             earlier: record.earlier,
             stamps: record.stamps,
+            unsynced: record.unsynced,
             former_stamps: None,
         }
     }
@@ -158,6 +166,7 @@ impl Epoch {
             epoch: self.name.as_ref().to_owned(),
             numbered,
             stamps: self.stamps.clone(),
+            unsynced: self.unsynced,
             earlier: self.earlier.clone(),
         };
         let text = record.to_string();
@@ -184,6 +193,17 @@ impl Epoch {
     /// Takes the note of the stamps file that is to be in the next record.
     pub(super) fn set_stamps(&mut self, note: Note) {
         self.stamps = Some(note);
+        self.unsynced = None;
+    }
+
+    /// How far the stamps have come since the note of them, as far as that is noted.
+    pub(super) fn unsynced(&self) -> Option<Unsynced> {
+        self.unsynced
+    }
+
+    /// Takes how far the stamps have come since the note of them, for the next record.
+    pub(super) fn set_unsynced(&mut self, unsynced: Unsynced) {
+        self.unsynced = Some(unsynced);
     }
 
     /// Brings the record to the disk.
@@ -254,26 +274,31 @@ pub(super) struct Record {
     /// All lines that were numbered.
     numbered: Beginning,
     stamps: Option<Note>,
+    unsynced: Option<Unsynced>,
     /// Shorter beginnings of the text, the longest first.
     earlier: Vec<Beginning>,
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Record { epoch, numbered: Beginning { lines, bytes, tail }, stamps, earlier } = self;
+        let Record { epoch, numbered, stamps, unsynced, earlier } = self;
+        let Beginning { lines, bytes, tail } = numbered;
         write!(out, "epoch {epoch} lines {lines} bytes {bytes} tail {tail:016x}")?;
         if let Some(note) = stamps {
             write!(out, " stamps {note}")?;
         }
         writeln!(out)?;
-        if earlier.is_empty() {
-            return Ok(());
+        if !earlier.is_empty() {
+            write!(out, "earlier {epoch}")?;
+            for Beginning { lines, bytes, tail } in earlier {
+                write!(out, " {lines} {bytes} {tail:016x}")?;
+            }
+            writeln!(out)?;
         }
-        write!(out, "earlier {epoch}")?;
-        for Beginning { lines, bytes, tail } in earlier {
-            write!(out, " {lines} {bytes} {tail:016x}")?;
+        match unsynced {
+            Some(unsynced) => writeln!(out, "unsynced {epoch} {unsynced}"),
+            None => Ok(()),
         }
-        writeln!(out)
     }
 }
 
@@ -285,7 +310,9 @@ impl Record {
         let mut lines = text.lines();
         let mut record = Record::parse(lines.next()?)?;
         // A crash may have left the end of a longer record after this one.
-        record.earlier = lines.next().map_or_else(Vec::new, |line| record.parse_earlier(line));
+        for line in lines {
+            record.parse_more(line);
+        }
         Some(record)
     }
 
@@ -325,22 +352,26 @@ impl Record {
             epoch: epoch.to_owned(),
             numbered: Beginning::parse(lines, bytes, tail)?,
             stamps,
+            unsynced: None,
             earlier: Vec::new(),
         })
     }
 
-    /// Reads the second line, as far as it is one of this epoch.
-    fn parse_earlier(&self, text: &str) -> Vec<Beginning> {
+    /// Reads one of the other lines, as far as it is one of this epoch.
+    fn parse_more(&mut self, text: &str) {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        match words.split_at_checked(2) {
-            Some((["earlier", epoch], words)) if *epoch == self.epoch => {
+        match words[..] {
+            ["earlier", epoch, ref words @ ..] if epoch == self.epoch => {
                 let beginnings = words.chunks_exact(3).map(|words| match words {
                     [lines, bytes, tail] => Beginning::parse(lines, bytes, tail),
                     _ => None,
                 });
-                beginnings.map_while(|beginning| beginning).collect()
+                self.earlier = beginnings.map_while(|beginning| beginning).collect();
             }
-            _ => Vec::new(),
+            ["unsynced", epoch, ref words @ ..] if epoch == self.epoch => {
+                self.unsynced = Unsynced::parse(words);
+            }
+            _ => {}
         }
     }
 
@@ -372,9 +403,17 @@ fn hash_before(file: &File, end: u64, most: u64) -> io::Result<u64> {
 
 /// FNV-1a (Fowler, Noll, Vo), which tells files apart and keeps no secret.
 pub(super) fn hash<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
-    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    hash_on(HASH_OF_NOTHING, bytes)
+}
+
+/// The hash that begins.
+pub(super) const HASH_OF_NOTHING: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The hash of bytes that follow those of another hash.
+pub(super) fn hash_on<'a>(hash: u64, bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
+    bytes
+        .into_iter()
+        .fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

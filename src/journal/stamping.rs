@@ -36,7 +36,8 @@ impl Journal {
     ) -> Result<Journal, OpenError> {
         let path = path_beside(&self.path, "stamps");
         let lines = history.last_id();
-        let (note, former) = (self.epoch.stamps(), self.epoch.former_stamps());
+        let note = self.epoch.stamps().map(|note| (note, self.epoch.unsynced()));
+        let former = self.epoch.former_stamps();
         let mut stamps = StampFile::open(&self.path, self.identity, lines, note, former, boot)
             .map_err(|why| OpenError::Stamps(path.clone(), why))?;
         let failed = |why| OpenError::Failed(path.clone(), why);
@@ -146,22 +147,27 @@ impl Journal {
         self.stamps.as_mut().map_or(Ok(()), StampFile::survey)
     }
 
-    /// Syncs the stamps if they have waited long enough, and notes how far they have come.
+    /// Syncs the stamps if they have waited long enough, unless `--fsync` says never, and notes how far they
+    /// have come.
     ///
     /// # Errors
     /// When a sync fails. It is unknown then what is on disk, and no sync may be tried again.
     pub fn sync_stamps_when_due(&mut self, history: &History) -> Result<(), Fatal> {
         let since = self.stamps.as_ref().and_then(|stamps| stamps.unsynced_since);
         let is_due = since.is_some_and(|since| self.system.now() >= since + SYNC_EVERY);
-        if !is_due || self.fsync == Fsync::Never {
+        if !is_due {
             return Ok(());
         }
-        if self.unsynced_since.is_some() {
-            // No record may be on the disk before the lines that it tells of.
-            self.sync()?;
-        }
-        self.note_stamps(RunEnds::Later).map_err(|error| self.stamps_failed(&error))?;
-        let noted = self.note_numbering(history).and_then(|()| self.epoch.sync());
+        let noted = if self.fsync == Fsync::Never {
+            self.note_unsynced_stamps().and_then(|()| self.note_numbering(history))
+        } else {
+            if self.unsynced_since.is_some() {
+                // No record may be on the disk before the lines that it tells of.
+                self.sync()?;
+            }
+            self.note_stamps(RunEnds::Later).map_err(|error| self.stamps_failed(&error))?;
+            self.note_numbering(history).and_then(|()| self.epoch.sync())
+        };
         // This comes again with each sync, as long as it lasts.
         let was_said = mem::replace(&mut self.has_warned_of_note, noted.is_err());
         if let Err(error) = noted
@@ -182,9 +188,18 @@ impl Journal {
         self.note_stamps(RunEnds::Now).map_err(|error| self.stamps_failed(&error))
     }
 
+    /// Has the next record tell how far the stamps have come since the note of them.
+    fn note_unsynced_stamps(&mut self) -> io::Result<()> {
+        if let (Some(stamps), Some(note)) = (&self.stamps, self.epoch.stamps()) {
+            let unsynced = stamps.unsynced(note, self.epoch.unsynced())?;
+            self.epoch.set_unsynced(unsynced);
+        }
+        Ok(())
+    }
+
     /// Syncs the stamps, and takes the note of them for the next record: what is noted is on the disk,
-    /// with `--fsync never`, too. There, nothing is noted between the start and the stop. While the file
-    /// is cut, the older note stays: it tells at the next start which of the lines that are left are known.
+    /// with `--fsync never`, too, where that is done at the start and the stop. While the file is cut, the
+    /// older note stays: it tells at the next start which of the lines that are left are known.
     fn note_stamps(&mut self, ends: RunEnds) -> io::Result<()> {
         let Some(stamps) = &mut self.stamps else { return Ok(()) };
         if let Some(note) = stamps.sync(ends)? {

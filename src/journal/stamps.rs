@@ -34,9 +34,9 @@ use crate::{
 
 mod note;
 
-pub(super) use note::Note;
 pub(crate) use note::boot;
 use note::{Believed, Run};
+pub(super) use note::{Note, Unsynced};
 
 /// How many bytes are copied or written at a time: enough that the calls cost little.
 const BLOCK: usize = 64 << 10;
@@ -65,8 +65,8 @@ pub(super) struct StampFile {
 
 impl StampFile {
     /// Opens or creates the file, and makes it fit a text of `lines` lines. `note` is what the lock
-    /// file says of it; `None` when the text has begun a new epoch, of whose first lines there may be
-    /// `former` stamps.
+    /// file says of it, and of stamps after that; `None` when the text has begun a new epoch, of whose
+    /// first lines there may be `former` stamps.
     ///
     /// # Errors
     /// When there is something else in the file's place, or it cannot be read or written. What stood
@@ -75,7 +75,7 @@ impl StampFile {
         text: &Path,
         text_identity: (u64, u64),
         lines: u64,
-        note: Option<&Note>,
+        note: Option<(&Note, Option<Unsynced>)>,
         former: Option<&FormerStamps>,
         boot: Option<&str>,
     ) -> io::Result<StampFile> {
@@ -92,13 +92,17 @@ impl StampFile {
         };
         let len = stamps.file.metadata()?.len();
         let believed = match note {
-            Some(note) => note.believed(&stamps.file, len)?,
+            Some((note, _)) => note.believed(&stamps.file, len)?,
             None => Believed::None,
         };
         match (believed, note) {
-            (Believed::All, Some(note)) => {
-                let goes_on = note.run.is_believed_by(&stamps.run()?);
-                stamps.read_believed(len, if goes_on { lines } else { note.lines.min(lines) })?;
+            (Believed::All, Some((note, unsynced))) => {
+                let known = match unsynced {
+                    _ if note.run.is_believed_by(&stamps.run()?) => lines,
+                    Some(unsynced) if unsynced.is_in(&stamps.file, len, note)? => unsynced.lines,
+                    _ => note.lines,
+                };
+                stamps.read_believed(len, known.min(lines))?;
                 stamps.write_again(note.bytes)?;
             }
             (Believed::Some(believed), _) => stamps.read_believed(len, believed.min(lines))?,
@@ -305,6 +309,14 @@ impl StampFile {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             note => note.map(Some),
         }
+    }
+
+    /// How far the stamps have come since `note`, of which `so_far` was known before.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is cut.
+    pub(super) fn unsynced(&self, note: &Note, so_far: Option<Unsynced>) -> io::Result<Unsynced> {
+        so_far.unwrap_or_else(|| Unsynced::after(note)).and_up_to(&self.file, &self.index)
     }
 
     fn run(&self) -> io::Result<Run> {

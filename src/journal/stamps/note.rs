@@ -10,11 +10,14 @@ use std::{
     fmt,
     fs::{self, File},
     io,
+    ops::Range,
     sync::Arc,
 };
 
+use super::BLOCK;
 use crate::{
-    journal::epoch::{hash, tail_hash},
+    journal::epoch::{HASH_OF_NOTHING, hash, hash_on, tail_hash},
+    lines::read_at,
     stamps::{Index, Stamp, StampPart, Stamps},
 };
 
@@ -135,6 +138,66 @@ impl Note {
         }
         Ok(Believed::None)
     }
+}
+
+/// Stamps after those of a note, which may not be on the disk. Either all of them are believed, or none:
+/// a power cut may have taken any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::journal) struct Unsynced {
+    /// How many lines the file has with them.
+    pub(super) lines: u64,
+    /// Where they end.
+    bytes: u64,
+    hash: u64,
+}
+
+impl fmt::Display for Unsynced {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unsynced { lines, bytes, hash } = self;
+        write!(out, "{lines} {bytes} {hash:016x}")
+    }
+}
+
+impl Unsynced {
+    pub(in crate::journal) fn parse(words: &[&str]) -> Option<Unsynced> {
+        let [lines, bytes, hash] = words else { return None };
+        Some(Unsynced {
+            lines: lines.parse().ok()?,
+            bytes: bytes.parse().ok()?,
+            hash: u64::from_str_radix(hash, 16).ok()?,
+        })
+    }
+
+    /// None yet after those of a note.
+    pub(super) fn after(note: &Note) -> Unsynced {
+        Unsynced { lines: note.lines, bytes: note.bytes, hash: HASH_OF_NOTHING }
+    }
+
+    /// These, and those that follow in the file.
+    pub(super) fn and_up_to(self, file: &Arc<File>, index: &Index) -> io::Result<Unsynced> {
+        let hash = hash_range(self.hash, file, self.bytes..index.end())?;
+        Ok(Unsynced { lines: index.lines(), bytes: index.end(), hash })
+    }
+
+    /// Whether all of them follow those of the note in a file of `len` bytes.
+    pub(super) fn is_in(&self, file: &Arc<File>, len: u64, note: &Note) -> io::Result<bool> {
+        Ok(note.bytes <= self.bytes
+            && self.bytes <= len
+            && hash_range(HASH_OF_NOTHING, file, note.bytes..self.bytes)? == self.hash)
+    }
+}
+
+/// The hash of bytes in a file that follow those of another hash.
+fn hash_range(hash: u64, file: &File, range: Range<u64>) -> io::Result<u64> {
+    let mut block = vec![0; (range.end - range.start).min(BLOCK as u64) as usize];
+    let (mut hash, mut from) = (hash, range.start);
+    while from < range.end {
+        let want = (range.end - from).min(BLOCK as u64) as usize;
+        let got = read_at(file, &mut block[..want], from)?;
+        hash = hash_on(hash, &block[..got]);
+        from += got as u64;
+    }
+    Ok(hash)
 }
 
 /// Which lines of a stamps file are those that were noted.

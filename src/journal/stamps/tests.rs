@@ -486,6 +486,28 @@ fn after_a_kill_all_stamps_are_believed_and_after_a_power_cut_those_that_were_no
 }
 
 #[test]
+fn with_fsync_never_too_only_the_last_second_of_stamps_needs_the_same_boot_to_be_believed() {
+    let mut pair = Pair::with(Fsync::Never);
+    pair.say(2, Some("ann"));
+    pair.tick();
+    pair.say(3, Some("bob"));
+    pair.tick();
+    pair.say(1, Some("cleo"));
+    // It is killed in a container, whose next one has another name for the boot, or none.
+    let mut pair = pair.reopen("boot-2", |_| {});
+    assert_eq!((pair.check(), pair.stamps().len()), (5, 6));
+    pair.say(2, Some("ann"));
+    pair.tick();
+    // A power cut, which took the last stamp, though it was noted.
+    let pair = pair.reopen("boot-3", |dir| {
+        let path = path_beside(&dir.file(), "stamps");
+        let stamps = fs::read(&path).expect("the stamps file");
+        fs::write(&path, &stamps[..stamps.len() - 1]).expect("the stamps file");
+    });
+    assert_eq!((pair.check(), pair.stamps().len()), (5, 8));
+}
+
+#[test]
 fn what_cannot_be_a_stamps_file_is_refused_with_the_way_out() {
     #[track_caller]
     fn check(make: impl FnOnce(&Path), expected: &str) {
