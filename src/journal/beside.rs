@@ -30,6 +30,27 @@ pub(crate) fn path_beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The file that was opened at this path, if it is a regular one. It was opened with `O_NOFOLLOW`, and
+/// with `O_NONBLOCK`, since to open a FIFO would wait without end.
+///
+/// # Errors
+/// When something else is in its place. That counts as a lack of permission: somebody may move it away.
+pub(super) fn unless_in_the_way(path: &Path, opened: io::Result<File>) -> io::Result<File> {
+    let in_the_way = || {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let words = format!("{name} is no regular file; move it away");
+        io::Error::new(io::ErrorKind::PermissionDenied, words)
+    };
+    match opened {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(in_the_way()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EISDIR | libc::ELOOP | libc::ENXIO) => Err(in_the_way()),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Creates a file beside the text file. Its name has `what`, which says what it is for, and the
 /// time in Unix milliseconds.
 pub(super) fn create_beside(path: &Path, what: &str) -> io::Result<(PathBuf, File)> {

@@ -12,8 +12,9 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, File},
-    io::{self, ErrorKind},
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind, Read as _},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,7 @@ use log::{info, warn};
 
 use super::{
     AppendError, Fatal, Journal, OpenError,
-    beside::path_beside,
+    beside::{path_beside, unless_in_the_way},
     epoch::go_on_if_full,
     landmark::Landmark,
     open_in_place,
@@ -36,6 +37,10 @@ use crate::{
 
 /// The ending of the file that names the lines which are being erased.
 const ENDING: &str = "erasing";
+
+/// The most bytes of that file before the first id, and of each id with its `\n`.
+const HEAD_BYTES: u64 = 4 << 10;
+const ID_BYTES: u64 = 21;
 
 /// The erasure that was announced last, and has not begun.
 #[derive(Debug)]
@@ -69,10 +74,11 @@ impl Journal {
             Ok(in_place) => in_place,
             Err(error) => return Err(self.cannot_delete(&self.path.clone(), &error)),
         };
+        ids.sort_unstable();
+        ids.dedup();
         if let Err(error) = self.name_lines(&ids) {
             return Err(self.cannot_delete(&self.erasing_path(), &error));
         }
-        ids.sort_unstable();
         self.announced = Some(Announced { ids, in_place });
         Ok(())
     }
@@ -191,12 +197,17 @@ impl Journal {
             info!("{}: {} deleted lines are erased now", self.path.display(), lines.len());
             self.has_warned_of_unerased = false;
         }
+        self.remove_names();
+        Ok(())
+    }
+
+    /// Removes the file that names lines, if it is there.
+    fn remove_names(&mut self) {
         let beside = self.erasing_path();
         if let Err(error) = self.system.remove(&beside) {
             // The next start finds all its lines erased, and tries again.
             warn!("{} could not be removed: {error}", beside.display());
         }
-        Ok(())
     }
 
     /// Takes in the operations of a file that was just opened, with its stamps if it has them, and
@@ -208,7 +219,7 @@ impl Journal {
         mut self,
         mut history: History,
     ) -> Result<(Journal, History), OpenError> {
-        let half_erased = self.half_erased();
+        let half_erased = self.half_erased(history.last_id());
         let mut senders = Senders { journal: &self, reader: None };
         let left = history.replay_operations(|id| senders.of(id), &half_erased);
         match self.erase_again(&left, &half_erased, &mut history) {
@@ -233,8 +244,8 @@ impl Journal {
         lines.retain(|line| line.is_new);
         if lines.is_empty() {
             // If the file that names lines is there, it names none that is still to be erased.
-            let path = self.erasing_path();
-            return self.system.remove(&path);
+            self.remove_names();
+            return Ok(());
         }
         let count = lines.len();
         // The operations that deleted them may have been written without a sync.
@@ -249,10 +260,10 @@ impl Journal {
         }
     }
 
-    /// The lines that were being erased when the server ended.
-    fn half_erased(&self) -> Vec<u64> {
+    /// The lines that were being erased when the server ended, in a text of this many lines.
+    fn half_erased(&self, lines: u64) -> Vec<u64> {
         let beside = self.erasing_path();
-        let named = match fs::read_to_string(&beside) {
+        let named = match read_names(&beside, lines) {
             Ok(named) => named,
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
@@ -268,6 +279,20 @@ impl Journal {
         // A file that a crash cut short is of an erasure that had not begun.
         words.map_while(|word| word.parse().ok()).filter(|&id| id > 0).collect()
     }
+}
+
+/// Reads the file that names lines of a text of `lines` lines, each of them once.
+fn read_names(path: &Path, lines: u64) -> io::Result<String> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = unless_in_the_way(path, opened)?;
+    let most = HEAD_BYTES + ID_BYTES * lines;
+    if file.metadata()?.len() > most {
+        return Err(io::Error::other("it is too long to name lines of this text"));
+    }
+    let mut named = String::new();
+    file.take(most).read_to_string(&mut named)?;
+    Ok(named)
 }
 
 /// Looks up senders, in the order of their lines.

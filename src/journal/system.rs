@@ -5,12 +5,12 @@ use std::{
     fmt,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Seek, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     time::Instant,
 };
 
-use super::beside::sync_folder_of;
+use super::beside::{sync_folder_of, unless_in_the_way};
 
 /// The calls that tests replace. The methods given here are the real calls.
 pub(crate) trait System: fmt::Debug + Send {
@@ -55,18 +55,22 @@ pub(crate) trait System: fmt::Debug + Send {
         sync_folder_of(path)
     }
 
-    /// Writes a small file; it is on disk afterwards, with its name.
+    /// Writes a small file; it is on disk afterwards, with its name. Nothing but a regular file is
+    /// written to.
     fn write_beside(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let mut file = unless_in_the_way(path, options.open(path))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         sync_folder_of(path)
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a regular file, if it is there.
     fn remove(&mut self, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        match fs::symlink_metadata(path).map(|meta| meta.is_file()) {
+            Ok(true) => fs::remove_file(path),
             _ => Ok(()),
         }
     }

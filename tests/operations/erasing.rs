@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -41,6 +42,36 @@ fn a_message_with_many_long_edits_is_deleted_in_little_memory_at_a_start_too() {
     check(&server);
     // As a crash leaves it, right after the operation was stored.
     check(&Server::on(&(text + "{\"$op\":\"delete\",\"id\":1}\n")));
+}
+
+#[test]
+fn what_stands_in_the_place_of_the_file_beside_stops_no_start_and_no_server() {
+    for thing in ["mkfifo", "mkdir", "ln -s elsewhere"] {
+        let setup = Setup::new().file("[\"one\"]\n[\"two\"]\n");
+        fs::create_dir(setup.dir.join("channels")).expect("a folder");
+        fs::write(setup.dir.join("channels/ok.txt"), "[1]\n").expect("a file");
+        let path = setup.dir.join("messages.txt.erasing");
+        let of_channel = setup.dir.join("channels/ok.txt.erasing");
+        for path in [&path, &of_channel] {
+            shell(&format!("{thing} '{}'", path.display()));
+        }
+        let server = setup.start();
+        let words = "messages.txt.erasing is no regular file; move it away";
+        assert!(server.log().contains(words), "{thing}: {}", server.log());
+        assert_eq!(server.gets("/ok").lines().count(), 1);
+        assert_eq!(server.posts(ANN, "[3]"), 3);
+        server.may_not("DELETE /messages/3", ANN, "", 503, "storage_full");
+        // What others delete is erased when that can be done.
+        server.dir.append("{\"$op\":\"delete\",\"id\":2}\n");
+        until("it is deleted", || server.does("GET /messages/2", "", "").status == 410);
+        until("that is tried", || server.log().contains("cannot be erased now"));
+        assert_eq!(server.state(1)["id"], 1);
+        fs::rename(&path, setup.dir.join("away")).expect("it is still there");
+        until("it is erased", || server.line(2) == "null   ");
+        server.did("DELETE /messages/3", ANN, "");
+        assert!(!setup.dir.join("elsewhere").exists(), "no link is followed");
+        server.restart();
+    }
 }
 
 /// The messages that were deleted, and whether more will be.
