@@ -249,7 +249,10 @@ impl Hub {
                 let _ = reply.send(());
             }
             Command::CheckRights => self.check_rights(),
-            Command::Survey => self.commit(Vec::new())?,
+            Command::Survey => {
+                self.look_after_lock()?;
+                self.commit(Vec::new())?;
+            }
             Command::States { of, reply } => self.states(of, reply),
             Command::Reactions { target, after, reply } => {
                 self.next_reactions(target, after, reply);
@@ -277,6 +280,7 @@ impl Hub {
     /// # Errors
     /// When the file fails.
     pub fn tick(&mut self) -> Result<(), Fatal> {
+        self.look_after_lock()?;
         self.commit(Vec::new())?;
         self.warnings.log_counts(self.journal.path());
         let synced = self.journal.sync_when_due()?;
@@ -289,6 +293,15 @@ impl Hub {
             self.check_rights();
         }
         self.fanout.end_dismissed(Instant::now());
+        Ok(())
+    }
+
+    /// Sees to it that the lock file is in its place. That comes before foreign lines are taken in: those
+    /// of another server that uses the file have stamps already.
+    fn look_after_lock(&mut self) -> Result<(), Fatal> {
+        if self.journal.survey_lock()? {
+            self.note_numbering_anew();
+        }
         Ok(())
     }
 

@@ -136,6 +136,7 @@ pub struct Journal {
     has_warned_of_unerased: bool,
     has_warned_of_name: bool,
     has_warned_of_note: bool,
+    has_warned_of_lock: bool,
     announced: Option<Announced>,
     /// The time of the oldest write that has not been synced.
     unsynced_since: Option<Instant>,

@@ -107,6 +107,7 @@ impl Hub {
     pub(super) fn sync_and_note(&mut self) -> Result<(), Fatal> {
         self.journal.sync()?;
         self.journal.end_stamps()?;
+        self.look_after_lock()?;
         self.noted = None;
         self.note_numbering();
         Ok(())

@@ -177,6 +177,7 @@ impl Journal {
             has_warned_of_unerased: false,
             has_warned_of_name: false,
             has_warned_of_note: false,
+            has_warned_of_lock: false,
             announced: None,
             unsynced_since: None,
         };
@@ -213,23 +214,23 @@ fn open_regular(path: &Path) -> io::Result<File> {
 /// second server could create and lock another one of the same name.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path_beside(path, "lock");
-    let unusable = |why| OpenError::Lock(lock_path.clone(), why);
-    refuse_irregular(&lock_path).map_err(unusable)?;
-    let lock_file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenError::NoFolder(path.to_owned()),
-            _ => unusable(error),
-        })?;
-    match lock_file.try_lock() {
-        Ok(()) => Ok(lock_file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unusable(error)),
-    }
+    take_lock(&lock_path).map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::InUse(path.to_owned()),
+        TryLockError::Error(error) if error.kind() == io::ErrorKind::NotFound => {
+            OpenError::NoFolder(path.to_owned())
+        }
+        TryLockError::Error(error) => OpenError::Lock(lock_path, error),
+    })
+}
+
+/// Opens or creates a lock file, and takes the lock on it.
+pub(super) fn take_lock(lock_path: &Path) -> Result<File, TryLockError> {
+    refuse_irregular(lock_path).map_err(TryLockError::Error)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let lock_file = options.open(lock_path).map_err(TryLockError::Error)?;
+    lock_file.try_lock()?;
+    Ok(lock_file)
 }
 
 fn open_or_create(path: &Path) -> io::Result<File> {

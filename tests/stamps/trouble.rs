@@ -136,3 +136,85 @@ fn stamps_of_another_text_are_set_aside_and_said_so() {
     assert!(server.log().contains(&name), "{}", server.log());
     check(&server);
 }
+
+/// A server with a message by Ann, and a client that keeps its hub awake; its epoch.
+fn with_lock_file() -> (Server, Client, String) {
+    let server = Server::on(SEED);
+    server.posts(ANN, "8");
+    let client = server.join();
+    let epoch = client.history.epoch.clone();
+    (server, client, epoch)
+}
+
+/// The epoch is the same, and so are times and senders.
+#[track_caller]
+fn check_kept(server: &Server, epoch: &str) {
+    assert_eq!(server.join().history.epoch, epoch);
+    let told = server.told("/messages").pop().expect("a message");
+    assert!(told.ts.is_some() && told.from.as_deref() == Some(ANN_SENDER), "{told:?}");
+    let log = server.log();
+    assert!(!log.contains("was not written for this text"), "{log}");
+}
+
+#[test]
+fn a_lock_file_that_is_removed_or_replaced_while_the_server_runs_comes_back() {
+    for replace in ["rm", "mv new"] {
+        let (server, client, epoch) = with_lock_file();
+        let lock = server.dir.join("messages.txt.lock");
+        fs::write(server.dir.join("new"), "0123456789".repeat(100)).expect("a file");
+        let folder = server.dir.path().display();
+        shell(&format!("cd '{folder}' && {replace} messages.txt.lock"));
+        let lines = || fs::read_to_string(&lock).unwrap_or_default();
+        until("it is there again", || lines().starts_with(&format!("epoch {epoch} lines 8 ")));
+        until("the log says so", || server.log().contains("messages.txt.lock was re"));
+        let Err(ended) = server.setup().try_start() else { panic!("two servers of one file") };
+        ended.with(73, &["messages.txt.lock"]);
+        drop(client);
+        check_kept(&server.restart(), &epoch);
+    }
+}
+
+#[test]
+fn a_lock_file_that_is_removed_while_nobody_is_there_comes_back_at_the_stop() {
+    let (server, client, epoch) = with_lock_file();
+    let lock = server.dir.join("messages.txt.lock");
+    drop(client);
+    let size = server.size();
+    server.shrinks_to(size);
+    fs::remove_file(&lock).expect("the lock file");
+    check_kept(&server.restart(), &epoch);
+}
+
+#[test]
+fn of_two_servers_that_use_one_file_the_one_that_lost_its_lock_file_ends() {
+    let (server, client, epoch) = with_lock_file();
+    server.freezes();
+    fs::remove_file(server.dir.join("messages.txt.lock")).expect("the lock file");
+    let other = server.setup().start();
+    server.signal("CONT");
+    let words = ["messages.txt.lock was replaced", "another server uses the file now"];
+    server.ends().with(75, &words);
+    drop(client);
+    // It did nothing to the stamps file of the other.
+    other.posts(ANN, "9");
+    check(&other);
+    assert!(!other.log().contains("messages.txt.stamps was re"), "{}", other.log());
+    assert_ne!(other.join().history.epoch, epoch, "nothing said what it was");
+}
+
+#[test]
+fn what_stands_in_the_place_of_the_lock_file_is_told_once_and_looked_at_again() {
+    let (server, client, epoch) = with_lock_file();
+    let lock = server.dir.join("messages.txt.lock");
+    fs::remove_file(&lock).expect("the lock file");
+    fs::create_dir(&lock).expect("a folder");
+    let words = "cannot be written again: is a directory";
+    until("the log says so", || server.log().contains(words));
+    // Two more looks.
+    thread::sleep(Duration::from_millis(1200));
+    assert_eq!(server.log().matches(words).count(), 1, "{}", server.log());
+    fs::remove_dir(&lock).expect("the folder");
+    until("it is there again", || lock.is_file());
+    drop(client);
+    check_kept(&server.restart(), &epoch);
+}
