@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     fmt, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket},
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -348,14 +348,23 @@ fn check_stored(channels: &Channels) -> Result<(), Failure> {
 }
 
 /// The address under which a program on this machine reaches the server. An address that means all
-/// addresses (0.0.0.0) becomes the loopback.
+/// addresses (0.0.0.0) becomes the loopback. `[::]` means those of IPv4, too, and means these alone where
+/// IPv6 is off.
 pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(match has_ipv6() {
+            true => Ipv6Addr::LOCALHOST.into(),
+            false => Ipv4Addr::LOCALHOST.into(),
+        }),
         _ => {}
     }
     address
+}
+
+/// Whether this machine has the loopback of IPv6. Nothing is sent.
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 fn in_words(fsync: Fsync) -> &'static str {

@@ -389,6 +389,26 @@ fn the_health_command_says_whether_the_server_is_alive() {
 }
 
 #[test]
+fn the_health_command_finds_a_server_that_listens_everywhere_where_ipv6_is_off() {
+    let name = "the_health_command_finds_a_server_that_listens_everywhere_where_ipv6_is_off";
+    let off = "ip link set lo up && cd /proc/sys/net/ipv6/conf && echo 1 > all/disable_ipv6 && \
+               echo 1 > lo/disable_ipv6 && cd -";
+    let may = std::process::Command::new("unshare").args(["-n", "sh", "-c", off]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        return skipped(name, "unshare cannot make a network without IPv6");
+    }
+    // A hub that does not answer for two seconds counts as not well.
+    in_one_of_a_few_attempts(|| {
+        let alone = format!("exec unshare -n sh -c '{off} && exec \"$0\" \"$@\"' \"$0\" \"$@\"");
+        let server = Setup::bare().flags(&["--listen", "[::]:8000"]).after(&alone).start();
+        let beside = format!("exec nsenter -n -t {} \"$0\" \"$@\"", server.pid());
+        let ended = Setup::bare().flags(&["health", "--listen", "[::]:8000"]).after(&beside).ends();
+        assert_eq!(ended.with(0, &[]).out, "ok\n");
+        assert!(server.log().contains("http://127.0.0.1:8000/"), "{}", server.log());
+    });
+}
+
+#[test]
 fn the_health_command_is_not_taken_in_by_somebody_else() {
     // The command gives somebody a few seconds.
     in_one_of_a_few_attempts(|| {
