@@ -1,7 +1,9 @@
 //! The program: arguments, logging, signals, exit code; the one place that prints and exits.
 
 use std::{
-    env, io,
+    env,
+    fmt::Display,
+    io::{self, Write},
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
 };
@@ -66,10 +68,7 @@ fn main() -> ExitCode {
             log.flush();
             code
         }
-        Err(error) => {
-            eprintln!("txtcord: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(error),
     }
 }
 
@@ -121,27 +120,35 @@ fn exit_code(fatal: &Fatal) -> u8 {
 fn health(config: &Config) -> ExitCode {
     match health::ask(server::reachable(config.listen)) {
         Ok(()) => {
-            println!("ok");
+            // The exit code says it, too.
+            let _ = print("ok");
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("txtcord: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(error),
     }
 }
 
 fn token(name: &str) -> ExitCode {
     match new_token(name) {
-        Ok((token, line)) => {
-            println!("{token}\n{line}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("txtcord: {error}");
-            ExitCode::FAILURE
-        }
+        Ok((token, line)) => match print(&format!("{token}\n{line}")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failure(format_args!("the token cannot be printed: {error}")),
+        },
+        Err(error) => failure(error),
     }
+}
+
+/// Prints on standard output; `println!` would panic when that fails.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush())
+}
+
+/// Says why there is no result.
+fn failure(why: impl Display) -> ExitCode {
+    // Where that cannot be printed, the exit code alone says it.
+    let _ = writeln!(io::stderr(), "txtcord: {why}");
+    ExitCode::FAILURE
 }
 
 /// Starts the program again with one heap for all threads, if address space is limited (`ulimit

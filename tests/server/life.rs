@@ -88,6 +88,12 @@ fn wrong_usage_is_2_with_a_way_out() {
 }
 
 #[test]
+fn a_token_that_cannot_be_printed_is_1_with_a_sentence() {
+    let ended = Setup::bare().flags(&["token", "ann"]).after("exec > /dev/full").ends();
+    ended.with(1, &["txtcord: the token cannot be printed"]);
+}
+
+#[test]
 fn every_flag_can_be_a_variable() {
     let setup = Setup::bare()
         .variable("TXTCORD_LISTEN", "127.0.0.1:0")

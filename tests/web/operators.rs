@@ -389,6 +389,20 @@ fn the_health_command_says_whether_the_server_is_alive() {
 }
 
 #[test]
+fn the_health_command_says_it_with_its_exit_code_where_nothing_can_be_printed() {
+    // A hub that does not answer for two seconds counts as not well.
+    in_one_of_a_few_attempts(|| {
+        let server = Server::start();
+        let address = server.address().to_string();
+        let ask = Setup::bare().flags(&["health", "--listen", &address]);
+        let nowhere = ask.clone().after("exec > /dev/full").ends();
+        assert_eq!(nowhere.with(0, &[]).log, "");
+        server.stop();
+        ask.after("exec 2> /dev/full").ends().with(1, &[]);
+    });
+}
+
+#[test]
 fn the_health_command_finds_a_server_that_listens_everywhere_where_ipv6_is_off() {
     let name = "the_health_command_finds_a_server_that_listens_everywhere_where_ipv6_is_off";
     let off = "ip link set lo up && cd /proc/sys/net/ipv6/conf && echo 1 > all/disable_ipv6 && \
