@@ -126,3 +126,17 @@ fn a_file_in_use_by_another_server_is_answered_so_and_both_go_on() {
     first.signal("CONT");
     assert_eq!(first.stores("dev", "3"), 3);
 }
+
+#[test]
+fn channels_are_made_on_a_file_system_that_cannot_sync_folders_too() {
+    let name = "channels_are_made_on_a_file_system_that_cannot_sync_folders_too";
+    for error in ["EINVAL", "ENOSYS"] {
+        let server = Server::start();
+        let folder = server.dir.path().to_str().expect("a UTF-8 path").to_owned();
+        let Some(_meddling) = meddle_with(&server, name, &format!("fsync:error={error}"), &folder)
+        else {
+            return;
+        };
+        assert_eq!(server.has("PUT /dev", &["Content-Length: 0"]).status, 201, "{error}");
+    }
+}
