@@ -132,6 +132,7 @@ impl Hub {
             warnings: Warnings::default(),
             replica: None,
         };
+        hub.compare_clock();
         hub.publish();
         hub
     }

@@ -111,8 +111,13 @@ const LAST_MS: u64 = 253_402_300_799_999;
 /// The time of acceptance for what is accepted now, in Unix milliseconds: that of the clock, but
 /// never before `last`, which was given before.
 pub fn acceptance_time(last: u64) -> u64 {
+    last.max(now()).min(LAST_MS)
+}
+
+/// The time of the clock, in Unix milliseconds.
+pub fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
-    last.max(u64::try_from(now).unwrap_or(LAST_MS)).min(LAST_MS)
+    u64::try_from(now).unwrap_or(LAST_MS)
 }
 
 /// Stamps that are about to be written, each with its `\n`.

@@ -22,7 +22,13 @@ impl Hub {
     /// goes back, not even over a restart.
     pub(super) fn acceptance_time(&mut self) -> u64 {
         self.last_ts = stamps::acceptance_time(self.last_ts);
+        self.compare_clock();
         self.last_ts
+    }
+
+    /// Has the log say when the clock is behind the times that were given.
+    pub(super) fn compare_clock(&mut self) {
+        self.warnings.clock(self.journal.path(), self.last_ts, stamps::now());
     }
 
     /// Writes the stamps of posts that were just appended; false when they find no room, and nothing

@@ -1,10 +1,19 @@
 //! What the log says of a hub's file, so that it is not filled with it.
 
-use std::{io, mem, path::Path};
+use std::{
+    io, mem,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
+use humantime::{format_duration, format_rfc3339_seconds};
 use log::warn;
 
 use crate::tally::Tally;
+
+/// A clock that is set by another one goes back by less than this. If it is further behind the last time,
+/// it is wrong, or it was.
+const CLOCK_BEHIND: Duration = Duration::from_secs(60);
 
 /// What the log was told of the file of one hub. Each method is given the file's path.
 #[derive(Debug, Default)]
@@ -17,6 +26,8 @@ pub(super) struct Warnings {
     says_note: bool,
     /// Whether the log says that the stamps file cannot be put back into its place.
     says_stamps: bool,
+    /// Whether the log says that the clock is behind the last time.
+    says_clock: bool,
 }
 
 impl Warnings {
@@ -73,6 +84,24 @@ impl Warnings {
             warn!("{path}.stamps is not in its place, and cannot be written again: {error}");
         }
     }
+
+    /// The last time that was given, and that of the clock, in Unix milliseconds.
+    pub(super) fn clock(&mut self, path: &Path, last: u64, now: u64) {
+        let behind = Duration::from_millis(last.saturating_sub(now));
+        let is_behind = behind > CLOCK_BEHIND;
+        let was_said = mem::replace(&mut self.says_clock, is_behind);
+        if is_behind && !was_said {
+            let path = path.display();
+            warn!(
+                "{path}: the last time is {}, and the clock is {} behind it. All new messages have \
+                 that same time until the clock gets there. If the clock is wrong, set it. If that \
+                 time is wrong, stop the server, and take the lines with it off the end of \
+                 {path}.stamps; these times and senders are lost then, and at most as many before them.",
+                format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(last)),
+                format_duration(Duration::from_secs(behind.as_secs())),
+            );
+        }
+    }
 }
 
 /// The error of a result, if it is the first one since the last success.
@@ -84,6 +113,20 @@ fn first_error<'a>(is_said: &mut bool, result: &'a io::Result<()>) -> Option<&'a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_is_told_once_and_a_small_correction_is_not_told() {
+        let mut warnings = Warnings::default();
+        let mut says = |last: u64, now: u64| {
+            warnings.clock(Path::new("messages.txt"), last, now);
+            warnings.says_clock
+        };
+        assert!(!says(1_000_000, 1_000_000) && !says(1_000_000, 1_000_500));
+        assert!(!says(1_059_000, 1_000_000), "less than a minute");
+        assert!(says(1_061_000, 1_000_000) && says(1_061_000, 1_000_001));
+        assert!(!says(1_061_000, 1_061_000), "it is over");
+        assert!(!says(0, 1_000_000), "no time is known");
+    }
 
     #[test]
     fn a_trouble_that_lasts_is_logged_once_and_again_when_it_comes_back() {

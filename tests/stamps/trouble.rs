@@ -1,6 +1,6 @@
 //! Files that are removed, disks that are full, and things in the way.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, io::Write, thread, time::Duration};
 
 use crate::{house::*, support::*};
 
@@ -217,4 +217,35 @@ fn what_stands_in_the_place_of_the_lock_file_is_told_once_and_looked_at_again() 
     until("it is there again", || lock.is_file());
     drop(client);
     check_kept(&server.restart(), &epoch);
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_is_told_with_the_way_out() {
+    const WRONG: &str = "2100-01-01T00:00:00.000Z";
+    let server = Server::on(SEED);
+    (8..=17).for_each(|id: u64| assert_eq!(server.posts(ANN, &id.to_string()), id));
+    let path = server.stamps_path();
+    // As it is after a message was stored with that time, and a crash.
+    let setup = server.kill();
+    setup.dir.append("18\n");
+    let stamps = fs::OpenOptions::new().append(true).open(&path);
+    writeln!(stamps.expect("the stamps file"), "{WRONG} -").expect("it can be written");
+    let server = setup.start();
+    let words = ["the last time is 2100-01-01T00:00:00Z", "that same time until", "off the end of"];
+    until("the log says so", || words.iter().all(|word| server.log().contains(word)));
+    for message in ["19", "20"] {
+        server.posts("", message);
+    }
+    let last = server.told("/messages").pop().expect("a message");
+    assert_eq!(last.ts, Some(ms_of(WRONG)));
+    assert_eq!(server.log().matches(words[0]).count(), 1, "{}", server.log());
+    // The way out.
+    let setup = server.stop();
+    shell(&format!("sed -i /^2100/d '{}'", path.display()));
+    let server = setup.start();
+    server.posts("", "21");
+    assert!(!server.log().contains(words[0]), "{}", server.log());
+    let told = server.told("/messages");
+    assert!(told[20].ts.is_some_and(|ts| ts.abs_diff(now_ms()) < 600_000), "{told:?}");
+    assert!(told[7..16].iter().all(|told| told.from.as_deref() == Some(ANN_SENDER)), "{told:?}");
 }
