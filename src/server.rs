@@ -65,6 +65,10 @@ const EXTRA_CONNECTIONS: usize = 64;
 /// as the folder while it is looked at.
 const OTHER_FILES: u64 = 20;
 
+/// How many of these may be open before any of the server's files is: the three of every program, two of
+/// signals, the log, and the one that is open while they are counted.
+const OPEN_BEFORE: u64 = 7;
+
 /// How many descriptors a catch-up thread has. There are as many threads as processors.
 const FILES_OF_CATCH_UP: u64 = 2;
 
@@ -389,12 +393,14 @@ struct ConnectionLimits {
 fn limits(config: &Config) -> (ConnectionLimits, usize) {
     let Config { max_clients, max_channels, .. } = *config;
     let in_folder = channels::names_in(&config.channels_folder()).map_or(0, |names| names.len());
-    let Capacity { channels, clients, extra } = Capacity::of_this_machine(Wanted {
+    let wanted = Wanted {
         channels: max_channels as u64,
         clients: max_clients as u64,
         in_folder: in_folder as u64,
         costs: if config.cluster.is_some() { Costs::ON_NODE } else { Costs::ALONE },
-    });
+    };
+    let Capacity { channels, clients, extra } =
+        Capacity::of_this_machine(wanted, capacity::inherited_files());
     let at_most = |wanted: usize, what: &str, (count, limit): (u64, Limit)| {
         if count < wanted as u64 {
             warn!(

@@ -10,7 +10,7 @@ use std::{fmt, fs, thread};
 use rlimit::Resource;
 use rustix::param::page_size;
 
-use super::{EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, OTHER_FILES, OTHER_THREADS};
+use super::{EXTRA_CONNECTIONS, FILES_OF_CATCH_UP, OPEN_BEFORE, OTHER_FILES, OTHER_THREADS};
 use crate::{
     control_group::{self, number_in},
     threads::{CLIENT_STACK, NODE_STACK},
@@ -144,8 +144,8 @@ impl fmt::Display for Limit {
 
 impl Capacity {
     /// What the limits of this process allow. Where there is no room for all that is wanted, most of it
-    /// is for clients. The limit of open files is raised before.
-    pub fn of_this_machine(wanted: Wanted) -> Capacity {
+    /// is for clients. The limit of open files is raised before; `inherited` files are open already.
+    pub fn of_this_machine(wanted: Wanted, inherited: u64) -> Capacity {
         let soft = |resource: Resource| match resource.get_soft() {
             Ok(rlimit::INFINITY) | Err(_) => None,
             Ok(limit) => Some(limit),
@@ -159,7 +159,7 @@ impl Capacity {
         let system = system.into_iter().flatten().min().or(Some(USUAL_THREADS));
         let threads = |count: u64| count.saturating_sub(OTHER_THREADS + processors());
         let limits = [
-            (Limit::Files, files.map(|count| count.saturating_sub(other_files()))),
+            (Limit::Files, files.map(|count| count.saturating_sub(other_files() + inherited))),
             (Limit::Maps, maps.map(|count| threads(count.saturating_sub(OTHER_MAPS) / MAPS))),
             (Limit::Space, space.map(threads_in_space)),
             (Limit::UserProcesses, soft(Resource::NPROC).filter(|_| !is_exempt()).map(threads)),
@@ -206,6 +206,13 @@ impl Capacity {
 /// How many descriptors are not for clients and channels.
 fn other_files() -> u64 {
     OTHER_FILES + FILES_OF_CATCH_UP * processors()
+}
+
+/// How many descriptors this process was given by the program that started it, beside the usual three. It
+/// must be called before the server opens anything.
+pub fn inherited_files() -> u64 {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    (open as u64).saturating_sub(OPEN_BEFORE)
 }
 
 fn processors() -> u64 {
@@ -317,11 +324,11 @@ mod tests {
     fn this_machine_can_carry_a_client_and_says_why_no_more() {
         let costs = Costs::ALONE;
         let wanted = Wanted { channels: 10, clients: 1, in_folder: 0, costs };
-        let few = Capacity::of_this_machine(wanted);
+        let few = Capacity::of_this_machine(wanted, 0);
         assert!(few.clients.0 >= 1 && few.channels.0 >= 1);
-        let many = Capacity::of_this_machine(Wanted { channels: u64::MAX, ..wanted });
+        let many = Capacity::of_this_machine(Wanted { channels: u64::MAX, ..wanted }, 0);
         assert!(many.channels == few.channels && many.clients.0 <= few.clients.0);
-        let crowd = Capacity::of_this_machine(Wanted { clients: u64::MAX, ..wanted });
+        let crowd = Capacity::of_this_machine(Wanted { clients: u64::MAX, ..wanted }, 0);
         assert!(crowd.channels.0 <= few.channels.0, "what clients want is not kept for channels");
         assert!(few.clients.1.to_string().starts_with("the "));
     }

@@ -44,6 +44,15 @@ fn more_connects_than_open_files_do_not_end_the_server() {
 }
 
 #[test]
+fn files_that_the_server_was_given_open_count_among_the_open_files() {
+    let given =
+        "ulimit -n 512; for n in $(seq 300); do exec {fd}< /dev/null; done; exec \"$0\" \"$@\"";
+    let setup = Setup::new().after(&format!("exec bash -c '{given}' \"$0\" \"$@\""));
+    let short = Short { of: "ulimit -n", connects: 500, at_least: 120, ..Short::by_default(setup) };
+    short.carries_what_it_says();
+}
+
+#[test]
 fn more_connects_than_memory_has_room_for_do_not_end_the_server() {
     let setup = Setup::new().after("ulimit -v 600000");
     let short = Short {
