@@ -222,7 +222,7 @@ impl Hub {
             post.operations.as_ref().is_some_and(|it| deleted_by(it).next().is_some())
         };
         let refused = posts.extract_if(.., deletes).collect();
-        self.refuse(refused, ErrorAnswer::StorageFull);
+        self.refuse(refused, ErrorAnswer::CannotErase);
         posts
     }
 }

@@ -223,6 +223,7 @@ fn status_of(why: ErrorAnswer) -> StatusCode {
         ErrorAnswer::Refused(Refusal::TooMany) => StatusCode::CONFLICT,
         ErrorAnswer::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         ErrorAnswer::StorageFull
+        | ErrorAnswer::CannotErase
         | ErrorAnswer::ShuttingDown
         | ErrorAnswer::Unavailable
         | ErrorAnswer::Unanswered => StatusCode::SERVICE_UNAVAILABLE,

@@ -12,6 +12,8 @@ pub enum ErrorAnswer {
     BinaryUnsupported,
     /// The disk is full, or a quota or limit is reached.
     StorageFull,
+    /// Messages cannot be erased: the system has no room or no permission for what that takes.
+    CannotErase,
     /// The server is about to end.
     ShuttingDown,
     /// The engine that gives out the numbers is unavailable.
@@ -37,7 +39,7 @@ impl ErrorAnswer {
         match self {
             ErrorAnswer::NotJson => "not_json",
             ErrorAnswer::BinaryUnsupported => "binary_unsupported",
-            ErrorAnswer::StorageFull => "storage_full",
+            ErrorAnswer::StorageFull | ErrorAnswer::CannotErase => "storage_full",
             ErrorAnswer::ShuttingDown => "shutting_down",
             ErrorAnswer::Unavailable | ErrorAnswer::Unanswered => "unavailable",
             ErrorAnswer::Forbidden | ErrorAnswer::Refused(Refusal::Forbidden(_)) => "forbidden",
@@ -54,6 +56,7 @@ impl ErrorAnswer {
             ErrorAnswer::NotJson => "the text is not JSON",
             ErrorAnswer::BinaryUnsupported => "send messages as text frames",
             ErrorAnswer::StorageFull => "the server cannot store messages now; try again later",
+            ErrorAnswer::CannotErase => "the server cannot delete messages now; try again later",
             ErrorAnswer::ShuttingDown => "the server is stopping; connect again and send once more",
             ErrorAnswer::Unavailable => {
                 "the engine that gives out the numbers is unavailable; try again later"

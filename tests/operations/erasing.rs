@@ -60,7 +60,8 @@ fn what_stands_in_the_place_of_the_file_beside_stops_no_start_and_no_server() {
         assert!(server.log().contains(words), "{thing}: {}", server.log());
         assert_eq!(server.gets("/ok").lines().count(), 1);
         assert_eq!(server.posts(ANN, "[3]"), 3);
-        server.may_not("DELETE /messages/3", ANN, "", 503, "storage_full");
+        let why = server.may_not("DELETE /messages/3", ANN, "", 503, "storage_full");
+        assert!(why.contains("cannot delete"), "{why}");
         // What others delete is erased when that can be done.
         server.dir.append("{\"$op\":\"delete\",\"id\":2}\n");
         until("it is deleted", || server.does("GET /messages/2", "", "").status == 410);

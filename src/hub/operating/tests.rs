@@ -455,14 +455,14 @@ fn nothing_is_deleted_for_whose_erasure_there_is_no_room_and_the_rest_goes_on() 
     for error in [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::EACCES, libc::EISDIR] {
         let mut house = House::new(before);
         house.system.fail_beside(Some(error));
-        assert_eq!(house.ask_to(OPERATOR, delete), Err(ErrorAnswer::StorageFull), "{error}");
+        assert_eq!(house.ask_to(OPERATOR, delete), Err(ErrorAnswer::CannotErase), "{error}");
         assert_eq!((house.text(), house.hub.history.messages()), (before.into(), 2), "{error}");
         // In one batch with what deletes nothing.
         house.system.wait(Duration::from_secs(1));
         let (first, deleted) = request(OPERATOR, delete);
         let (second, said) = request((None, Standing::Open), "[\"three\"]\n");
         house.step_with(vec![first, second]);
-        assert_eq!(deleted.try_recv().unwrap(), Err(ErrorAnswer::StorageFull), "{error}");
+        assert_eq!(deleted.try_recv().unwrap(), Err(ErrorAnswer::CannotErase), "{error}");
         let room = !matches!(error, libc::ENOSPC | libc::EDQUOT);
         let third = if room { "[\"three\"]\n" } else { "" };
         assert_eq!(said.try_recv().unwrap().is_ok(), room, "{error}");
@@ -480,7 +480,7 @@ fn nothing_is_deleted_in_a_file_that_may_only_be_appended_to() {
     let delete = |id| format!("{{\"$op\":\"delete\",\"id\":{id}}}\n");
     let mut house = House::new(before);
     house.system.set_append_only(true);
-    assert_eq!(house.ask_to(OPERATOR, &delete(1)), Err(ErrorAnswer::StorageFull));
+    assert_eq!(house.ask_to(OPERATOR, &delete(1)), Err(ErrorAnswer::CannotErase));
     assert_eq!((house.text(), house.hub.history.messages()), (before.into(), 2));
     assert!(!house.dir.path().join("messages.txt.erasing").exists());
     // What another program deletes is a hole, and is erased later.
