@@ -47,6 +47,15 @@ const OPEN_TIME: Duration = Duration::from_secs(10);
 /// to be among those who wait for room in its queue, and a hundred that hang delay others by a second.
 const TURN: Duration = Duration::from_millis(10);
 
+/// How many channels there may be beside the default one.
+#[derive(Clone, Debug)]
+pub struct Most {
+    /// So many.
+    pub count: usize,
+    /// The limit of this machine that allows no more; `None` where `--max-channels` does.
+    pub limit: Option<String>,
+}
+
 /// All channels of one server.
 #[derive(Clone, Debug)]
 pub struct Channels {
@@ -57,8 +66,7 @@ pub struct Channels {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
-    /// Most channels in the folder.
-    most: usize,
+    most: Most,
     config: Config,
     metrics: Arc<Metrics>,
     catch_up: CatchUp,
@@ -169,7 +177,7 @@ impl Channels {
     /// are taken from the folder. A node of a cluster has `threads`.
     pub fn new(
         config: &Config,
-        most: usize,
+        most: Most,
         metrics: Arc<Metrics>,
         catch_up: CatchUp,
         threads: Option<Threads>,
@@ -238,8 +246,8 @@ impl Channels {
             if table.running.is_none() {
                 return Err(NoChannel::Stopping);
             }
-            if table.count() >= self.shared.most {
-                return Err(NoChannel::TooMany(self.shared.most));
+            if table.count() >= self.shared.most.count {
+                return Err(NoChannel::TooMany(self.shared.most.clone()));
             }
             table.channels.insert(name.clone(), Entry::opening());
             drop(table);

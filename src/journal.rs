@@ -42,7 +42,7 @@ use self::{
     epoch::Epoch,
     erasing::Announced,
     landmark::Landmark,
-    shortage::{Shortage, is_denied, is_short},
+    shortage::{Shortage, is_denied},
     stamps::StampFile,
     system::System,
 };
@@ -51,7 +51,10 @@ pub use self::{
     recovery::{OpenError, REWRITE_BYTES, create},
     replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
 };
-pub(crate) use self::{shortage::is_full, stamps::boot};
+pub(crate) use self::{
+    shortage::{is_full, is_short},
+    stamps::boot,
+};
 use crate::{
     config::Fsync,
     history::{ErasedLine, History},

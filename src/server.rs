@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use crate::{
     access::{Access, RulesError},
     catch_up::CatchUp,
-    channels::{self, Channels},
+    channels::{self, Channels, Most},
     cluster::{CopyError, Threads},
     config::{Config, Fsync},
     connection::ServerContext,
@@ -193,7 +193,7 @@ impl Server {
         };
         let access = Arc::new(Access::new(config).map_err(StartError::Access)?);
         warn_if_shut(&access);
-        let (limits, max_channels) = limits(config);
+        let (limits, most_channels) = limits(config);
         let open = || Journal::open(&config.file, config.fsync, config.max_message);
         let opened = channels::open_file(config, None, &Name::default(), &config.file, open)?;
         let (journal, history, _) = &opened;
@@ -205,7 +205,7 @@ impl Server {
         let threads = config.cluster.as_ref().map(Threads::start).transpose();
         let threads = threads.map_err(other("starting the threads of a cluster"))?;
         let (channels, hubs) =
-            Channels::new(config, max_channels, metrics.clone(), catch_up.clone(), threads);
+            Channels::new(config, most_channels, metrics.clone(), catch_up.clone(), threads);
         channels.open_folder();
         let listener = listen(config.listen)?;
         let address = listener
@@ -390,7 +390,7 @@ struct ConnectionLimits {
 
 /// How many connections and channels there may be: as many as the operator allows, or what this machine can
 /// carry.
-fn limits(config: &Config) -> (ConnectionLimits, usize) {
+fn limits(config: &Config) -> (ConnectionLimits, Most) {
     let Config { max_clients, max_channels, .. } = *config;
     let in_folder = channels::names_in(&config.channels_folder()).map_or(0, |names| names.len());
     let wanted = Wanted {
@@ -402,15 +402,17 @@ fn limits(config: &Config) -> (ConnectionLimits, usize) {
     let Capacity { channels, clients, extra } =
         Capacity::of_this_machine(wanted, capacity::inherited_files());
     let at_most = |wanted: usize, what: &str, (count, limit): (u64, Limit)| {
-        if count < wanted as u64 {
+        let is_enough = count >= wanted as u64;
+        if !is_enough {
             warn!(
                 "this machine can carry {count} {what}, fewer than --max-{what} {wanted}; {limit} \
                  allows no more"
             );
         }
-        wanted.min(usize::try_from(count).unwrap_or(usize::MAX))
+        let count = wanted.min(usize::try_from(count).unwrap_or(usize::MAX));
+        Most { count, limit: (!is_enough).then(|| limit.to_string()) }
     };
-    let clients = at_most(max_clients, "clients", clients);
+    let clients = at_most(max_clients, "clients", clients).count;
     (ConnectionLimits { clients, extra }, at_most(max_channels, "channels", channels))
 }
 

@@ -4,7 +4,12 @@ use std::io;
 
 use http::StatusCode;
 
-use crate::{http::HttpRefusal, journal::is_full, name::Name};
+use super::Most;
+use crate::{
+    http::HttpRefusal,
+    journal::{is_full, is_short},
+    name::Name,
+};
 
 /// Why there is no channel of a name.
 #[derive(Debug)]
@@ -14,7 +19,7 @@ pub enum NoChannel {
     /// Its file cannot be served now; why, for a person.
     Unavailable(String),
     /// There are so many others that there may be no more.
-    TooMany(usize),
+    TooMany(Most),
     /// Its file cannot be made.
     NoFile(io::Error),
     /// Its file cannot be put away, and all is as it was.
@@ -42,15 +47,23 @@ impl NoChannel {
             NoChannel::Unavailable(why) => {
                 HttpRefusal::unavailable(format!("the channel {name} cannot be served now: {why}"))
             }
-            NoChannel::TooMany(most) => HttpRefusal::new(
+            NoChannel::TooMany(Most { count, limit }) => HttpRefusal::new(
                 StatusCode::INSUFFICIENT_STORAGE,
-                format!(
-                    "there are {most} channels already; the server's --max-channels allows more"
-                ),
+                match limit {
+                    None => format!(
+                        "there are {count} channels already; the server's --max-channels allows more"
+                    ),
+                    Some(limit) => format!(
+                        "the server's machine can carry {count} channels; {limit} allows no more"
+                    ),
+                },
             ),
             NoChannel::NoFile(why) if is_full(&why) => HttpRefusal::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 format!("the disk is full, so that the channel {name} cannot be made now"),
+            ),
+            NoChannel::NoFile(why) if is_short(&why) => HttpRefusal::unavailable(
+                "the server is short of open files or memory; come back later",
             ),
             NoChannel::NoFile(why) => HttpRefusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

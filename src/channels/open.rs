@@ -297,7 +297,7 @@ impl Shared {
         }
         let mut new: Vec<_> =
             found.into_iter().filter(|name| !table.channels.contains_key(name)).collect();
-        new.truncate(self.most.saturating_sub(table.count()));
+        new.truncate(self.most.count.saturating_sub(table.count()));
         for name in &new {
             table.channels.insert(name.clone(), Entry::opening());
         }

@@ -37,6 +37,7 @@ impl House {
         let file = dir.file().to_str().expect("a UTF-8 path").to_owned();
         let config = Config::parse_from(["txtcord", "--file", &file, "--fsync", "never"]);
         let (catch_up, _) = CatchUp::by_hand();
+        let most = Most { count: most, limit: None };
         let (channels, ended) = Channels::new(&config, most, Arc::default(), catch_up, None);
         House { dir, channels, ended }
     }
@@ -261,7 +262,8 @@ fn a_channel_in_use_by_another_server_is_answered_so() {
     house.channels.make(&dev).expect("it is made");
     let config = &house.channels.shared.config;
     let (catch_up, _) = CatchUp::by_hand();
-    let (second, _ended) = Channels::new(config, 10, Arc::default(), catch_up, None);
+    let most = Most { count: 10, limit: None };
+    let (second, _ended) = Channels::new(config, most, Arc::default(), catch_up, None);
     second.open_folder();
     is_refused(second.find(&dev), 503, "in use by another server");
     house.channels.find(&dev).expect("the first one serves it");

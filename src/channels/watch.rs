@@ -16,7 +16,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, warn};
 
-use super::{Channels, Open, Shared, State, names_in};
+use super::{Channels, Most, Open, Shared, State, names_in};
 use crate::{
     lines::log_unreadable_count,
     name::Name,
@@ -123,12 +123,17 @@ impl Watch {
             ended.map(|(name, _)| name.clone()).collect()
         };
         gone.iter().for_each(|name| shared.forget_ended(name));
-        if found.len() > shared.most {
+        if found.len() > shared.most.count {
+            let most = match &shared.most {
+                Most { count, limit: None } => format!("--max-channels {count}"),
+                Most { count, limit: Some(limit) } => {
+                    format!("the {count} for which {limit} has room")
+                }
+            };
             self.complain(format!(
-                "{} has {} channels, more than --max-channels {}; the others are not served",
+                "{} has {} channels, more than {most}; the others are not served",
                 shared.folder.display(),
                 found.len(),
-                shared.most
             ));
         } else {
             self.complaint = None;

@@ -73,7 +73,7 @@ impl Journal {
 
 /// Whether a call failed for want of something that the system may have again soon: room on the disk,
 /// descriptors, memory.
-pub(super) fn is_short(error: &io::Error) -> bool {
+pub(crate) fn is_short(error: &io::Error) -> bool {
     is_full(error)
         || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }

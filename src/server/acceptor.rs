@@ -240,14 +240,19 @@ mod tests {
 
     use super::*;
     use crate::{
-        access::Access, catch_up::CatchUp, channels::Channels, config::Config, server::listen,
+        access::Access,
+        catch_up::CatchUp,
+        channels::{Channels, Most},
+        config::Config,
+        server::listen,
     };
 
     /// An acceptor that shares this much memory, for connections that say nothing.
     fn acceptor(tcp_memory: u64) -> Acceptor {
         let config = Config::parse_from(["txtcord"]);
         let (catch_up, _) = CatchUp::by_hand();
-        let (channels, _) = Channels::new(&config, 1, Arc::default(), catch_up.clone(), None);
+        let most = Most { count: 1, limit: None };
+        let (channels, _) = Channels::new(&config, most, Arc::default(), catch_up.clone(), None);
         let context = ServerContext {
             channels,
             catch_up,

@@ -180,6 +180,20 @@ fn there_are_at_most_as_many_channels_as_the_operator_says() {
 }
 
 #[test]
+fn who_finds_no_room_for_a_channel_on_the_machine_is_told_what_it_is_short_of() {
+    let server = Setup::new().after("ulimit -n 64").start();
+    server.has("PUT /a", &[]).refuses(507, &["can carry 0 channels", "ulimit -n"]);
+    let name = "who_finds_no_room_for_a_channel_on_the_machine_is_told_what_it_is_short_of";
+    let server = Server::start();
+    let path = server.file_of("a");
+    let path = path.to_str().expect("a UTF-8 path");
+    let Some(_meddling) = meddle_with(&server, name, "openat:error=EMFILE", path) else { return };
+    let answer = server.has("PUT /a", &[]);
+    answer.refuses(503, &["open files", "come back later"]);
+    assert!(answer.header("Retry-After").is_some(), "{answer:?}");
+}
+
+#[test]
 fn the_folder_is_where_the_operator_says() {
     let server = Server::with(&["--channels", "rooms"]);
     fs::write(server.dir.join("notes.txt"), "\"private\"\n").expect("a file");
