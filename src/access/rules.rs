@@ -192,6 +192,8 @@ impl Rules {
     /// The rules that a text gives; else the number of the line that is wrong, and why it is.
     fn parse(text: &str) -> Result<Rules, (usize, String)> {
         let mut rules = Rules::default();
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default();
             let fields: Vec<_> = line.split_whitespace().collect();

@@ -232,3 +232,9 @@ fn a_new_token_and_its_line_are_printed_and_work() {
     let ended = Setup::bare().flags(&["token", "a~b"]).ends();
     ended.with(1, &["is no name"]);
 }
+
+#[test]
+fn an_access_file_may_begin_with_a_byte_order_mark() {
+    let server = with_rules("\u{feff}* - * read\n").start();
+    assert_eq!(server.has("GET /messages", &[]).status, 200);
+}
