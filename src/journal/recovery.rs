@@ -144,6 +144,13 @@ impl Journal {
         let failed = |why| OpenError::Failed(path.to_owned(), why);
         let lock_file = lock(path)?;
         let record = Record::read(&lock_file);
+        if record.is_none() && lock_file.metadata().is_ok_and(|meta| meta.len() > 0) {
+            warn!(
+                "{} says nothing that the server knows, so the messages have a new epoch; clients are \
+                 sent whole histories",
+                path_beside(path, "lock").display()
+            );
+        }
         let file = Arc::new(open(path).map_err(unusable)?);
         // Without a record, no server has written to this file.
         let synced = record.as_ref().map_or(u64::MAX, Record::bytes);

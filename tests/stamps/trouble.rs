@@ -249,3 +249,16 @@ fn a_clock_that_was_wrong_once_is_told_with_the_way_out() {
     assert!(told[20].ts.is_some_and(|ts| ts.abs_diff(now_ms()) < 600_000), "{told:?}");
     assert!(told[7..16].iter().all(|told| told.from.as_deref() == Some(ANN_SENDER)), "{told:?}");
 }
+
+#[test]
+fn a_lock_file_that_says_nonsense_is_told() {
+    let (server, client, epoch) = with_lock_file();
+    drop(client);
+    let setup = server.stop();
+    fs::write(setup.dir.join("messages.txt.lock"), "nonsense\n").expect("the lock file");
+    let server = setup.start();
+    assert_ne!(server.join().history.epoch, epoch);
+    let words = "messages.txt.lock says nothing that the server knows";
+    assert!(server.log().contains(words), "{}", server.log());
+    assert!(!server.restart().log().contains(words), "the server has written it anew");
+}
