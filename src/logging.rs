@@ -5,6 +5,7 @@
 //! written once there is room again.
 
 use std::{
+    ascii,
     fs::OpenOptions,
     io::{self, Write},
     mem,
@@ -87,7 +88,8 @@ impl Log {
     }
 }
 
-/// Puts lines into the queue. simplelog writes each line in twenty parts.
+/// Puts lines into the queue. simplelog writes each line in twenty parts, of which its `\n` is the last.
+/// Control characters in what is said, such as in the name of a file, are escaped.
 #[derive(Debug)]
 struct LogQueue {
     line: Vec<u8>,
@@ -97,8 +99,10 @@ struct LogQueue {
 
 impl Write for LogQueue {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(part);
-        if part.ends_with(b"\n") {
+        if part != b"\n" {
+            self.line.extend(part.iter().flat_map(|&byte| shown(byte)));
+        } else {
+            self.line.push(b'\n');
             let line = Entry::Line(mem::take(&mut self.line));
             if self.entries.try_send(line).is_err() {
                 self.lost.fetch_add(1, Relaxed);
@@ -110,6 +114,13 @@ impl Write for LogQueue {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A byte as a line of the log has it.
+fn shown(byte: u8) -> impl Iterator<Item = u8> {
+    let escaped = byte.is_ascii_control().then(|| ascii::escape_default(byte));
+    let plain = escaped.is_none().then_some(byte);
+    escaped.into_iter().flatten().chain(plain)
 }
 
 /// Writes lines for as long as the process lives.

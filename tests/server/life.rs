@@ -162,6 +162,14 @@ fn a_line_of_the_log_is_one_write_so_that_the_lines_of_others_stay_whole() {
 }
 
 #[test]
+fn a_file_whose_name_has_a_line_end_breaks_no_line_of_the_log() {
+    let flags = ["--listen", "127.0.0.1:0", "--file", "two\nlines\u{1b}.txt"];
+    let log = Setup::bare().flags(&flags).start().log();
+    assert!(log.contains(r"two\nlines\x1b.txt"), "{log}");
+    assert!(log.lines().all(|line| line.contains("Z [")), "{log}");
+}
+
+#[test]
 fn the_log_never_holds_what_people_say() {
     let server = Setup::new().flags(&["--log-level", "trace"]).start();
     let mut ann = server.join_at("/ws?as=ann&key=hunter2hunter2");
