@@ -72,7 +72,8 @@
 //!
 //! | thread | runs | ends when |
 //! |---|---|---|
-//! | `main` | the start, then waits for the end | the process ends |
+//! | `main` | waits for the start, then for the end | the process ends |
+//! | `start` | the start | the server accepts connections |
 //! | `accept` | takes connections from the listener | the listener is shut down |
 //! | `client-N` | a connection: its requests, then reads its WebSocket; then the next connection | enough threads wait, or none comes for 2 s while another thread waits; the server stops |
 //! | `hub-NAME` | batches of commands of the channel NAME | the last handle is dropped, the channel is put away, or the file fails |

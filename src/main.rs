@@ -6,11 +6,12 @@ use std::{
     io::{self, Write},
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use clap::Parser;
-use crossbeam_channel::{Receiver, bounded};
-use log::error;
+use crossbeam_channel::{Receiver, bounded, select};
+use log::{error, info};
 use rlimit::Resource;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
@@ -28,6 +29,10 @@ use txtcord::{
 
 /// The exit code after a second signal. The first one stops the server in order, with exit code 0.
 const EXIT_ON_SECOND_SIGNAL: i32 = 1;
+
+/// How long a start may still take when the process is told to stop. One that is nearly over ends in order
+/// then, and an orderly stop follows.
+const REST_OF_START: Duration = Duration::from_millis(500);
 
 /// How many instructions may wait.
 const INSTRUCTIONS: usize = 16;
@@ -73,14 +78,21 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Config) -> ExitCode {
-    let instructions = match instructions_of_signals(config) {
-        Ok(instructions) => instructions,
+    let (instructions, stopped) = match instructions_of_signals(config) {
+        Ok(queues) => queues,
         Err(error) => {
             error!("cannot handle signals: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let server = match Server::start(config) {
+    let started = match start_unless_stopped(config, &stopped) {
+        Some(started) => started,
+        None => {
+            info!("told to stop before the start was over");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let server = match started {
         Ok(server) => server,
         Err(error) => {
             error!("{error}");
@@ -105,6 +117,28 @@ fn serve(config: &Config) -> ExitCode {
         Err(Failure::Fatal(fatal)) => ExitCode::from(exit_code(&fatal)),
         Err(Failure::DiskHangs) => ExitCode::from(EXIT_STORAGE),
         Err(Failure::Panicked) => ExitCode::FAILURE,
+    }
+}
+
+/// Starts a server; `None` when the process is told to stop and that is not over soon. A disk may hold up
+/// a start for long, and nobody was promised anything yet, so the process may end in the middle of it.
+fn start_unless_stopped(
+    config: &Config,
+    stopped: &Receiver<()>,
+) -> Option<Result<Server, StartError>> {
+    let (give, started) = bounded(1);
+    let config = config.clone();
+    // If nobody waits any more, the process is ending.
+    let start = move || drop(give.send(Server::start(&config)));
+    if let Err(error) = threads::spawn("start", USUAL_STACK, start) {
+        return Some(Err(StartError::Other("a thread for the start".into(), error)));
+    }
+    select! {
+        recv(started) -> server => Some(server.unwrap_or_else(|_| {
+            let panicked = io::Error::other("a panic, which is a bug");
+            Err(StartError::Other("the start".into(), panicked))
+        })),
+        recv(stopped) -> _ => started.recv_timeout(REST_OF_START).ok(),
     }
 }
 
@@ -166,9 +200,9 @@ fn share_one_heap_where_space_is_limited() {
     }
 }
 
-/// Catches signals, and sends instructions through the queue that is returned. A second SIGTERM or SIGINT
-/// ends the process at once.
-fn instructions_of_signals(config: &Config) -> io::Result<Receiver<Instruction>> {
+/// Catches signals, and sends instructions through the first queue that is returned; the second one is told
+/// of a stop, too. A second SIGTERM or SIGINT ends the process at once.
+fn instructions_of_signals(config: &Config) -> io::Result<(Receiver<Instruction>, Receiver<()>)> {
     // SIGXFSZ comes when a file may not grow any more (`ulimit -f`). It is caught so that it does
     // not kill the process: the write fails then, and is handled as on a full disk.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
@@ -177,6 +211,7 @@ fn instructions_of_signals(config: &Config) -> io::Result<Receiver<Instruction>>
         signals.add_signal(SIGHUP)?;
     }
     let (give, instructions) = bounded(INSTRUCTIONS);
+    let (stop, stopped) = bounded(1);
     let watch = move || {
         let mut is_stopping = false;
         for signal in signals.forever() {
@@ -187,6 +222,10 @@ fn instructions_of_signals(config: &Config) -> io::Result<Receiver<Instruction>>
                 _ => Instruction::Stop,
             };
             is_stopping |= instruction == Instruction::Stop;
+            if instruction == Instruction::Stop {
+                // It has room for one, and there is one.
+                let _ = stop.try_send(());
+            }
             // If the queue has no receiver any more, the server is ending. If it is full, the access
             // file will be read again all the same.
             let _ = match instruction {
@@ -196,5 +235,5 @@ fn instructions_of_signals(config: &Config) -> io::Result<Receiver<Instruction>>
         }
     };
     threads::spawn("signals", USUAL_STACK, watch)?;
-    Ok(instructions)
+    Ok((instructions, stopped))
 }

@@ -271,6 +271,22 @@ fn a_stop_waits_for_nobody_for_long() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_a_start_that_takes_long() {
+    // A file without a line end takes no room on the disk, and hours to be searched for one.
+    const LONG: u64 = 8 << 40;
+    let setup = Setup::new().file("");
+    let file = fs::OpenOptions::new().write(true).open(setup.dir.file()).expect("the file");
+    if let Err(why) = file.set_len(LONG) {
+        let name = "a_stop_does_not_wait_for_a_start_that_takes_long";
+        return skipped(name, &format!("no file can be so long: {why}"));
+    }
+    let server = setup.begin();
+    until("it has begun", || setup.dir.join("messages.txt.lock").exists());
+    server.signal("TERM");
+    server.ends().with(0, &["told to stop before the start was over"]);
+}
+
+#[test]
 fn a_second_signal_ends_the_server_at_once() {
     is_quick(STOP_TIME, || {
         let server = Setup::new().file(padded_lines(8000, 1000)).start();
