@@ -7,7 +7,7 @@ use tungstenite::{Error, error::ProtocolError, handshake::server};
 use crate::{
     client::{Events, JoinRequest},
     http::{
-        HttpRefusal,
+        HttpRefusal, body,
         query::{parameters, speaker},
     },
     wire::HistoryForm,
@@ -19,6 +19,7 @@ use crate::{
 /// When the request is no proper upgrade, or has a malformed query.
 pub fn upgrade(request: &Request<()>) -> Result<(Vec<u8>, JoinRequest), HttpRefusal> {
     check_key(request)?;
+    check_no_body(request)?;
     let response = server::create_response(request).map_err(|error| not_an_upgrade(&error))?;
     let join = join_request(request.uri().query().unwrap_or_default())?;
     let mut bytes = Vec::with_capacity(256);
@@ -33,6 +34,19 @@ fn check_key(request: &Request<()>) -> Result<(), HttpRefusal> {
         0 | 1 => Ok(()),
         _ => Err(HttpRefusal::bad("Sec-WebSocket-Key must be given once")),
     }
+}
+
+/// RFC 9110 section 7.8: the protocol changes after the whole request, so the bytes of a body are no
+/// frames. A proxy that took them for a body would have passed on frames that it never saw.
+fn check_no_body(request: &Request<()>) -> Result<(), HttpRefusal> {
+    let status = match body::length(request) {
+        Ok(0) => return Ok(()),
+        Ok(_) => StatusCode::BAD_REQUEST,
+        Err(refusal) => refusal.status,
+    };
+    let sentence =
+        "a request that begins a WebSocket has no body; send messages as frames after it";
+    Err(HttpRefusal::new(status, sentence))
 }
 
 fn not_an_upgrade(error: &Error) -> HttpRefusal {

@@ -74,6 +74,23 @@ fn what_is_no_upgrade_is_told_what_to_do() {
 }
 
 #[test]
+fn a_request_with_a_body_is_no_upgrade() {
+    #[track_caller]
+    fn check(field: &str, status: u16) {
+        let head = REQUEST.replace("Upgrade: websocket", &format!("Upgrade: websocket\r\n{field}"));
+        let (got, sentence) = refusal(upgrade(&parsed(&head)));
+        assert_eq!(got, status, "{field}: {sentence}");
+    }
+    check("Content-Length: 5", 400);
+    check("Content-Length: x", 400);
+    check("Content-Length: 0\r\nContent-Length: 0", 400);
+    check("Transfer-Encoding: chunked", 411);
+    check("Transfer-Encoding: chunked\r\nContent-Length: 0", 411);
+    let empty = "Upgrade: websocket\r\nContent-Length: 0";
+    assert!(upgrade(&parsed(&REQUEST.replace("Upgrade: websocket", empty))).is_ok());
+}
+
+#[test]
 fn a_query_says_what_the_client_asks_for() {
     #[track_caller]
     fn check(query: &str, after: Option<u64>, limit: Option<u64>, name: Option<&str>) {

@@ -230,6 +230,23 @@ fn frames_right_behind_the_request_are_not_lost() {
 }
 
 #[test]
+fn a_body_is_not_taken_for_frames() {
+    let server = Server::start();
+    let said = frame(TEXT, "1");
+    let length = format!("{}", said.len());
+    for (field, value, status) in
+        [("Content-Length", &*length, 400), ("Transfer-Encoding", "chunked", 411)]
+    {
+        let mut raw = server.raw();
+        raw.send([server.head("/ws", &[(field, value)]), said.clone()].concat());
+        raw.response().refuses(status, &["no body"]);
+        raw.is_over();
+    }
+    server.join();
+    assert_eq!(server.lines(), [] as [&str; 0]);
+}
+
+#[test]
 fn who_does_not_finish_the_request_in_time_is_told_so() {
     // The deadline, ten seconds, is the server's own and is for the whole head: a byte now and then
     // is no way around it. A busy machine adds something.

@@ -21,11 +21,12 @@ use txtcord::{
 const NAME_BYTES: usize = 256;
 
 /// Statuses that a head may be answered with, by wire.md; 404 and 503 are not the head's.
-const REFUSALS: [StatusCode; 6] = [
+const REFUSALS: [StatusCode; 7] = [
     StatusCode::BAD_REQUEST,
     StatusCode::UNAUTHORIZED,
     StatusCode::FORBIDDEN,
     StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::LENGTH_REQUIRED,
     StatusCode::UPGRADE_REQUIRED,
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
 ];
@@ -90,6 +91,10 @@ fn upgrades(request: &Request<()>, response: &[u8]) {
     assert_eq!(request.method(), Method::GET);
     assert_eq!(request.version(), Version::HTTP_11);
     assert_eq!(request.headers().get_all(header::HOST).iter().count(), 1);
+    // What comes after it is no body.
+    assert!(!request.headers().contains_key(header::TRANSFER_ENCODING));
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    assert!(length.is_none_or(|length| length.as_bytes().iter().all(|&digit| digit == b'0')));
     let (head, body) = parsed(response);
     assert_eq!(head.status, 101);
     assert!(body.is_empty());
