@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, Version, header};
 use socket2::Socket;
 
 use super::{HttpRefusal, ReadError, query::NAME_BYTES};
@@ -138,6 +138,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> 
         headers.append(name, value);
     }
     check_host(&request)?;
+    take_host_of_target(&mut request);
     join_connection(request.headers_mut());
     Ok(Some((request, len)))
 }
@@ -149,6 +150,17 @@ fn check_host(request: &Request<()>) -> Result<(), HttpRefusal> {
         return Err(HttpRefusal::bad("the request needs exactly one Host header field"));
     }
     Ok(())
+}
+
+/// RFC 9112 section 3.2.2: where the target is a whole URL, its host counts, and `Host` means nothing. Else
+/// a proxy that looks at the one and a check that looks at the other would not mean the same server.
+fn take_host_of_target(request: &mut Request<()>) {
+    // Without a scheme, what looks like a host is a path that does not begin with a slash.
+    let url = Some(request.uri()).filter(|url| url.scheme().is_some());
+    let host = url.and_then(Uri::authority).map(|host| HeaderValue::from_str(host.as_str()));
+    if let Some(Ok(host)) = host {
+        request.headers_mut().insert(header::HOST, host);
+    }
 }
 
 /// Makes one field of several Connection fields: tungstenite looks at the first one alone, and

@@ -54,6 +54,27 @@ fn requests_that_come_at_once_are_answered_in_order() {
 }
 
 #[test]
+fn a_target_that_names_the_host_is_believed_rather_than_host() {
+    let server = Server::on(SEED);
+    for (target, host, status) in [
+        ("http://localhost/messages", "localhost", 200),
+        ("http://localhost/messages", "evil.example", 200),
+        ("http://127.0.0.1:8000/messages", "", 200),
+        ("http://evil.example/messages", "localhost", 403),
+        ("http://localhost@evil.example/messages", "localhost", 403),
+    ] {
+        let answer = server.asks(&format!("GET {target}"), &[&format!("Host: {host}")]);
+        assert_eq!(answer.status, status, "{target} with {host}: {answer:?}");
+    }
+    // The page that may open a WebSocket is one of the host that the target names.
+    for (host, status) in [("192.168.1.5", 101), ("192.168.1.6", 403)] {
+        let fields = [("Host", "192.168.1.6"), ("Origin", "http://192.168.1.5")];
+        let head = server.head(&format!("http://{host}/ws"), &fields);
+        assert_eq!(server.asked(head).status, status, "{host}");
+    }
+}
+
+#[test]
 fn the_connection_ends_when_the_client_says_so() {
     let server = Server::on(SEED);
     for (line, fields, stays) in [

@@ -37,6 +37,25 @@ fn the_version_is_the_one_of_the_request() {
 }
 
 #[test]
+fn the_host_is_the_one_that_the_target_names_if_it_names_one() {
+    #[track_caller]
+    fn check(head: &str, expected: &str) {
+        let request = parsed(head);
+        let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
+        assert_eq!(hosts, [expected], "{head}");
+    }
+    check("GET /messages HTTP/1.1\r\nHost: a\r\n\r\n", "a");
+    check("GET http://b/messages HTTP/1.1\r\nHost: a\r\n\r\n", "b");
+    check("GET http://b:80 HTTP/1.1\r\nHost:\r\n\r\n", "b:80");
+    check("GET http://b/ HTTP/1.0\r\n\r\n", "b");
+    check("GET messages HTTP/1.1\r\nHost: a\r\n\r\n", "a");
+    check("GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n", "a@b");
+    assert_eq!(parsed("GET http://b HTTP/1.1\r\nHost: a\r\n\r\n").uri().path(), "/");
+    let (status, _) = refusal(parse(b"GET http://b/ HTTP/1.1\r\n\r\n"));
+    assert_eq!(status, 400, "RFC 9112 section 3.2 wants a Host even then");
+}
+
+#[test]
 fn what_can_never_become_a_request_is_refused() {
     #[track_caller]
     fn check(head: &str, status: u16, words: &str) {
