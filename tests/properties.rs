@@ -234,6 +234,7 @@ fn request_head() -> impl Strategy<Value = Vec<u8>> {
         "Origin: https://evil.example",
         "Origin: null",
         "Origin: http://[::1]",
+        "Origin: http://10.1.2.3:80",
         "Host: 10.1.2.3:8000",
         "Host: evil.example",
         "Connection: close",
@@ -247,7 +248,12 @@ fn request_head() -> impl Strategy<Value = Vec<u8>> {
         "X-\u{1}: y",
         " folded",
     ]);
-    let host = select(vec!["Host: 127.0.0.1:8000", "Host: 10.1.2.3:8000", "Host: evil.example"]);
+    let host = select(vec![
+        "Host: 127.0.0.1:8000",
+        "Host: 10.1.2.3:8000",
+        "Host: 10.1.2.3",
+        "Host: evil.example",
+    ]);
     (line, host, vec(more, 0..3), select(vec!["\r\n", "\n"]), "[a-z]{0,4}").prop_map(
         move |(line, host, more, end, behind)| {
             let lines = [vec![line, host], upgrade.clone(), more, vec!["", ""]].concat();

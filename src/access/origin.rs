@@ -52,12 +52,14 @@ fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), HttpRe
     // Without a Host it is HTTP/1.0, and no browser.
     let Some(host) = headers.get(header::HOST) else { return Ok(()) };
     let text = host.to_str().unwrap_or_default();
-    let is_listed = |listed: &String| {
-        let listed = listed.split_once("://").map_or(&**listed, |(_, authority)| authority);
-        listed == "*" || listed.eq_ignore_ascii_case(text)
-    };
+    let is_listed = |listed: &String| listed == "*" || is_at(listed, text);
     if is_local_or_literal(host_name(text)) || allowed.iter().any(is_listed) {
         return Ok(());
+    }
+    if host.is_empty() {
+        let sentence = "the request names no host; send one that is this server's, such as \
+                        Host: localhost, its IP address or a name that its --allow-origin lists";
+        return Err(HttpRefusal::new(StatusCode::FORBIDDEN, sentence));
     }
     let shown = shown(host);
     Err(HttpRefusal::new(
@@ -70,7 +72,10 @@ fn check_host_name(headers: &HeaderMap, allowed: &[String]) -> Result<(), HttpRe
 }
 
 fn may_connect(origin: &str, host: &str, allowed: &[String]) -> bool {
-    if allowed.iter().any(|listed| listed == "*" || listed == origin) {
+    let is_listed = |listed: &String| {
+        listed == "*" || without_default_port(listed) == without_default_port(origin)
+    };
+    if allowed.iter().any(is_listed) {
         return true;
     }
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
@@ -79,7 +84,26 @@ fn may_connect(origin: &str, host: &str, allowed: &[String]) -> bool {
     }
     let name = host_name(authority);
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
-        || (authority.eq_ignore_ascii_case(host) && is_local_or_literal(name))
+        || (is_at(origin, host) && is_local_or_literal(name))
+}
+
+/// Whether the pages of an origin are those of a host. What has no scheme is an authority itself.
+fn is_at(origin: &str, host: &str) -> bool {
+    let Some((scheme, _)) = origin.split_once("://") else {
+        return origin.eq_ignore_ascii_case(host);
+    };
+    let page = format!("{scheme}://{host}");
+    without_default_port(origin).eq_ignore_ascii_case(without_default_port(&page))
+}
+
+/// An origin without the port that its scheme has anyway: by RFC 9110 section 4.2.3 it is the same one.
+fn without_default_port(origin: &str) -> &str {
+    let port = match origin.split_once("://") {
+        Some(("http", _)) => ":80",
+        Some(("https", _)) => ":443",
+        _ => return origin,
+    };
+    origin.strip_suffix(port).unwrap_or(origin)
 }
 
 /// A host without its port.

@@ -19,6 +19,7 @@ fn a_name_that_dns_could_rebind_is_no_name_of_this_server() {
         ("[2001:db8::1]:8000", 200),
         ("chat.example.org", 200),
         ("Chat.Example.Org", 200),
+        ("chat.example.org:443", 200),
         ("other.example:8080", 200),
         ("evil.example", 403),
         ("evil.example:8000", 403),

@@ -91,6 +91,14 @@ fn who_may_connect_from_a_browser() {
     check("https://a.chat.example", HERE, listed, false);
     check("null", HERE, &[], false);
     check("", HERE, &[], false);
+    // RFC 9110 section 4.2.3: the port that a scheme has by default may be left out.
+    check("https://192.168.1.5", "192.168.1.5:443", &[], true);
+    check("http://192.168.1.5:80", "192.168.1.5", &[], true);
+    check("http://192.168.1.5", "192.168.1.5:443", &[], false);
+    check("http://[2001:db8::7]", "[2001:db8::7]:80", &[], true);
+    check("https://chat.example:443", HERE, listed, true);
+    check("https://chat.example", HERE, &["https://chat.example:443"], true);
+    check("https://chat.example:80", HERE, listed, false);
     check("https://anything", HERE, &["*"], true);
     check("chrome-extension://abc", HERE, &["*"], true);
     check("http://\u{e9}vil", HERE, &[], false);
@@ -141,6 +149,22 @@ fn plain_http_is_answered_under_names_that_dns_cannot_rebind() {
     check("chat.example", &["https://chat.example"], true);
     check("chat.example:8000", &["https://chat.example"], false);
     check("chat.example:8000", &["https://chat.example:8000"], true);
+    check("chat.example:443", &["https://chat.example"], true);
+    check("chat.example", &["https://chat.example:443"], true);
+    check("Chat.Example:80", &["http://chat.example"], true);
+    check("chat.example", &["http://chat.example:80"], true);
+    check("chat.example:80", &["https://chat.example"], false);
+    check("chat.example:443", &["http://chat.example"], false);
+    check("chat.example", &["https://chat.example:80"], false);
     check("chat.example", &["*"], true);
     assert!(check_host_name(&HeaderMap::new(), &[]).is_ok());
+}
+
+#[test]
+fn who_names_no_host_is_told_what_to_name() {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, HeaderValue::from_static(""));
+    let (status, sentence) = refusal(check_host_name(&headers, &[]));
+    assert_eq!(status, 403);
+    assert!(sentence.contains("Host: localhost") && !sentence.contains("https://"), "{sentence}");
 }
