@@ -373,10 +373,32 @@ impl Exchange<'_> {
         self.caller.as_ref().expect("a request without a caller was refused")
     }
 
-    fn has_tag(&self, name: HeaderName, tag: &str) -> bool {
-        let value = self.request.headers().get(name).and_then(|value| value.to_str().ok());
+    /// Whether the client has what has this tag, and would take nothing but something else.
+    fn has_tag(&self, tag: &str) -> bool {
         let is_it = |given: &str| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag;
-        value.is_some_and(|value| value.split(',').map(str::trim).any(is_it))
+        self.tags(header::IF_NONE_MATCH).any(is_it)
+    }
+
+    /// Checks that the client would take what has this tag. By RFC 9110 section 13.1.1, a weak tag is
+    /// not the same as a strong one, which all of ours are.
+    ///
+    /// # Errors
+    /// 412 when it wants something else.
+    fn check_match(&self, tag: &str) -> Result<(), HttpRefusal> {
+        let is_asked = self.request.headers().contains_key(header::IF_MATCH);
+        if !is_asked || self.tags(header::IF_MATCH).any(|given| given == "*" || given == tag) {
+            return Ok(());
+        }
+        let sentence = "it has changed since then; get it from its beginning, without If-Match";
+        let refusal = HttpRefusal::new(StatusCode::PRECONDITION_FAILED, sentence);
+        Err(refusal.with(header::ETAG, tag.to_owned()))
+    }
+
+    /// The tags that a field lists, on however many lines.
+    fn tags(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+        let lines = self.request.headers().get_all(name).into_iter();
+        let lines = lines.filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',').map(str::trim))
     }
 
     /// The body, of `limit` bytes at the most.

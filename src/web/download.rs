@@ -24,7 +24,8 @@ impl Exchange<'_> {
             (header::CACHE_CONTROL, "no-cache".to_owned()),
             (header::CONTENT_TYPE, TEXT.to_owned()),
         ];
-        if self.has_tag(header::IF_NONE_MATCH, &tag) {
+        self.check_match(&tag)?;
+        if self.has_tag(&tag) {
             return self.begin(StatusCode::NOT_MODIFIED, headers, &[]);
         }
         let text = |name| self.request.headers().get(name).and_then(|value| value.to_str().ok());

@@ -34,7 +34,7 @@ impl Exchange<'_> {
             (header::CACHE_CONTROL, "no-cache".to_owned()),
             (header::ETAG, tag.to_owned()),
         ];
-        if self.has_tag(header::IF_NONE_MATCH, tag) {
+        if self.has_tag(tag) {
             return self.begin(StatusCode::NOT_MODIFIED, headers, &[]);
         }
         headers.push((header::CONTENT_TYPE, file.kind.to_owned()));

@@ -88,6 +88,30 @@ fn a_range_gives_these_bytes_and_no_others() {
 }
 
 #[test]
+fn who_wants_a_certain_file_gets_no_other() {
+    let server = Server::on(SEED);
+    let tag = server.get("/messages.txt").tag();
+    let only = |tags: &[&str]| {
+        let fields: Vec<_> = tags.iter().map(|tag| ("If-Match", *tag)).collect();
+        server.get_with("/messages.txt", &fields)
+    };
+    for tags in [&[&*tag][..], &["*"], &[&format!("\"x\", {tag}")], &["\"x\"", &tag]] {
+        only(tags).is_all(SEED.as_bytes());
+    }
+    // RFC 9110 section 13.1.1: a weak tag is not enough.
+    for tags in [&["\"x\""][..], &[&format!("W/{tag}")], &[""], &["\"x\"", "\"y\""]] {
+        let reply = only(tags);
+        reply.refuses(412, &["changed"]);
+        assert_eq!(reply.tag(), tag, "{tags:?}");
+    }
+    // It comes before all other conditions.
+    let both = [("If-Match", "\"x\""), ("If-None-Match", &*tag), ("Range", "bytes=0-1")];
+    server.get_with("/messages.txt", &both).refuses(412, &[]);
+    let both = [("If-Match", &*tag), ("If-None-Match", &*tag)];
+    server.get_with("/messages.txt", &both).has(304);
+}
+
+#[test]
 fn a_copy_that_is_still_good_is_not_sent_again() {
     let server = Server::on(SEED);
     let tag = server.get("/messages.txt").tag();
@@ -99,6 +123,9 @@ fn a_copy_that_is_still_good_is_not_sent_again() {
         assert_eq!((reply.has(304).body.len(), reply.tag()), (0, tag.clone()), "{tags}");
     }
     unless(&server, "\"x\"").is_all(SEED.as_bytes());
+    // Several lines of a field are one list.
+    let lines = [("If-None-Match", "\"x\""), ("If-None-Match", &*tag)];
+    server.get_with("/messages.txt", &lines).has(304);
     // A restart changes nothing about it.
     let server = server.restart();
     unless(&server, &tag).has(304);
