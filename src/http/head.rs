@@ -140,6 +140,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> 
     check_host(&request)?;
     take_host_of_target(&mut request);
     join_connection(request.headers_mut());
+    choose_websocket(request.headers_mut());
     Ok(Some((request, len)))
 }
 
@@ -175,6 +176,17 @@ fn join_connection(headers: &mut HeaderMap) {
     joined.iter_mut().filter(|byte| **byte == b'\t').for_each(|byte| *byte = b' ');
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(header::CONNECTION, joined);
+    }
+}
+
+/// Makes WebSocket the only protocol of those that the client would change to. By RFC 9110 section 7.8
+/// they are a list, of which the server may choose; tungstenite takes no list.
+fn choose_websocket(headers: &mut HeaderMap) {
+    let fields = headers.get_all(header::UPGRADE);
+    let mut protocols =
+        fields.iter().flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+    if protocols.any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket")) {
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
 }
 

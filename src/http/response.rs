@@ -62,7 +62,10 @@ impl HttpRefusal {
             self.headers.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
         headers.push((header::CONTENT_TYPE, TEXT.to_owned()));
         headers.push((header::CONTENT_LENGTH, body.len().to_string()));
-        headers.push((header::CONNECTION, "close".to_owned()));
+        // RFC 9110 section 7.8: who sends Upgrade names it in Connection, too.
+        let is_to_upgrade = self.headers.iter().any(|(name, _)| name == header::UPGRADE);
+        let connection = if is_to_upgrade { "Upgrade, close" } else { "close" };
+        headers.push((header::CONNECTION, connection.to_owned()));
         let mut bytes = response_head(self.status, &headers);
         if method != Method::HEAD {
             bytes.extend_from_slice(body.as_bytes());

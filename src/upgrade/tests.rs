@@ -91,6 +91,18 @@ fn a_request_with_a_body_is_no_upgrade() {
 }
 
 #[test]
+fn websocket_may_be_one_of_several_protocols() {
+    for several in [
+        "Upgrade: h2c, websocket",
+        "Upgrade: websocket,h2c",
+        "Upgrade: h2c\r\nUpgrade: TLS/1.0, \tWebSocket",
+    ] {
+        let head = REQUEST.replace("Upgrade: websocket", several);
+        assert!(upgrade(&parsed(&head)).is_ok(), "{several}");
+    }
+}
+
+#[test]
 fn a_query_says_what_the_client_asks_for() {
     #[track_caller]
     fn check(query: &str, after: Option<u64>, limit: Option<u64>, name: Option<&str>) {

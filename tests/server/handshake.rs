@@ -60,6 +60,7 @@ fn a_request_may_look_unusual() {
     check(&server, spoiled("Connection", "connection: keep-alive, Upgrade"));
     check(&server, spoiled("Connection", "CONNECTION:upgrade"));
     check(&server, spoiled("Upgrade", "upgrade: WebSocket"));
+    check(&server, spoiled("Upgrade", "Upgrade: h2c, websocket"));
     check(&server, spoiled("Host", "Host: localhost:8000\r\nX-Empty:"));
     check(&server, spoiled("Host", "Host: chat.example.org"));
     check(
@@ -146,6 +147,8 @@ fn a_request_that_is_no_upgrade_is_told_so() {
         let upgrade = response.header("Upgrade").expect("426 says to what");
         assert!(upgrade.eq_ignore_ascii_case("websocket"), "{response:?}");
         assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"), "{response:?}");
+        // RFC 9110 section 7.8.
+        assert_eq!(response.header("Connection"), Some("Upgrade, close"), "{response:?}");
     }
     check(&server, "GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n".into());
     check(&server, spoiled("Upgrade", ""));

@@ -153,7 +153,8 @@ fn answers(refused: &HttpRefusal) {
     let (head, body) = parsed(&response);
     assert_eq!(head.status, refused.status.as_u16());
     assert_eq!(head.field("content-length"), Some(&*body.len().to_string()));
-    assert_eq!(head.field("connection"), Some("close"));
+    let connection = if head.status == 426 { "Upgrade, close" } else { "close" };
+    assert_eq!(head.field("connection"), Some(connection));
     assert_eq!(head.field("allow").is_some(), head.status == 405);
     assert_eq!(head.field("upgrade").is_some(), head.status == 426);
     assert_eq!(head.field("sec-websocket-version").is_some(), head.status == 426);
