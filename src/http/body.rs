@@ -41,7 +41,9 @@ pub fn length(request: &Request<()>) -> Result<u64, HttpRefusal> {
     let digits = length.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(length) if lengths.next().is_none() => Ok(length),
-        _ => Err(HttpRefusal::bad("malformed Content-Length")),
+        _ => Err(HttpRefusal::bad(
+            "malformed Content-Length; give the length of the body once, in bytes, such as 42",
+        )),
     }
 }
 

@@ -111,9 +111,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> 
                 "the request has more than {HEADERS} header fields"
             )));
         }
-        Err(error) => return Err(HttpRefusal::bad(format!("malformed request: {error}"))),
+        Err(error) => return Err(malformed(error)),
     };
-    let malformed = |_| HttpRefusal::bad("malformed request: not HTTP/1.1 as RFC 9112 has it");
+    let no_target = |_| {
+        HttpRefusal::bad("malformed request: a target is a path such as /messages, or a whole URL")
+    };
     let mut request = Request::builder()
         .method(parsed.method.unwrap_or_default())
         .uri(parsed.path.unwrap_or_default())
@@ -123,17 +125,14 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> 
             _ => Version::HTTP_11,
         })
         .body(())
-        .map_err(malformed)?;
+        .map_err(no_target)?;
     let headers = request.headers_mut();
     headers.reserve(HEADERS_AT_FIRST);
     for field in parsed.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let value = HeaderValue::from_bytes(field.value);
         let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(HttpRefusal::bad(format!(
-                "malformed header field {}",
-                field.name.escape_default()
-            )));
+            return Err(malformed(httparse::Error::HeaderValue));
         };
         headers.append(name, value);
     }
@@ -142,6 +141,19 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request<()>, usize)>, HttpRefusal> 
     join_connection(request.headers_mut());
     choose_websocket(request.headers_mut());
     Ok(Some((request, len)))
+}
+
+/// What is wrong with a head, and what is right.
+fn malformed(error: httparse::Error) -> HttpRefusal {
+    use httparse::Error;
+    let right = match error {
+        Error::HeaderName | Error::HeaderValue | Error::NewLine => {
+            "write each header field as Name: value on a line of its own"
+        }
+        Error::Version => "use HTTP/1.1 and no white space in the target",
+        _ => "begin with a line such as GET /messages HTTP/1.1, in ASCII and without TLS",
+    };
+    HttpRefusal::bad(format!("malformed request: {error}; {right}"))
 }
 
 /// RFC 9112 section 3.2: exactly one Host in HTTP/1.1.

@@ -28,6 +28,9 @@ fn a_length_is_said_in_one_way_or_the_body_is_refused() {
         check(Method::POST, &[("content-length", wrong)], Err(400));
     }
     check(Method::POST, &[("content-length", "1"), ("content-length", "1")], Err(400));
+    let refused =
+        length(&request(Method::POST, &[("content-length", "x")])).expect_err("no number");
+    assert!(refused.sentence.contains("in bytes, such as 42"), "{}", refused.sentence);
     for coding in ["chunked", "identity", ""] {
         check(Method::POST, &[("transfer-encoding", coding), ("content-length", "1")], Err(411));
         check(Method::GET, &[("transfer-encoding", coding)], Err(411));

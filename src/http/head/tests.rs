@@ -63,11 +63,17 @@ fn what_can_never_become_a_request_is_refused() {
         assert_eq!(got, status, "{sentence}");
         assert!(sentence.contains(words), "{sentence}");
     }
-    check("\0\r\n", 400, "malformed request");
-    check("GET / HTTP/2.0\r\n\r\n", 400, "malformed request");
-    check("GET / HTTP/1.1\r\nHost\r\n\r\n", 400, "malformed request");
-    check("GET / HTTP/1.1\r\nHo st: a\r\n\r\n", 400, "malformed request");
-    check("GET a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed request");
+    let line = "begin with a line such as GET /messages HTTP/1.1";
+    check("\0\r\n", 400, line);
+    check("\x16\x03\x01\x02\0\x01\0\x01\r\n", 400, line);
+    check("GET /ws\r\n\r\n", 400, line);
+    check("GET / HTTP/2.0\r\n\r\n", 400, "use HTTP/1.1");
+    let field = "write each header field as Name: value";
+    check("GET / HTTP/1.1\r\nHost\r\n\r\n", 400, field);
+    check("GET / HTTP/1.1\r\nHo st: a\r\n\r\n", 400, field);
+    check("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", 400, field);
+    check("GET a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "use HTTP/1.1");
+    check("GET a/b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "such as /messages");
     check("GET / HTTP/1.1\r\n\r\n", 400, "exactly one Host");
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "exactly one Host");
     check("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400, "exactly one Host");
