@@ -1,8 +1,9 @@
 //! Responses on the wire: heads, and refusals with a sentence.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, time::SystemTime};
 
 use http::{HeaderName, Method, StatusCode, header};
+use httpdate::HttpDate;
 
 /// The content type of text for people.
 pub const TEXT: &str = "text/plain; charset=utf-8";
@@ -74,9 +75,10 @@ impl HttpRefusal {
     }
 }
 
-/// The head of a response.
+/// The head of a response. By RFC 9110 section 6.6.1, who has a clock says when the response was made.
 pub fn response_head(status: StatusCode, headers: &[(HeaderName, String)]) -> Vec<u8> {
-    let mut text = format!("HTTP/1.1 {status}\r\n");
+    let date = HttpDate::from(SystemTime::now());
+    let mut text = format!("HTTP/1.1 {status}\r\nDate: {date}\r\n");
     for (name, value) in headers {
         let line = write!(text, "{}: {value}\r\n", canonical(name));
         line.expect("writing to memory cannot fail");

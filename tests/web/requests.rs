@@ -75,6 +75,30 @@ fn a_target_that_names_the_host_is_believed_rather_than_host() {
 }
 
 #[test]
+fn an_answer_says_when_it_was_given() {
+    let server = Server::on(SEED);
+    for (line, status) in [
+        ("GET /messages", 200),
+        ("HEAD /messages.txt", 200),
+        ("OPTIONS /messages", 204),
+        ("GET /nothing", 404),
+        ("GET /ws", 426),
+        ("nonsense", 400),
+    ] {
+        let mut raw = server.raw();
+        raw.send(ask(line, &[]));
+        let answer = raw.head_alone();
+        assert_eq!(answer.status, status, "{line}");
+        let dates = answer.headers.iter().filter(|(name, _)| name == "Date").count();
+        assert_eq!(dates, 1, "{line}: {answer:?}");
+        let date = answer.header("Date").map(httpdate::parse_http_date);
+        let date = date.expect("it is there").expect("a date of HTTP");
+        let ago = date.elapsed().expect("it is not in the future");
+        assert!(ago < PATIENCE, "{line}: {answer:?}");
+    }
+}
+
+#[test]
 fn the_connection_ends_when_the_client_says_so() {
     let server = Server::on(SEED);
     for (line, fields, stays) in [
