@@ -18,9 +18,9 @@ use crate::message::leading_space;
 /// The key that makes an object an operation, when it is the first one.
 const MARK: &[u8] = b"$op";
 
-/// The highest id that an operation may name: above it, many readers of JSON cannot tell two numbers
-/// apart (RFC 8259, section 6).
-const LARGEST_ID: u64 = (1 << 53) - 1;
+/// Stands for all whole numbers that are the id of no message: 0, and numbers from here on. No file has
+/// so many lines, and from 2^53 on many readers of JSON cannot tell two numbers apart (RFC 8259, section 6).
+const NO_ID: u64 = (1 << 53) - 1;
 
 /// The longest key of a reaction, in bytes.
 const KEY_BYTES: usize = 64;
@@ -137,11 +137,8 @@ fn number(value: &RawValue) -> Result<u64, String> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(format!("id is a whole number such as 42, not {}", shown(text)));
     }
-    match text.parse() {
-        Ok(0) => Err("ids begin with 1".to_owned()),
-        Ok(id) if id <= LARGEST_ID => Ok(id),
-        _ => Err(format!("the id {} is too large", shown(text))),
-    }
+    let id = text.parse().ok().filter(|id| (1..NO_ID).contains(id));
+    Ok(id.unwrap_or(NO_ID))
 }
 
 fn string(name: &str, value: &RawValue) -> Result<String, String> {
