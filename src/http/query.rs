@@ -92,32 +92,51 @@ fn time(text: &str, now: Duration) -> Option<u64> {
     u64::try_from(at.as_millis()).ok()
 }
 
-/// A time in RFC 3339, with any offset, since the Unix epoch.
+/// Years that are added to a year before 1970, which humantime does not read, and their seconds. The
+/// calendar is the same after so many.
+const MORE_YEARS: u64 = 2000;
+const MORE_SECONDS: u64 = MORE_YEARS / 400 * 146_097 * 24 * 60 * 60;
+
+/// A time in RFC 3339, with any offset, since the Unix epoch. What is before it counts as the epoch:
+/// no message is older.
 fn rfc3339(text: &str) -> Option<Duration> {
-    let is_utc = text.ends_with(['Z', 'z']);
-    let (local, offset) = if is_utc {
-        text.split_at_checked(text.len() - 1)?
-    } else {
-        text.split_at_checked(text.len().checked_sub("+01:00".len())?)?
+    let (local, offset) = match text.strip_suffix(['Z', 'z']) {
+        Some(local) => (local, "+00:00"),
+        None => text.split_at_checked(text.len().checked_sub("+01:00".len())?)?,
     };
-    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
-    let time = time.duration_since(UNIX_EPOCH).ok()?;
-    if is_utc {
-        return Some(time);
-    }
+    let (time, too_much) = local_time(local)?;
     let (sign, offset) = offset.split_at_checked(1)?;
     let (hours, minutes) = offset.split_once(':')?;
-    let number = |digits: &str, below: u64| -> Option<u64> {
-        let is_number = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse().ok().filter(|number| is_number && *number < below)
-    };
-    let offset_by = Duration::from_secs(number(hours, 24)? * 3600 + number(minutes, 60)? * 60);
-    match sign {
+    let offset_by = digits(hours, 2, 24)? * 3600 + digits(minutes, 2, 60)? * 60;
+    let offset_by = Duration::from_secs(offset_by);
+    let time = match sign {
         // A plus sign in a query means a space.
-        "+" | " " => time.checked_sub(offset_by),
-        "-" => time.checked_add(offset_by),
-        _ => None,
+        "+" | " " => time.saturating_sub(offset_by),
+        "-" => time.checked_add(offset_by)?,
+        _ => return None,
+    };
+    Some(time.saturating_sub(too_much))
+}
+
+/// A date and a time of RFC 3339 since the Unix epoch, and how much is to be taken from it.
+fn local_time(text: &str) -> Option<(Duration, Duration)> {
+    // humantime takes a point without digits, and wants a large T.
+    if text.ends_with('.') {
+        return None;
     }
+    let text = text.replacen('t', "T", 1);
+    let (year, rest) = text.split_at_checked(4)?;
+    let year = digits(year, 4, 10_000)?;
+    let (more_years, too_much) = if year < 1970 { (MORE_YEARS, MORE_SECONDS) } else { (0, 0) };
+    let time = humantime::parse_rfc3339(&format!("{:04}{rest}Z", year + more_years)).ok()?;
+    let time = time.duration_since(UNIX_EPOCH).ok()?;
+    Some((time, Duration::from_secs(too_much)))
+}
+
+/// A number of so many digits that is less than `below`.
+fn digits(text: &str, count: usize, below: u64) -> Option<u64> {
+    let is_number = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_number && *number < below)
 }
 
 /// The parameters of a query, in order.
