@@ -19,14 +19,22 @@ const EXTRA_CONNECTIONS: usize = 16;
 /// The bits of an IPv6 address that one customer of a provider has to himself.
 const CUSTOMER_BITS: u32 = 64;
 
-type Counts = Arc<Mutex<HashMap<IpAddr, usize>>>;
+type Counts = Arc<Mutex<HashMap<IpAddr, Connections>>>;
+
+/// The connections of one address. One that was refused stays for a while, and takes no place from
+/// those that are served meanwhile.
+#[derive(Debug, Default)]
+struct Connections {
+    served: usize,
+    refused: usize,
+}
 
 /// The addresses of all connections, where they are counted.
 #[derive(Debug)]
 pub struct Addresses {
     trusted_proxies: Vec<IpNet>,
     max_clients: Option<usize>,
-    /// How many connections each address has. There are no more entries than connections.
+    /// The connections of each address. There are no more entries than connections.
     counts: Counts,
 }
 
@@ -46,14 +54,17 @@ pub enum Counted {
 pub struct AddressCount {
     counts: Counts,
     address: IpAddr,
+    /// The one of the two counts that it is in.
+    part: fn(&mut Connections) -> &mut usize,
 }
 
 impl Drop for AddressCount {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get_mut(&self.address).expect("a connection is counted until it ends");
-        *count -= 1;
-        if *count == 0 {
+        let of_address = counts.get_mut(&self.address);
+        let of_address = of_address.expect("a connection is counted until it ends");
+        *(self.part)(of_address) -= 1;
+        if of_address.served + of_address.refused == 0 {
             counts.remove(&self.address);
         }
     }
@@ -105,15 +116,17 @@ impl Addresses {
         };
         let address = shared(peer);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= most + EXTRA_CONNECTIONS {
-            return Counted::FarAbove;
+        let of_address = counts.entry(address).or_default();
+        let count_in = |part| AddressCount { counts: self.counts.clone(), address, part };
+        if of_address.served < most {
+            of_address.served += 1;
+            return Counted::Within(Some(count_in(|of_address| &mut of_address.served)));
         }
-        *count += 1;
-        let is_above = *count > most;
-        drop(counts);
-        let count = AddressCount { counts: self.counts.clone(), address };
-        if is_above { Counted::Above(count) } else { Counted::Within(Some(count)) }
+        if of_address.refused < EXTRA_CONNECTIONS {
+            of_address.refused += 1;
+            return Counted::Above(count_in(|of_address| &mut of_address.refused));
+        }
+        Counted::FarAbove
     }
 }
 

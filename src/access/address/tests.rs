@@ -59,7 +59,12 @@ fn an_address_has_so_many_places_and_a_customer_of_ipv6_has_no_more() {
     above.iter().for_each(|counted| is(counted, "above"));
     is(&addresses.count(ip("1.2.3.4")), "far above");
     is(&addresses.count(ip("1.2.3.5")), "counted");
-    drop((first, second, above));
+    // Those that are refused take no place of those that are served, however long they stay.
+    drop(first);
+    let third = addresses.count(ip("1.2.3.4"));
+    is(&third, "counted");
+    is(&addresses.count(ip("1.2.3.4")), "far above");
+    drop((second, third, above));
     assert!(addresses.counts.lock().expect("no panic here").is_empty());
     is(&addresses.count(ip("10.0.0.1")), "not counted");
     let _six = [addresses.count(ip("2001:db8::1")), addresses.count(ip("2001:db8::ffff:2"))];
