@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     command::ClientId,
+    operations::Person,
     wire::{presence_frame, typing_frame},
 };
 
@@ -95,8 +96,10 @@ impl Events {
     ) {
         let count = senders.len();
         let mut known = HashSet::new();
-        let names = senders.flatten().filter(|sender| known.insert(sender.clone()));
-        let names: Vec<_> = names.take(NAMES).collect();
+        let senders: Vec<_> = senders.flatten().collect();
+        // Who has one key has one name here, however many it gives itself.
+        let names = senders.iter().filter(|sender| known.insert(Person::of(sender)));
+        let names: Vec<_> = names.take(NAMES).cloned().collect();
         self.presence = presence_frame(count, &names);
         self.presence_number += 1;
         self.has_changed = false;
