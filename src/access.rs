@@ -262,8 +262,13 @@ impl From<Forbidden> for HttpRefusal {
 
 impl From<TooFast> for HttpRefusal {
     fn from(too_fast: TooFast) -> HttpRefusal {
-        HttpRefusal::new(StatusCode::TOO_MANY_REQUESTS, too_fast.to_string())
-            .with(header::RETRY_AFTER, too_fast.whole_seconds())
+        let sentence = too_fast.to_string();
+        match too_fast.retry_after {
+            Some(_) => HttpRefusal::new(StatusCode::TOO_MANY_REQUESTS, sentence)
+                .with(header::RETRY_AFTER, too_fast.whole_seconds()),
+            // No wait helps: only a shorter body does.
+            None => HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence),
+        }
     }
 }
 

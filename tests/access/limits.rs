@@ -52,7 +52,9 @@ fn a_body_of_many_messages_counts_its_lines_and_is_taken_whole_or_not_at_all() {
         let many = |body: &str| {
             server.asked(ask_with("POST /messages", &["Content-Type: application/x-ndjson"], body))
         };
-        many("1\n2\n3\n4\n5\n6\n").refuses(429, &["5 at a time"]);
+        let answer = many("1\n2\n3\n4\n5\n6\n");
+        answer.refuses(413, &["5 at a time"]);
+        assert_eq!(answer.header("Retry-After"), None, "no wait helps");
         assert_eq!(many("1\n2\n3\n").status, 201);
         let answer = many("4\n5\n6\n");
         answer.refuses(429, &["go on in"]);
