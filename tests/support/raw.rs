@@ -1,7 +1,7 @@
 //! A socket without manners: every byte on it is the test's own.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     time::Duration,
 };
@@ -156,7 +156,7 @@ impl Raw {
     pub fn is_gone(&mut self) {
         let mut bytes = [0; 64 << 10];
         loop {
-            match self.stream.read(&mut bytes) {
+            match read_once(&self.stream, &mut bytes) {
                 Ok(0) => return,
                 Ok(_) => (),
                 Err(error) if is_timeout(&error) => panic!("the connection stays"),
@@ -171,7 +171,7 @@ impl Raw {
         assert!(self.unread.is_empty(), "something came already");
         // Nothing says that nothing comes; a server that had something to say would say it at once.
         self.stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
-        match self.stream.read(&mut [0]) {
+        match read_once(&self.stream, &mut [0]) {
             Err(error) if is_timeout(&error) => (),
             other => panic!("not quiet: {other:?}"),
         }
@@ -209,8 +209,19 @@ impl Raw {
 
     fn read(&mut self) -> io::Result<usize> {
         let mut bytes = [0; 64 << 10];
-        let count = self.stream.read(&mut bytes)?;
+        let count = read_once(&self.stream, &mut bytes)?;
         self.unread.extend(&bytes[..count]);
         Ok(count)
+    }
+}
+
+/// Reads what there is. A read with a timeout is interrupted when the test's process is stopped and
+/// goes on, and is tried again.
+fn read_once(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            read => return read,
+        }
     }
 }
