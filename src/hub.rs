@@ -87,6 +87,8 @@ pub struct Hub {
     noted: Option<u64>,
     /// Messages that were deleted and must be erased before anybody is shown that.
     deleted: Vec<u64>,
+    /// Edits of messages that had been deleted before. These lines must be erased, too.
+    late_edits: Vec<u64>,
     warnings: Warnings,
     /// What belongs to a cluster; `None` for a server that is alone.
     replica: Option<Replica>,
@@ -129,6 +131,7 @@ impl Hub {
             last_ts,
             said_at,
             deleted: Vec::new(),
+            late_edits: Vec::new(),
             warnings: Warnings::default(),
             replica: None,
         };

@@ -142,6 +142,10 @@ impl Hub {
                 self.deleted.push(operation.target);
             }
         }
+        // One that was on its way while the message was deleted would keep what the message said.
+        if operation.is_some_and(|operation| index.is_late_edit(operation)) {
+            self.late_edits.push(id);
+        }
         index.push_line(id);
         if accepted.is_none() {
             self.warnings.refused(self.journal.path(), id);
@@ -170,17 +174,17 @@ impl Hub {
         }
     }
 
-    /// Erases the messages that were deleted, and their edits, in the file, and takes them out of the
+    /// Erases the messages that were deleted, and all their edits, in the file, and takes them out of the
     /// frames that are on their way. The operations that deleted them are on disk before that.
     pub(super) fn erase_deleted(&mut self) -> Result<(), Fatal> {
-        if self.deleted.is_empty() {
+        if self.deleted.is_empty() && self.late_edits.is_empty() {
             return Ok(());
         }
         // The rest of a frame that was cut is read from the file as it is now.
         self.hand_over_clients();
         let synced = self.journal.sync()?;
         self.metrics.synced(synced);
-        let mut ids = Vec::new();
+        let mut ids = std::mem::take(&mut self.late_edits);
         for target in std::mem::take(&mut self.deleted) {
             ids.push(target);
             ids.extend(self.history.operations_mut().forget(target));

@@ -94,6 +94,12 @@ impl Operations {
         self.deleted.len() as u64
     }
 
+    /// Whether it edits a message that was deleted before it. It means nothing, and its line is erased as
+    /// those of the edits before it were.
+    pub fn is_late_edit(&self, operation: &Operation) -> bool {
+        operation.action == Action::Edit && self.is_deleted(operation.target)
+    }
+
     /// The line of the last edit of a message.
     pub fn last_edit(&self, target: u64) -> Option<u64> {
         self.edits_of(target).next_back()
@@ -258,7 +264,7 @@ impl Operations {
 
     /// Takes in the operations of a log, in its order. `sender_of` tells the verified sender of a
     /// line. Returns the lines that hold nothing any more: those of deleted messages, and of their
-    /// edits.
+    /// edits, before and after.
     pub fn replay(
         &mut self,
         log: impl IntoIterator<Item = LoggedOperation>,
@@ -267,6 +273,9 @@ impl Operations {
         let mut erased = Vec::new();
         for LoggedOperation { id, operation } in log {
             if let Some(operation) = operation {
+                if self.is_late_edit(&operation) {
+                    erased.push(id);
+                }
                 let sender = match operation.action {
                     Action::React(_) | Action::Unreact(_) => sender_of(id),
                     _ => None,

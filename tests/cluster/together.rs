@@ -6,7 +6,8 @@ use crate::{
     check::holds,
     engine::{Engine, Keeps, META},
     load::Load,
-    nodes::{CALM, Nodes, within},
+    nodes::{CALM, Nodes, answer_of, within},
+    proxy::Way,
     support::*,
 };
 
@@ -156,6 +157,34 @@ fn what_was_deleted_while_a_node_was_down_is_erased_there_too() {
     nodes.all[0].stores("\"after\"");
     let files = nodes.agree(3);
     assert!(!String::from_utf8_lossy(&files[0]).contains("secret"));
+}
+
+/// The edit is ordered after the deletion, since its node does not know of that yet.
+#[test]
+fn an_edit_on_one_node_while_another_deletes_the_message_is_erased_with_it() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 3);
+    nodes.all[0].server().did("POST /messages", ANN, r#"{"secret":"first"}"#);
+    nodes.agree(1);
+    nodes.all[1].proxy.becomes(Way::DeafTo(b"XREAD"));
+    nodes.all[0].server().did("DELETE /messages/1", ANN, "");
+    let lines = ["Content-Type: application/json", "Connection: close"];
+    let edit = ask_with(&format!("PATCH /messages/1?{ANN}"), &lines, r#"{"secret":"second"}"#);
+    let address = nodes.all[1].server().address();
+    let edit = thread::spawn(move || answer_of(address, &edit, CALM));
+    let log = || nodes.all[1].server().log();
+    within(CALM, "the edit is ordered", || engine.meta("last") == "3", log);
+    nodes.all[1].proxy.becomes(Way::Open);
+    nodes.all[1].proxy.drops_all();
+    edit.join().expect("no panic").expect("an answer");
+    let files = nodes.agree(3);
+    assert!(!String::from_utf8_lossy(&files[0]).contains("secret"), "it is still there");
+    // Neither a start nor a node that reads the whole order brings it back.
+    nodes.all[1].kill();
+    nodes.all[1].start();
+    nodes.one_more(&engine, Setup::new());
+    assert_eq!(nodes.all[2].stores("\"after\""), 4);
+    assert_eq!(nodes.agree(4)[3], [&files[0][..], b"\"after\"\n"].concat());
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::{
     config::Fsync,
     history::{BLOCK, History},
     journal::{Journal, system::System},
+    message::is_erased,
     operations::{Forbidden, Recognised, Standing, is_operation, recognise},
     testing::{Dir, Seen, frames_in, tries},
     wire::HistoryFrame,
@@ -157,18 +158,19 @@ fn an_operation_by_hand_is_the_operators_word() {
     house.tick();
     let (codes, messages) = heard(&mut ann);
     let ids: Vec<u64> = messages.into_iter().map(|(id, _)| id).collect();
-    // They are messages, too; line 3 is the edit of the message that was deleted.
-    assert_eq!((codes.len(), ids), (0, vec![4, 5, 6, 7, 8]));
+    // They are messages, too; lines 3 and 8 are edits of the message that was deleted, before and after.
+    assert_eq!((codes.len(), ids), (0, vec![4, 5, 6, 7]));
     let text = house.text();
     assert!(text.starts_with("null   \n[\"two\"]\nnull") && !text.contains("zwei"), "{text}");
-    assert!(text.ends_with("\"data\":1}\n"), "what means nothing stays");
+    assert!(text.lines().nth(6) == Some("{\"$op\":\"nonsense\"}"), "what means nothing stays");
+    assert!(text.lines().nth(7).is_some_and(|line| is_erased(line.as_bytes())), "{text}");
     assert!(house.hub.history.operations().is_pinned(2));
-    assert_eq!(house.hub.history.holes(), Some((2, 1)));
+    assert_eq!(house.hub.history.holes(), Some((3, 1)));
     // A start finds the same.
     let mut again = house.reload();
     assert!(again.replay_operations(|_| None, &[]).is_empty());
     assert!(again.operations().is_pinned(2) && again.operations().is_deleted(1));
-    assert_eq!(again.holes(), Some((2, 1)));
+    assert_eq!(again.holes(), Some((3, 1)));
 }
 
 #[test]
@@ -218,14 +220,20 @@ fn what_a_foreign_line_in_between_left_nothing_to_do_means_nothing() {
             Ok(Stored { first_id: 4, last_id: 4 }),
             "it is stored as the latest word"
         );
+        // What an edit says that comes too late is erased with the message.
+        let (ours, holes) = match ours == edit {
+            true => (format!("null{}", " ".repeat(edit.len() - 4)), 2),
+            false => (ours.to_owned(), 1),
+        };
         assert_eq!(house.text(), format!("null   \n[\"two\"]\n{delete}\n{ours}\n"));
-        assert_eq!((house.hub.history.messages(), house.hub.history.holes()), (3, Some((1, 1))));
+        let history = &house.hub.history;
+        assert_eq!((history.messages(), history.holes()), (4 - holes, Some((holes, 1))));
         // Those who join are sent a whole history, as long as its frame says.
         let (_, snapshot) = house.join(ROOMY);
         let mut history = Vec::new();
         HistoryFrame::new(snapshot).expect("a file").peek(&mut history, BLOCK).expect("a file");
         let json: Value = serde_json::from_slice(&frames_in(&history).0[0].payload).expect("JSON");
-        assert_eq!(json["data"].as_array().map(Vec::len), Some(3), "{json}");
+        assert_eq!(json["data"].as_array().map(Vec::len), Some(4 - holes as usize), "{json}");
     }
 }
 

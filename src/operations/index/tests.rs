@@ -179,7 +179,8 @@ fn a_log_that_people_wrote_by_hand_does_what_it_may() {
         line(11, r#"{"$op":"edit","id":2,"data":1}"#),
     ];
     let mut index = Operations::default();
-    assert_eq!(index.replay(log, |_| None), [2]);
+    // The edit that came too late says nothing, and is to be erased with the message.
+    assert_eq!(index.replay(log, |_| None), [2, 11]);
     assert!((3..=11).all(|id| index.is_operation(id)));
     assert!(index.is_pinned(1) && !index.is_deleted(9) && !index.is_deleted(3));
     assert!(index.lines_of_reactions(1).is_empty(), "nobody has no reaction");
