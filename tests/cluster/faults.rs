@@ -12,7 +12,7 @@ use crate::{
     check::{Record, holds, lost},
     engine::{Engine, Keeps, META, STREAM},
     load::Load,
-    nodes::{CALM, Nodes, SETTLES, within},
+    nodes::{CALM, Nodes, SETTLES, answer_of, within},
     proxy::{Proxy, Way},
     support::*,
 };
@@ -338,6 +338,33 @@ fn answer_lost(engine: &Engine, between: impl FnOnce(&Engine)) -> Vec<String> {
 fn a_post_whose_answer_was_lost_is_not_doubled_when_it_is_sent_again() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     assert_eq!(answer_lost(&engine, |_| ()), ["1", "2", "\"end\""]);
+}
+
+#[test]
+fn a_repeated_post_is_answered_even_if_the_answer_of_the_engine_is_lost() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 1);
+    assert_eq!(nodes.all[0].stores_with("a key", "1"), 1);
+    // A start forgets the key, and the engine knows it.
+    nodes.all[0].stop();
+    engine.keys("txtcord:{messages}:by:*").iter().for_each(|key| drop(engine.asks(&["DEL", key])));
+    nodes.all[0].start();
+    nodes.all[0].is_ready();
+    let node = &nodes.all[0];
+    node.stores("2");
+    let by = engine.keys("txtcord:{messages}:by:*").pop().expect("the node has sent a batch");
+    node.proxy.becomes(Way::Deaf);
+    let repeat = ask_with("POST /messages", &["Idempotency-Key: a key", "Connection: close"], "1");
+    let address = node.server().address();
+    let answer = thread::spawn(move || answer_of(address, &repeat, CALM));
+    let is_seen = || engine.asks(&["GET", &by]).text() == "2";
+    within(CALM, "the engine sees the repeat", is_seen, || node.server().log());
+    node.proxy.becomes(Way::Cut);
+    node.proxy.becomes(Way::Open);
+    let answer = answer.join().expect("no panic");
+    assert_eq!(answer, Some((201, "{\"id\":1}\n".to_owned())), "{}", node.server().log());
+    assert_eq!(node.stores("3"), 3);
+    assert_eq!(node.lines(), ["1", "2", "3"]);
 }
 
 #[test]

@@ -14,16 +14,19 @@ if meta[2] ~= ARGV[2] then return {'run'} end
 if tonumber(meta[3]) > now then return {'settling', tonumber(meta[3]) - now} end
 local last = tonumber(meta[4])
 if last < tonumber(ARGV[5]) then return {'short'} end
-if tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[4]) then return {'known'} end
+local is_seen = tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[4])
 local key, lines = ARGV[7], ARGV[9]
 if key ~= '' then
+  -- First, since a repeat whose answer was lost is a batch that was seen, and yet it never comes back.
   local ids = redis.call('GET', KEYS[4])
   if ids then
     local first, final = string.match(ids, '(%d+) (%d+)')
-    redis.call('SET', KEYS[3], ARGV[4], 'EX', A_DAY)
+    -- Later batches may have been seen, too, so the highest one stays.
+    if not is_seen then redis.call('SET', KEYS[3], ARGV[4], 'EX', A_DAY) end
     return {'known', tonumber(first), tonumber(final)}
   end
 end
+if is_seen then return {'known'} end
 local chain, first = meta[5], last + 1
 if chain == ARGV[11] then
   -- The node has hashed the lines itself, since it knew what they follow.
