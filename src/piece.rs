@@ -57,6 +57,10 @@ impl Piece {
         let cut = ends.take(gone as usize).last().map_or(0, |end| end + 1);
         self.lines.drain(..cut);
         self.first_id = id;
+        if gone > 0 {
+            // What is left is not all of the post.
+            self.key = None;
+        }
         while gone > 0 && !self.stamps.is_empty() {
             let run = &mut self.stamps[0];
             let taken = run.lines.min(gone);

@@ -21,12 +21,15 @@ impl Keys {
     }
 
     pub(super) fn insert(&mut self, key: String, stored: Stored) {
+        if self.stored.insert(key.clone(), stored).is_some() {
+            // Its place in the order stays.
+            return;
+        }
         if self.order.len() == KEYS
             && let Some(oldest) = self.order.pop_front()
         {
             self.stored.remove(&oldest);
         }
-        self.order.push_back(key.clone());
-        self.stored.insert(key, stored);
+        self.order.push_back(key);
     }
 }

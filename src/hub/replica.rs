@@ -14,6 +14,7 @@ use crate::{
     journal::{AppendError, Fatal, Torn},
     lines::each_line,
     message,
+    piece::Piece,
     wire::{CloseReason, ErrorAnswer},
 };
 
@@ -116,6 +117,7 @@ impl Hub {
         }
         for arrival in &pieces {
             self.apply_piece(arrival)?;
+            self.remember_key(&arrival.piece);
         }
         self.show()?;
         if let Some(replica) = &self.replica {
@@ -182,6 +184,15 @@ impl Hub {
             self.last_ts = self.last_ts.max(ts);
         }
         Ok(())
+    }
+
+    /// Remembers the ids of a post with a key, on whichever node it was posted. It may be repeated here,
+    /// and to decide about its operations again would refuse the deletion of a message that it has deleted.
+    fn remember_key(&mut self, piece: &Piece) {
+        if let Some(key) = &piece.key {
+            let stored = Stored { first_id: piece.first_id, last_id: piece.last_id() };
+            self.keys.insert(key.clone(), stored);
+        }
     }
 
     /// Answers those whose lines have come back as this piece.

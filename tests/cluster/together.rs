@@ -223,6 +223,20 @@ fn a_key_is_good_on_every_node_and_over_kills() {
     assert_eq!(nodes.agree(5)[0], b"1\n2\n3\n4\n5\n");
 }
 
+/// If it were decided again, it would be refused: the message is deleted.
+#[test]
+fn a_deletion_that_is_repeated_on_another_node_gets_the_same_answer() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    nodes.all[0].server().did("POST /messages", ANN, "1");
+    let delete = ask_with(&format!("DELETE /messages/1?{ANN}"), &["Idempotency-Key: a key"], "");
+    for node in [0, 1, 0, 1] {
+        let answer = nodes.all[node].server().asked(delete.clone());
+        assert_eq!((answer.status, &*answer.body), (200, "{\"id\":2}\n"), "node {node}");
+        nodes.agree(2);
+    }
+}
+
 #[test]
 fn long_messages_and_long_posts_are_whole_on_every_node() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
