@@ -49,7 +49,9 @@ use self::{
 pub use self::{
     erasing::Erased,
     recovery::{OpenError, REWRITE_BYTES, create},
-    replica::{SetAside, Torn, hand_in, mend_copy, noted_epoch, stamped_lines},
+    replica::{
+        OPEN, SetAside, Torn, hand_in_open, mend_copy, noted_epoch, stamped_lines, take_inbox,
+    },
 };
 pub(crate) use self::{
     shortage::{is_full, is_short},

@@ -1,13 +1,16 @@
 //! The inbox of a channel, `messages.txt.in`: lines that other programs append, to be posted once each.
 //!
 //! Lines that were appended to the text file itself come beside it, too (`journal/replica.rs`). One
-//! thread looks after all inboxes. It gives the file another name, so that new lines go to a new file,
-//! and makes posts of what it holds. The key of each is made of that name and the offset where its lines
+//! thread looks after all inboxes. It gives the inbox a second name that no other file ever has, and makes
+//! posts of the whole lines in it. The key of each is made of that name and the offset where its lines
 //! begin: after a crash the same posts have the same keys.
+//!
+//! A program may keep the inbox open and write now and then. So the file is read on as it grows. When it
+//! was quiet for a while, others get a new inbox, and the file is watched for hours before it is removed.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader, ErrorKind},
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -21,13 +24,18 @@ use super::{Settings, link::Link, refresh};
 use crate::{
     command::{HubGone, HubHandle, PostedOperations},
     journal::{
-        self,
-        beside::{folder_of, path_beside},
+        self, OPEN,
+        beside::{folder_of, path_beside, sync_folder_of},
     },
-    message,
-    operations::{Operation, Recognised, Standing, is_operation, recognise},
+    operations::Standing,
     wire::ErrorAnswer,
 };
+
+mod posts;
+mod taken;
+
+use posts::{Group, Groups, InboxPost, POST_BYTES, Tail};
+use taken::{Identity, Taken, is_note};
 
 /// How often the thread looks: what others append comes within a second.
 const LOOK: Duration = Duration::from_millis(400);
@@ -36,26 +44,19 @@ const LOOK: Duration = Duration::from_millis(400);
 /// that coarsely.
 const COARSE_TIME: Duration = Duration::from_secs(3);
 
-/// About how many bytes one post has.
-const POST_BYTES: usize = 128 << 10;
-
 /// The inbox of one channel.
 #[derive(Debug)]
 pub(super) struct Inbox {
     settings: Arc<Settings>,
     link: Arc<Link>,
     hub: HubHandle,
-    /// The time of the folder's last change, when it was listed and nothing was left in it.
+    /// The files that are posted, or were and may still grow.
+    files: Vec<Taken>,
+    /// The time of the folder's last change, when it was listed.
     listed: Option<SystemTime>,
     /// What the log says, so that it is said once.
     complaint: Option<String>,
     is_hub_gone: bool,
-}
-
-/// What is posted as one.
-enum InboxPost {
-    Messages(Vec<u8>),
-    Operation(Vec<u8>, Operation),
 }
 
 /// What became of what was to be posted.
@@ -69,6 +70,14 @@ enum Outcome {
     HubGone,
 }
 
+/// What became of a file.
+enum Work {
+    /// It was posted so far.
+    Posted(Outcome),
+    /// It was posted to its end and is not there any more.
+    Gone,
+}
+
 /// Looks into the inboxes that come through the queue, until there are none and none can come.
 pub(super) fn run(new: &Receiver<Inbox>) {
     let mut inboxes = Vec::new();
@@ -80,7 +89,8 @@ pub(super) fn run(new: &Receiver<Inbox>) {
 
 impl Inbox {
     pub(super) fn new(settings: Arc<Settings>, link: Arc<Link>, hub: HubHandle) -> Inbox {
-        Inbox { settings, link, hub, listed: None, complaint: None, is_hub_gone: false }
+        let (files, listed, complaint) = (Vec::new(), None, None);
+        Inbox { settings, link, hub, files, listed, complaint, is_hub_gone: false }
     }
 
     fn is_over(&self) -> bool {
@@ -91,7 +101,8 @@ impl Inbox {
         if self.link.epoch().is_none() || self.link.is_given_up() {
             return;
         }
-        match self.look() {
+        let is_due = self.look();
+        match is_due.and_then(|is_due| if is_due { self.work() } else { Ok(Outcome::Done) }) {
             Ok(Outcome::Done | Outcome::Later) => self.complaint = None,
             Ok(Outcome::HubGone) => self.is_hub_gone = true,
             Err(error) => {
@@ -105,56 +116,172 @@ impl Inbox {
         }
     }
 
-    /// Posts the lines that wait in the inbox.
-    fn look(&mut self) -> io::Result<Outcome> {
+    /// Looks what there is to be posted; whether there is something to be done.
+    fn look(&mut self) -> io::Result<bool> {
         let file = &self.settings.file;
         let changed = fs::metadata(folder_of(file))?.modified()?;
         if self.listed != Some(changed) {
-            // What a crash left comes first, to keep the order.
-            for taken in taken_files(file)? {
-                let outcome = self.post(&taken)?;
-                if outcome != Outcome::Done {
-                    return Ok(outcome);
-                }
-            }
+            self.list()?;
             // A change right after a look may leave the folder with the same time.
             let is_long_ago = changed.elapsed().is_ok_and(|age| age > COARSE_TIME);
             self.listed = is_long_ago.then_some(changed);
         }
-        let inbox = path_beside(file, "in");
-        match fs::metadata(&inbox) {
-            Ok(meta) if meta.len() == 0 => return Ok(Outcome::Done),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Outcome::Done),
-            Err(error) => return Err(error),
-        }
-        let taken = journal::hand_in(file, &inbox)?;
-        // A program that has just opened it writes its lines meanwhile.
-        thread::sleep(LOOK);
-        self.post(&taken)
+        let inbox = self.inbox()?;
+        Ok(self.is_new(inbox) || self.files.iter().any(|taken| taken.is_due(inbox)))
     }
 
-    /// Posts what a file holds, and removes it when that is done.
-    fn post(&self, taken: &Path) -> io::Result<Outcome> {
-        let name = taken.extension().unwrap_or_default().to_string_lossy().into_owned();
-        let mut posts = Posts::of(BufReader::with_capacity(POST_BYTES, File::open(taken)?));
-        for post in &mut posts {
-            let (offset, post) = post?;
-            let outcome = self.post_one(taken, format!("{name}-{offset}"), post);
-            if outcome != Outcome::Done {
-                return Ok(outcome);
+    /// Which file is the inbox now; `None` when there is none or it is empty.
+    fn inbox(&self) -> io::Result<Option<Identity>> {
+        match fs::metadata(path_beside(&self.settings.file, "in")) {
+            Ok(meta) => Ok((meta.len() > 0).then(|| Identity::of(&meta))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_new(&self, inbox: Option<Identity>) -> bool {
+        let is_known = |inbox| self.files.iter().any(|taken| taken.identity == inbox);
+        inbox.is_some_and(|inbox| !is_known(inbox))
+    }
+
+    /// Finds the files that are to be posted, the oldest first.
+    fn list(&mut self) -> io::Result<()> {
+        let paths = taken_files(&self.settings.file)?;
+        self.files.retain(|taken| paths.contains(&taken.path));
+        for path in paths {
+            if self.files.iter().any(|taken| taken.path == path) {
+                continue;
+            }
+            let taken = Taken::open(path)?;
+            match self.files.iter().any(|other| other.identity == taken.identity) {
+                // A crash left the inbox a second name; see `close`.
+                true => fs::remove_file(&taken.path)?,
+                false => self.files.push(taken),
             }
         }
-        // Not before: while posts are refused, the same file is looked at again and again.
-        if posts.skipped > 0 {
+        self.files.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(())
+    }
+
+    /// Posts the lines that wait, and removes files that nobody writes to any more.
+    fn work(&mut self) -> io::Result<Outcome> {
+        if self.is_new(self.inbox()?) {
+            self.files.push(Taken::open(journal::take_inbox(&self.settings.file)?)?);
+        }
+        let mut files = std::mem::take(&mut self.files);
+        let mut outcome = Ok(Outcome::Done);
+        files.retain_mut(|taken| {
+            // The order is kept: what comes later waits.
+            if !matches!(outcome, Ok(Outcome::Done)) {
+                return true;
+            }
+            let done = self.work_at(taken);
+            self.warn_of_unposted(taken);
+            let is_left = !matches!(done, Ok(Work::Gone));
+            outcome = done.map(|work| match work {
+                Work::Posted(outcome) => outcome,
+                Work::Gone => Outcome::Done,
+            });
+            is_left
+        });
+        self.files = files;
+        outcome
+    }
+
+    /// Does what is due about one file.
+    fn work_at(&self, taken: &mut Taken) -> io::Result<Work> {
+        let file = match File::open(&taken.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Work::Gone),
+            file => file?,
+        };
+        let (meta, inbox) = (file.metadata()?, self.inbox()?);
+        if meta.len() < taken.at {
+            // Somebody has begun it anew, so that its offsets mean other lines.
+            let path = journal::hand_in_open(&self.settings.file, &taken.path)?;
+            taken.remove_note()?;
+            *taken = Taken::open(path)?;
+        }
+        let is_over = taken.is_to_be_removed(&meta, inbox);
+        let outcome = self.post(taken, &file, if is_over { Tail::Ends } else { Tail::Waits })?;
+        if outcome != Outcome::Done {
+            return Ok(Work::Posted(outcome));
+        }
+        taken.is_done(meta.len());
+        if is_over && file.metadata()?.len() == taken.at {
+            taken.remove()?;
+            return Ok(Work::Gone);
+        }
+        if taken.is_to_be_closed(&meta, inbox) {
+            self.close(taken)?;
+        }
+        Ok(Work::Posted(Outcome::Done))
+    }
+
+    /// Takes the name of the inbox from a file, which keeps its other one, so that what others open from here
+    /// on is a new file.
+    fn close(&self, taken: &Taken) -> io::Result<()> {
+        let file = &self.settings.file;
+        let path = journal::hand_in_open(file, &path_beside(file, "in"))?;
+        // It may have become another file a moment ago, which is found as one more then.
+        if Identity::of(&fs::metadata(&path)?) == taken.identity {
+            fs::remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Posts what a file holds that was not posted.
+    fn post(&self, taken: &mut Taken, file: &File, tail: Tail) -> io::Result<Outcome> {
+        let mut reader = BufReader::with_capacity(POST_BYTES, file);
+        reader.seek(SeekFrom::Start(taken.at))?;
+        let mut groups = Groups::of(reader, taken.at, tail);
+        while let Some(Group { begin, end, post, unposted, unposted_lines }) =
+            groups.next(taken.sent)?
+        {
+            // What was sent is sent again as it was, and what else is in it was kept.
+            if taken.sent != Some(end) {
+                if unposted_lines > 0 {
+                    self.keep(taken, &unposted)?;
+                    taken.unposted += unposted_lines;
+                }
+                taken.note_sent(end, file)?;
+            }
+            if let Some(post) = post {
+                let key = format!("{}-{begin}", taken.name());
+                let outcome = self.post_one(&taken.path, key, post);
+                if outcome != Outcome::Done {
+                    return Ok(outcome);
+                }
+            }
+            taken.is_posted(end);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Where lines are kept that cannot be posted.
+    fn kept(&self, taken: &Taken) -> PathBuf {
+        let name = taken.name();
+        let name = name.trim_start_matches("in-").trim_end_matches(OPEN);
+        path_beside(&self.settings.file, &format!("torn-{name}"))
+    }
+
+    /// Keeps lines that cannot be posted in a file beside, which is on disk afterwards.
+    fn keep(&self, taken: &Taken, lines: &[u8]) -> io::Result<()> {
+        let path = self.kept(taken);
+        let mut kept = OpenOptions::new().append(true).create(true).open(&path)?;
+        kept.write_all(lines)?;
+        kept.sync_data()?;
+        sync_folder_of(&path)
+    }
+
+    fn warn_of_unposted(&self, taken: &mut Taken) {
+        let count = std::mem::take(&mut taken.unposted);
+        if count > 0 {
             warn!(
-                "{}: {} lines hold neither a message nor an operation; skipped",
-                taken.display(),
-                posts.skipped
+                "{}: {count} lines hold neither a message nor an operation; they are in {}",
+                taken.path.display(),
+                self.kept(taken).display()
             );
         }
-        fs::remove_file(taken)?;
-        Ok(Outcome::Done)
     }
 
     /// Posts what one post of a file holds, until there is an answer.
@@ -184,91 +311,17 @@ impl Inbox {
     }
 }
 
-/// The files that were taken and not posted to their end.
+/// The files that are posted, the oldest first.
 fn taken_files(file: &Path) -> io::Result<Vec<PathBuf>> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".in-";
     let mut found = Vec::new();
     for entry in fs::read_dir(folder_of(file))? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&name) {
-            found.push((entry.metadata()?.modified()?, entry.path()));
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(&name) && !is_note(&path) {
+            found.push(path);
         }
     }
     found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok(found)
 }
-
-/// The posts that a file's lines make, one after the other, each with the offset where it begins: a file
-/// may be longer than the memory.
-struct Posts<R> {
-    file: R,
-    offset: usize,
-    /// An operation that comes after the messages that were given last.
-    next: Option<(usize, InboxPost)>,
-    /// How many lines cannot be posted.
-    skipped: usize,
-}
-
-impl<R: BufRead> Posts<R> {
-    fn of(file: R) -> Posts<R> {
-        Posts { file, offset: 0, next: None, skipped: 0 }
-    }
-}
-
-impl<R: BufRead> Iterator for Posts<R> {
-    type Item = io::Result<(usize, InboxPost)>;
-
-    fn next(&mut self) -> Option<io::Result<(usize, InboxPost)>> {
-        if let Some(post) = self.next.take() {
-            return Some(Ok(post));
-        }
-        let (mut begun, mut messages, mut text) = (0, Vec::new(), Vec::new());
-        while messages.len() < POST_BYTES {
-            let at = self.offset;
-            text.clear();
-            match self.file.read_until(b'\n', &mut text) {
-                Ok(0) => break,
-                Ok(count) => self.offset += count,
-                Err(error) => return Some(Err(error)),
-            }
-            match post_of(&text) {
-                Ok(Some(InboxPost::Messages(line))) => {
-                    begun = if messages.is_empty() { at } else { begun };
-                    messages.extend(line);
-                }
-                Ok(Some(operation)) => {
-                    self.next = Some((at, operation));
-                    break;
-                }
-                Ok(None) => {}
-                Err(NoPost) => self.skipped += 1,
-            }
-        }
-        match messages.is_empty() {
-            true => self.next.take().map(Ok),
-            false => Some(Ok((begun, InboxPost::Messages(messages)))),
-        }
-    }
-}
-
-/// A line that holds neither a message nor an operation.
-struct NoPost;
-
-/// What a line says; `None` when it is blank.
-fn post_of(text: &[u8]) -> Result<Option<InboxPost>, NoPost> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let Some(message) = message::on_line(text) else {
-        return if text.trim_ascii().is_empty() { Ok(None) } else { Err(NoPost) };
-    };
-    let line = [message, b"\n"].concat();
-    if !is_operation(message) {
-        return Ok(Some(InboxPost::Messages(line)));
-    }
-    match recognise(message) {
-        Ok(Recognised::Operation(operation)) => Ok(Some(InboxPost::Operation(line, operation))),
-        Ok(Recognised::Typing) | Err(_) => Err(NoPost),
-    }
-}
-
-#[cfg(test)]
-mod tests;

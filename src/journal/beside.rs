@@ -12,7 +12,7 @@ use crate::lines::read_at;
 
 /// Brings the names in the folder of a file to the disk: a file survives a power cut only with its
 /// name. Some file systems have no such call for folders, and nobody can do more there.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     match File::open(folder_of(path))?.sync_all() {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => Ok(()),
         synced => synced,

@@ -167,20 +167,52 @@ fn finish_moving(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file a name under which it is posted, once: `NAME.in-` and digits. These names sort by time
-/// where the file system's clock is too coarse, and no two are the same.
+/// What the name of a file ends with whose writers may still have it open.
+pub const OPEN: &str = "-open";
+
+/// Gives a file a name under which it is posted, once: `NAME.in-` and digits. These names sort by time,
+/// and no two are the same. Nobody may write to the file any more.
 ///
 /// # Errors
 /// When the file cannot be renamed, or the system has no random bytes.
-pub fn hand_in(path: &Path, file: &Path) -> io::Result<PathBuf> {
+fn hand_in(path: &Path, file: &Path) -> io::Result<PathBuf> {
+    let taken = name_to_post(path, "")?;
+    fs::rename(file, &taken)?;
+    sync_folder_of(path)?;
+    Ok(taken)
+}
+
+/// Gives the inbox a second name, under which it is posted; its writers go on. Where the file system
+/// allows none, it loses its own.
+///
+/// # Errors
+/// When it cannot be renamed, or the system has no random bytes.
+pub fn take_inbox(path: &Path) -> io::Result<PathBuf> {
+    let (inbox, taken) = (path_beside(path, "in"), name_to_post(path, OPEN)?);
+    if fs::hard_link(&inbox, &taken).is_err() {
+        return hand_in_open(path, &inbox);
+    }
+    sync_folder_of(path)?;
+    Ok(taken)
+}
+
+/// Gives a file another name under which it is posted, though its writers may go on.
+///
+/// # Errors
+/// When the file cannot be renamed, or the system has no random bytes.
+pub fn hand_in_open(path: &Path, file: &Path) -> io::Result<PathBuf> {
+    let taken = name_to_post(path, OPEN)?;
+    fs::rename(file, &taken)?;
+    sync_folder_of(path)?;
+    Ok(taken)
+}
+
+fn name_to_post(path: &Path, end: &str) -> io::Result<PathBuf> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut name = [0; 12];
     getrandom::fill(&mut name[8..]).map_err(io::Error::other)?;
     name[..8].copy_from_slice(&(now.as_nanos() as u64).to_be_bytes());
-    let taken = path_beside(path, &format!("in-{}", HEXLOWER.encode(&name)));
-    fs::rename(file, &taken)?;
-    sync_folder_of(path)?;
-    Ok(taken)
+    Ok(path_beside(path, &format!("in-{}{end}", HEXLOWER.encode(&name))))
 }
 
 /// Whether the beginning of a line that has no end yet is moved, too.

@@ -125,6 +125,71 @@ fn a_line_appended_after_a_power_cut_is_posted() {
     assert_eq!(nodes.agree(4)[1], b"1\n2\n3\n\"appended\"\n");
 }
 
+/// What stands beside the file under a name that begins so.
+fn beside(nodes: &Nodes, node: usize, begin: &str) -> Vec<(String, String)> {
+    let beside = nodes.all[node].setup.dir.beside().into_iter();
+    let found = beside.filter(|(name, _)| name.starts_with(begin));
+    found.map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes).into_owned())).collect()
+}
+
+#[test]
+fn a_program_that_keeps_the_inbox_open_loses_nothing() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let mut nodes = Nodes::on(&engine, 1);
+    let path = nodes.all[0].setup.dir.join("messages.txt.in");
+    let mut inbox =
+        fs::OpenOptions::new().append(true).create(true).open(&path).expect("the inbox");
+    let mut append = |text: &str| inbox.write_all(text.as_bytes()).expect("it can be written");
+    append("1\n");
+    nodes.agree(1);
+    append("2\n");
+    nodes.agree(2);
+    // A line that is written in two goes waits for its end, also over a kill.
+    append("3\n{\"half\":");
+    nodes.agree(3);
+    append("\"and ");
+    nodes.all[0].kill();
+    nodes.all[0].start();
+    nodes.all[0].is_ready();
+    append("half\"}\n");
+    nodes.agree(4);
+    // Others get a new inbox when nobody writes to this one.
+    let node = &nodes.all[0];
+    within(CALM, "the inbox is gone", || !path.exists(), || node.server().log());
+    append("5\n");
+    nodes.agree(5);
+    echo(&path, "6");
+    let six = nodes.agree(6).remove(0);
+    assert_eq!(String::from_utf8_lossy(&six), "1\n2\n3\n{\"half\":\"and half\"}\n5\n6\n");
+    // What was posted is known after a kill.
+    nodes.all[0].kill();
+    nodes.all[0].start();
+    nodes.all[0].is_ready();
+    append("7\n");
+    assert_eq!(nodes.agree(7)[0], [&six[..], b"7\n"].concat());
+}
+
+#[test]
+fn lines_that_cannot_be_posted_are_kept_beside_the_file() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    echo(&node.setup.dir.join("messages.txt.in"), "no message\n\"one\"");
+    echo(&node.setup.dir.file(), "another\n\"two\"");
+    nodes.agree(2);
+    let kept = || {
+        let kept = beside(&nodes, 0, "messages.txt.torn-");
+        let mut kept: Vec<String> = kept.into_iter().map(|(_, text)| text).collect();
+        kept.sort();
+        kept
+    };
+    let is_kept = || kept() == ["another\n", "no message\n"];
+    within(CALM, "both are kept", is_kept, || format!("{:?}", kept()));
+    let says = "1 lines hold neither a message nor an operation; they are in ";
+    let is_said = || node.server().log().matches(says).count() == 2;
+    within(CALM, "both are told of", is_said, || node.server().log());
+}
+
 /// Lines are appended on every node while everybody talks and nodes are killed; each comes once, but for
 /// `may_be_lost` of them at the most.
 #[track_caller]
