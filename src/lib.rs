@@ -82,7 +82,8 @@
 //! | `catch-up-N` | sends to its share of the clients that are behind | the last handle is dropped, and the last such client is gone |
 //! | `sequencer` | has the engine of a cluster give numbers to the posts of a channel | its hub ends |
 //! | `reader` | brings the orders of all channels of a cluster into their files | all their hubs have ended |
-//! | `inbox` | posts what other programs appended on a node of a cluster | all hubs have ended |
+//! | `inbox` | looks for what other programs appended on a node of a cluster | all hubs have ended |
+//! | `inbox-posts` | posts what they appended in one channel | it is stored, or refused for now |
 //! | `roster` | makes the channels of a cluster that are missing here | the server stops |
 //! | `log` | writes the lines of the log | the process ends |
 //! | `signals` | waits for signals: to stop, or to read the access file again | the process ends |

@@ -1,9 +1,10 @@
 //! The inbox of a channel, `messages.txt.in`: lines that other programs append, to be posted once each.
 //!
 //! Lines that were appended to the text file itself come beside it, too (`journal/replica.rs`). One
-//! thread looks after all inboxes. It gives the inbox a second name that no other file ever has, and makes
-//! posts of the whole lines in it. The key of each is made of that name and the offset where its lines
-//! begin: after a crash the same posts have the same keys.
+//! thread looks after all inboxes; while one has something to post, a thread of its own does it, so that a
+//! channel that is stuck holds up no other. The inbox gets a second name that no other file ever has, and
+//! the whole lines in it are posted. The key of each post is made of that name and the offset where its
+//! lines begin: after a crash the same posts have the same keys.
 //!
 //! A program may keep the inbox open and write now and then. So the file is read on as it grows. When it
 //! was quiet for a while, others get a new inbox, and the file is watched for hours before it is removed.
@@ -13,11 +14,11 @@ use std::{
     io::{self, BufReader, ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, bounded};
 use log::{debug, warn};
 
 use super::{Settings, link::Link, refresh};
@@ -28,6 +29,7 @@ use crate::{
         beside::{folder_of, path_beside, sync_folder_of},
     },
     operations::Standing,
+    threads::{self, NODE_STACK},
     wire::ErrorAnswer,
 };
 
@@ -44,14 +46,25 @@ const LOOK: Duration = Duration::from_millis(400);
 /// that coarsely.
 const COARSE_TIME: Duration = Duration::from_secs(3);
 
-/// The inbox of one channel.
+/// The inbox of one channel, as the thread that looks after all has it.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) enum Inbox {
+    /// Nothing is posted now.
+    Waiting(Box<Files>),
+    /// A thread of its own posts what it has, since the channel may take its time.
+    Posting(JoinHandle<Box<Files>>),
+    /// The channel has ended.
+    Over,
+}
+
+/// What is posted in one channel.
+#[derive(Debug)]
+pub(super) struct Files {
     settings: Arc<Settings>,
     link: Arc<Link>,
     hub: HubHandle,
     /// The files that are posted, or were and may still grow.
-    files: Vec<Taken>,
+    all: Vec<Taken>,
     /// The time of the folder's last change, when it was listed.
     listed: Option<SystemTime>,
     /// What the log says, so that it is said once.
@@ -89,20 +102,67 @@ pub(super) fn run(new: &Receiver<Inbox>) {
 
 impl Inbox {
     pub(super) fn new(settings: Arc<Settings>, link: Arc<Link>, hub: HubHandle) -> Inbox {
-        let (files, listed, complaint) = (Vec::new(), None, None);
-        Inbox { settings, link, hub, files, listed, complaint, is_hub_gone: false }
+        let (all, listed, complaint) = (Vec::new(), None, None);
+        let files = Files { settings, link, hub, all, listed, complaint, is_hub_gone: false };
+        Inbox::Waiting(Box::new(files))
     }
 
+    fn is_over(&self) -> bool {
+        match self {
+            Inbox::Waiting(files) => files.is_over(),
+            Inbox::Posting(_) => false,
+            Inbox::Over => true,
+        }
+    }
+
+    /// Has a thread post what there is to be posted, and takes back from it what it has done with.
+    fn tick(&mut self) {
+        *self = match std::mem::replace(self, Inbox::Over) {
+            Inbox::Waiting(mut files) => match files.is_due() {
+                true => post_apart(files),
+                false => Inbox::Waiting(files),
+            },
+            Inbox::Posting(thread) if thread.is_finished() => match thread.join() {
+                Ok(files) => Inbox::Waiting(files),
+                Err(_) => Inbox::Over,
+            },
+            other => other,
+        };
+    }
+}
+
+/// Has a thread of its own post what a channel has.
+fn post_apart(files: Box<Files>) -> Inbox {
+    let (give, take) = bounded::<Box<Files>>(1);
+    let post = move || {
+        let mut files = take.recv().expect("they are given right after the start");
+        files.tick();
+        files
+    };
+    match threads::spawn("inbox-posts", NODE_STACK, post) {
+        Ok(thread) => {
+            give.send(files).expect("the thread waits for them");
+            Inbox::Posting(thread)
+        }
+        // It is tried again with the next look.
+        Err(_) => Inbox::Waiting(files),
+    }
+}
+
+impl Files {
     fn is_over(&self) -> bool {
         self.is_hub_gone || self.link.is_stopping()
     }
 
+    /// Whether there is something to be done, or it cannot be seen.
+    fn is_due(&mut self) -> bool {
+        let is_joined = self.link.epoch().is_some() && !self.link.is_given_up();
+        is_joined && self.look().unwrap_or(true)
+    }
+
+    /// Does what is to be done, and says so once if it fails.
     fn tick(&mut self) {
-        if self.link.epoch().is_none() || self.link.is_given_up() {
-            return;
-        }
-        let is_due = self.look();
-        match is_due.and_then(|is_due| if is_due { self.work() } else { Ok(Outcome::Done) }) {
+        match self.look().and_then(|_| self.work()) {
             Ok(Outcome::Done | Outcome::Later) => self.complaint = None,
             Ok(Outcome::HubGone) => self.is_hub_gone = true,
             Err(error) => {
@@ -127,7 +187,7 @@ impl Inbox {
             self.listed = is_long_ago.then_some(changed);
         }
         let inbox = self.inbox()?;
-        Ok(self.is_new(inbox) || self.files.iter().any(|taken| taken.is_due(inbox)))
+        Ok(self.is_new(inbox) || self.all.iter().any(|taken| taken.is_due(inbox)))
     }
 
     /// Which file is the inbox now; `None` when there is none or it is empty.
@@ -140,35 +200,35 @@ impl Inbox {
     }
 
     fn is_new(&self, inbox: Option<Identity>) -> bool {
-        let is_known = |inbox| self.files.iter().any(|taken| taken.identity == inbox);
+        let is_known = |inbox| self.all.iter().any(|taken| taken.identity == inbox);
         inbox.is_some_and(|inbox| !is_known(inbox))
     }
 
     /// Finds the files that are to be posted, the oldest first.
     fn list(&mut self) -> io::Result<()> {
         let paths = taken_files(&self.settings.file)?;
-        self.files.retain(|taken| paths.contains(&taken.path));
+        self.all.retain(|taken| paths.contains(&taken.path));
         for path in paths {
-            if self.files.iter().any(|taken| taken.path == path) {
+            if self.all.iter().any(|taken| taken.path == path) {
                 continue;
             }
             let taken = Taken::open(path)?;
-            match self.files.iter().any(|other| other.identity == taken.identity) {
+            match self.all.iter().any(|other| other.identity == taken.identity) {
                 // A crash left the inbox a second name; see `close`.
                 true => fs::remove_file(&taken.path)?,
-                false => self.files.push(taken),
+                false => self.all.push(taken),
             }
         }
-        self.files.sort_by(|one, other| one.path.cmp(&other.path));
+        self.all.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(())
     }
 
     /// Posts the lines that wait, and removes files that nobody writes to any more.
     fn work(&mut self) -> io::Result<Outcome> {
         if self.is_new(self.inbox()?) {
-            self.files.push(Taken::open(journal::take_inbox(&self.settings.file)?)?);
+            self.all.push(Taken::open(journal::take_inbox(&self.settings.file)?)?);
         }
-        let mut files = std::mem::take(&mut self.files);
+        let mut files = std::mem::take(&mut self.all);
         let mut outcome = Ok(Outcome::Done);
         files.retain_mut(|taken| {
             // The order is kept: what comes later waits.
@@ -184,7 +244,7 @@ impl Inbox {
             });
             is_left
         });
-        self.files = files;
+        self.all = files;
         outcome
     }
 

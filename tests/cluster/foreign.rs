@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -167,6 +167,53 @@ fn a_program_that_keeps_the_inbox_open_loses_nothing() {
     nodes.all[0].is_ready();
     append("7\n");
     assert_eq!(nodes.agree(7)[0], [&six[..], b"7\n"].concat());
+}
+
+/// The engine gives out no numbers in one channel for as long as this test says so.
+#[test]
+fn a_channel_that_takes_no_posts_holds_up_no_other_ones_inbox() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let node = &nodes.all[0];
+    assert_eq!(node.server().has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    node.server().asked(ask_with("POST /dev", &[], "1"));
+    let settle = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis();
+        let soon = (now + 900).to_string();
+        engine.asks(&["HSET", "txtcord:{dev}:meta", "settled", &soon]);
+    };
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _ends = EndsWithMe(&over);
+        settle();
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                settle();
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        echo(&node.setup.dir.join("channels/dev.txt.in"), "2");
+        let is_stuck = || {
+            let names = fs::read_dir(node.setup.dir.join("channels")).expect("the folder");
+            let mut names = names.map(|entry| entry.expect("an entry").file_name());
+            names.any(|name| name.to_string_lossy().starts_with("dev.txt.in-"))
+        };
+        within(CALM, "dev is stuck", is_stuck, || node.server().log());
+        echo(&node.setup.dir.join("messages.txt.in"), "\"other\"");
+        within(
+            LOST,
+            "the other line is posted",
+            || node.lines() == ["\"other\""],
+            || node.server().log(),
+        );
+    });
+    let dev = || fs::read(node.setup.dir.join("channels/dev.txt"));
+    within(
+        CALM,
+        "dev goes on",
+        || dev().is_ok_and(|text| text == b"1\n2\n"),
+        || node.server().log(),
+    );
 }
 
 #[test]
