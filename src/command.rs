@@ -22,7 +22,7 @@ mod cluster;
 mod handle;
 mod long_posts;
 
-pub use cluster::{Applying, Arrival, ClusterCommand, Speakers};
+pub use cluster::{Applied, Applying, Arrival, ClusterCommand, Speakers};
 pub(crate) use handle::QUEUE;
 pub use handle::{Commands, HubGone, HubHandle, WeakHubHandle, queue};
 use long_posts::Place;

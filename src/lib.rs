@@ -94,9 +94,10 @@
 //!    them.
 //! 2. Waits point one way: a client's thread may wait for a catch-up thread and for the hub, and both of
 //!    these for the disk alone. So a disk that hangs holds up one channel, but for a catch-up thread that
-//!    reads its file. On a node of a cluster, a sequencer may wait for its hub, and the reader, the inbox and
-//!    the roster for the hub of any channel, so that what they bring to other channels waits, too. No hub
-//!    waits for them.
+//!    reads its file. On a node of a cluster, a sequencer and a thread that posts what an inbox has may wait
+//!    for their hub. The reader waits a moment for the hub of any channel that writes. Only where a channel
+//!    is made, is put away or begins a new epoch, the roster and the reader wait for its hub, so that what
+//!    they bring to other channels waits, too. No hub waits for them.
 //! 3. The file comes first: every message that a client has been shown is in the file, and is read
 //!    back from nowhere else.
 //! 4. One thread at a time writes to a socket, and every byte that leaves is part of a whole frame.

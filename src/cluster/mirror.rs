@@ -20,7 +20,7 @@ use super::{
     own_file::OwnFile,
 };
 use crate::{
-    command::{Applying, Arrival, HubGone, HubHandle},
+    command::{Applied, Applying, Arrival, HubGone, HubHandle},
     journal::Fatal,
 };
 
@@ -35,6 +35,10 @@ const LATER: Duration = Duration::from_millis(250);
 /// A full disk is tried again after this long, as often as the hub of a server alone tries it.
 const DISK_TIME: Duration = Duration::from_secs(1);
 
+/// How long all channels wait for one hub that writes. A disk takes a few milliseconds; a hub whose disk
+/// takes longer is asked again with each pass, and the others go on.
+const HUB_TIME: Duration = Duration::from_millis(100);
+
 /// The most bytes that the hub takes in with one write, apart from a last piece: as many as a batch of a
 /// server alone.
 const WRITE_BYTES: usize = 1 << 20;
@@ -48,6 +52,10 @@ pub(super) struct Mirror {
     phase: Phase,
     /// What the hub is writing, while the next pieces are read.
     applying: Option<Applying>,
+    /// Whether the hub takes longer than all channels wait for it.
+    is_hub_late: bool,
+    /// What the hub is given when it is done.
+    next: Vec<Arrival>,
     /// What the disk had no room for, and when it is tried again.
     put_off: Option<(Vec<Arrival>, Instant)>,
     recent: RecentPieces,
@@ -117,6 +125,8 @@ impl Mirror {
             own,
             phase: Phase::Comparing,
             applying: None,
+            is_hub_late: false,
+            next: Vec::new(),
             put_off: None,
             recent,
             has_moved: false,
@@ -144,8 +154,12 @@ impl Mirror {
 
     /// After which line entries are read as they come; `None` while something else is to be done first.
     pub(super) fn reads_after(&self) -> Option<u64> {
-        (self.is_reading() && !self.lacks_lines() && self.put_off.is_none())
-            .then_some(self.own.last)
+        (self.is_reading() && !self.lacks_lines() && !self.is_held_up()).then_some(self.own.last)
+    }
+
+    /// Whether lines that were read are not in the file, since its disk is slow or full.
+    fn is_held_up(&self) -> bool {
+        self.is_hub_late || self.put_off.is_some()
     }
 
     /// Whether the file is to be given lines that the order is known to have.
@@ -171,7 +185,7 @@ impl Mirror {
         self.conclude(result)?;
         let is_due = matches!(self.phase, Phase::Comparing | Phase::Restoring { .. });
         let is_due = is_due || self.lacks_lines();
-        Ok(is_due && self.put_off.is_none())
+        Ok(is_due && !self.is_held_up())
     }
 
     /// Takes in entries that follow.
@@ -238,8 +252,10 @@ impl Mirror {
         if let Some((pieces, _)) = self.put_off.take_if(|(_, due)| *due <= Instant::now()) {
             self.applying = Some(self.hub.apply_pieces(pieces)?);
             self.finish_applying()?;
+        } else if self.is_hub_late {
+            self.finish_applying()?;
         }
-        if self.put_off.is_some() {
+        if self.is_held_up() {
             return Ok(());
         }
         match self.phase {
@@ -253,14 +269,15 @@ impl Mirror {
                 }
                 self.try_take(entries, engine)
             }
-            Phase::Reading { .. } | Phase::Over => Ok(()),
+            Phase::Reading { .. } => self.join_when_due(),
+            Phase::Over => Ok(()),
         }
     }
 
     /// Compares the file with the order, and sees to it that both agree.
     fn agree(&mut self, engine: &mut Engine) -> Result<(), End> {
         self.finish_applying()?;
-        if self.put_off.is_some() {
+        if self.is_held_up() {
             return Ok(());
         }
         let (settings, own) = (&self.settings, &self.own);
@@ -317,7 +334,7 @@ impl Mirror {
             return Ok(());
         }
         self.finish_applying()?;
-        if self.put_off.is_none() {
+        if !self.is_held_up() {
             self.phase = Phase::Reading { order_last, joining: None };
             let settling = settled.saturating_duration_since(Instant::now());
             self.link.set_joined(self.own.epoch.clone(), settling);
@@ -414,17 +431,34 @@ impl Mirror {
         self.finish_applying()?;
         match &mut self.put_off {
             Some((before, _)) => before.extend(pieces),
+            None if self.is_hub_late => self.next.extend(pieces),
             None => self.applying = Some(self.hub.apply_pieces(pieces)?),
         }
         Ok(())
     }
 
-    /// Waits until the lines that were read are in the file, or the disk had no room for them.
+    /// Waits until the lines that were read are in the file, or the disk had no room for them; but not
+    /// longer than all channels may wait for this one.
     fn finish_applying(&mut self) -> Result<(), End> {
-        if let Some(applying) = self.applying.take()
-            && let Some(pieces) = applying.wait()?
-        {
-            self.put_off = Some((pieces, Instant::now() + DISK_TIME));
+        while let Some(applying) = self.applying.take() {
+            let wait = if self.is_hub_late { Duration::ZERO } else { HUB_TIME };
+            let applied = applying.wait(wait)?;
+            self.is_hub_late = matches!(applied, Applied::NotYet);
+            match applied {
+                Applied::NotYet => {
+                    self.applying = Some(applying);
+                    return Ok(());
+                }
+                Applied::NoRoom(mut pieces) => {
+                    pieces.append(&mut self.next);
+                    self.put_off = Some((pieces, Instant::now() + DISK_TIME));
+                }
+                Applied::Stored if self.next.is_empty() => {}
+                Applied::Stored => {
+                    let next = std::mem::take(&mut self.next);
+                    self.applying = Some(self.hub.apply_pieces(next)?);
+                }
+            }
         }
         Ok(())
     }

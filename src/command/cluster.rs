@@ -1,6 +1,6 @@
 //! What the threads of a cluster ask the hub.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Command, HubGone, HubHandle, Post, Speaker, Stored};
 use crate::{journal::Fatal, piece::Piece, wire::ErrorAnswer};
@@ -63,6 +63,17 @@ pub struct Arrival {
     pub is_checked: bool,
 }
 
+/// What has become of pieces so far.
+#[derive(Debug)]
+pub enum Applied {
+    /// They are stored.
+    Stored,
+    /// The disk has no room for them.
+    NoRoom(Vec<Arrival>),
+    /// The hub is still at it.
+    NotYet,
+}
+
 /// Pieces that the hub is writing and showing.
 #[derive(Debug)]
 pub struct Applying {
@@ -70,12 +81,17 @@ pub struct Applying {
 }
 
 impl Applying {
-    /// Waits until the pieces are stored. They come back when the disk is full.
+    /// Waits so long at the most until the pieces are stored, or come back since the disk is full.
     ///
     /// # Errors
     /// When the hub is gone.
-    pub fn wait(self) -> Result<Option<Vec<Arrival>>, HubGone> {
-        self.answer.recv().map_err(|_| HubGone)
+    pub fn wait(&self, time: Duration) -> Result<Applied, HubGone> {
+        match self.answer.recv_timeout(time) {
+            Ok(None) => Ok(Applied::Stored),
+            Ok(Some(pieces)) => Ok(Applied::NoRoom(pieces)),
+            Err(oneshot::RecvTimeoutError::Timeout) => Ok(Applied::NotYet),
+            Err(oneshot::RecvTimeoutError::Disconnected) => Err(HubGone),
+        }
     }
 }
 

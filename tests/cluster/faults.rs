@@ -5,14 +5,14 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
     check::{Record, holds, lost},
     engine::{Engine, Keeps, META, STREAM},
     load::Load,
-    nodes::{CALM, Nodes, SETTLES, answer_of, within},
+    nodes::{CALM, Node, Nodes, SETTLES, answer_of, within},
     proxy::{Proxy, Way},
     support::*,
 };
@@ -338,6 +338,35 @@ fn answer_lost(engine: &Engine, between: impl FnOnce(&Engine)) -> Vec<String> {
 fn a_post_whose_answer_was_lost_is_not_doubled_when_it_is_sent_again() {
     let Some(engine) = Engine::start(Keeps::Always) else { return };
     assert_eq!(answer_lost(&engine, |_| ()), ["1", "2", "\"end\""]);
+}
+
+#[test]
+fn a_disk_that_hangs_in_one_channel_holds_up_no_other_on_its_node() {
+    const HANGS: Duration = Duration::from_secs(10);
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let [node, other] = &nodes.all[..] else { panic!("two nodes") };
+    assert_eq!(node.server().has("PUT /dev", &["Content-Length: 0"]).status, 201);
+    let dev = |node: &Node| node.setup.dir.join("channels/dev.txt");
+    let has = |node: &Node, text: &[u8]| fs::read(dev(node)).is_ok_and(|file| file == text);
+    within(CALM, "dev is on both", || has(other, b""), || other.server().log());
+    let injection = format!("fdatasync:delay_enter={}", HANGS.as_micros());
+    let path = dev(node);
+    let name = "a_disk_that_hangs_in_one_channel_holds_up_no_other_on_its_node";
+    let path = path.to_str().expect("UTF-8");
+    let Some(meddling) = meddle_with(node.server(), name, &injection, path) else { return };
+    let post = |text: &str| ask_with("POST /dev", &["Connection: close"], text);
+    let (address, first) = (node.server().address(), post("1"));
+    let first = thread::spawn(move || answer_of(address, &first, CALM));
+    within(CALM, "the line is written", || has(node, b"1\n"), || node.server().log());
+    assert_eq!(other.server().asked(post("2")).status, 201);
+    let begun = Instant::now();
+    assert_eq!(node.stores("\"other\""), 1);
+    assert!(begun.elapsed() < HANGS / 2, "it took {:?}", begun.elapsed());
+    let answer = first.join().expect("no panic");
+    assert_eq!(answer, Some((201, "{\"id\":1}\n".to_owned())));
+    drop(meddling);
+    within(CALM, "dev goes on", || has(node, b"1\n2\n"), || node.server().log());
 }
 
 #[test]
