@@ -22,7 +22,8 @@ pub enum Verdict {
     /// The order is the beginning of the file: the engine has lost lines, or never had them. The hash
     /// after the order's last line.
     Longer(Chain),
-    /// The order became another one meanwhile, and is to be compared anew: its channel was put away.
+    /// The order became another one meanwhile, and is to be compared anew: its channel was put away, or
+    /// its engine was emptied.
     Changed,
     /// Neither is the beginning of the other, as far as can be seen.
     Mismatch(Mismatch),
@@ -100,10 +101,12 @@ pub fn compare(
     checkpoint: Place,
 ) -> Result<Verdict, Trouble> {
     let mut comparison = Comparison { engine, keys, order, own, checkpoint };
-    match order.last <= own.last {
-        true => comparison.of_longer_file(),
-        false => comparison.of_longer_order(),
-    }
+    let verdict = comparison.verdict()?;
+    // The entries are read after the order: those of an engine that was emptied in between are not there,
+    // or not yet again, and yet nothing has forked.
+    let is_sure = !matches!(verdict, Verdict::Mismatch(_))
+        || order.goes_on_as(&comparison.engine.order(keys)?) && comparison.verdict()? == verdict;
+    Ok(if is_sure { verdict } else { Verdict::Changed })
 }
 
 /// How many lines the file and the order have in common, if the first `lines` are, and the offset after
@@ -139,6 +142,13 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
+    fn verdict(&mut self) -> Result<Verdict, Trouble> {
+        match self.order.last <= self.own.last {
+            true => self.of_longer_file(),
+            false => self.of_longer_order(),
+        }
+    }
+
     /// Where the file has no fewer lines than the order.
     fn of_longer_file(&mut self) -> Result<Verdict, Trouble> {
         let Order { last, chain, .. } = self.order;
@@ -159,9 +169,6 @@ impl Comparison<'_> {
         let OwnFile { epoch, last, .. } = self.own;
         let next = last + 1;
         let Some(Entry { mut piece, chain }) = self.engine.entry_with(self.keys, next)? else {
-            if self.engine.order(self.keys)?.epoch != self.order.epoch {
-                return Ok(Verdict::Changed);
-            }
             let is_ours = self.order.epoch == **epoch || *last == 0;
             let mismatch = if is_ours { Mismatch::Trimmed } else { Mismatch::Unrelated };
             return Ok(Verdict::Mismatch(mismatch));

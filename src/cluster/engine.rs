@@ -85,6 +85,15 @@ pub struct Order {
     pub chain: Chain,
 }
 
+impl Order {
+    /// Whether the order, as it is seen later, may be this one with more lines.
+    pub fn goes_on_as(&self, later: &Order) -> bool {
+        let is_longer = later.last > self.last;
+        later.epoch == self.epoch
+            && (is_longer || later.last == self.last && later.chain == self.chain)
+    }
+}
+
 /// What is done about an engine that has no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfNone {
@@ -483,5 +492,30 @@ impl Engine {
     /// Limits how long the next answer is waited for.
     fn limit_wait(&mut self, time: Duration) -> Result<(), EngineError> {
         Ok(self.connection.set_read_timeout(Some(time))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_is_shorter_or_another_one_does_not_go_on_as_it_was() {
+        let order = |epoch: &str, last, chain: &str| Order {
+            epoch: epoch.into(),
+            last,
+            chain: Chain::told(chain.into()),
+        };
+        let before = order("epoch", 5, "hash");
+        assert!(before.goes_on_as(&before) && before.goes_on_as(&order("epoch", 6, "longer")));
+        // Its engine was emptied, was given a part of it back, or has another numbering.
+        for after in [
+            order("", 0, ""),
+            order("epoch", 4, "shorter"),
+            order("epoch", 5, "other"),
+            order("other", 6, "longer"),
+        ] {
+            assert!(!before.goes_on_as(&after), "{after:?}");
+        }
     }
 }

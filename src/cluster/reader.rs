@@ -25,7 +25,7 @@ use crate::config::EngineUrl;
 /// How often it is asked how far the orders have come, while some are busy.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long nothing is read while no mirror can take anything: all disks are full.
+/// How long nothing is read while no mirror can take anything: all disks are slow or full.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What came of waiting for all orders.
