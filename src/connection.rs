@@ -7,6 +7,8 @@ use std::{
     convert::Infallible,
     net::IpAddr,
     sync::{Arc, Weak},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
@@ -20,15 +22,24 @@ use crate::{
     client::{self, JoinRequest, Services},
     command::HubHandle,
     config::Config,
+    history::Resume,
     http::{Head, HttpRefusal, ReadError, head::read_head},
     metrics::Metrics,
     name::Name,
     outbox::Outbox,
     route::Resource,
     socket::linger,
+    summary::Summary,
     upgrade::upgrade,
     web::{Then, Web},
 };
+
+/// How long a client that comes from another node waits until this one has what it has heard there. Nodes
+/// are some milliseconds apart, as a rule.
+const NODES_APART: Duration = Duration::from_secs(1);
+
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What every connection's thread is given.
 #[derive(Clone, Debug)]
@@ -180,7 +191,21 @@ fn admit(
     if let Some(cap) = context.config.history_limit {
         join.resume.limit = Some(join.resume.limit.unwrap_or(cap).min(cap));
     }
+    if context.config.cluster.is_some() {
+        wait_for_what_it_has(&join.resume, &found.summary);
+    }
     Ok(Admitted { hub: found.hub, permit, response, join })
+}
+
+/// Waits a moment where a client has heard more on another node of a cluster than this node has yet. It
+/// would be sent the whole history otherwise, since it seems to have lines that are not there.
+fn wait_for_what_it_has(resume: &Resume, summary: &Summary) {
+    let (Some(after), Some(epoch)) = (resume.after, &resume.epoch) else { return };
+    let deadline = Instant::now() + NODES_APART;
+    let is_behind = || **epoch == *summary.epoch() && summary.figures().last_id < after;
+    while is_behind() && Instant::now() < deadline {
+        thread::sleep(LOOK);
+    }
 }
 
 fn refuse(outbox: &Outbox, method: &Method, refusal: &HttpRefusal) {

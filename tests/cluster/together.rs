@@ -1,6 +1,6 @@
 //! Several nodes are one chat: one order, one numbering, one file on each, whatever is done at which.
 
-use std::{fs, thread};
+use std::{fs, thread, time::Duration};
 
 use crate::{
     check::holds,
@@ -87,6 +87,29 @@ fn a_client_resumes_on_another_node_and_gets_exactly_what_it_lacks() {
         let stale = node.server().join_at("/ws?after=3&epoch=another");
         assert_eq!((stale.history.resumed, stale.history.first_id), (Some(false), 1));
     }
+}
+
+#[test]
+fn a_client_resumes_on_a_node_that_has_not_heard_yet_what_the_client_has() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 2);
+    let [node, late] = &nodes.all[..] else { panic!("two nodes") };
+    node.stores("1");
+    nodes.agree(1);
+    let epoch = node.server().join().history.epoch;
+    late.proxy.becomes(Way::Frozen);
+    node.stores("2");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(200));
+            late.proxy.becomes(Way::Open);
+        });
+        let client = late.server().join_at(&format!("/ws?after=2&epoch={epoch}"));
+        assert_eq!((client.history.resumed, client.history.said()), (Some(true), vec![]));
+    });
+    // What nobody ever said is not waited for long.
+    let client = late.server().join_at(&format!("/ws?after=9&epoch={epoch}"));
+    assert_eq!((client.history.resumed, client.history.said().len()), (Some(false), 2));
 }
 
 #[test]
