@@ -125,11 +125,12 @@ fn a_line_appended_after_a_power_cut_is_posted() {
     assert_eq!(nodes.agree(4)[1], b"1\n2\n3\n\"appended\"\n");
 }
 
-/// What stands beside the file under a name that begins so.
-fn beside(nodes: &Nodes, node: usize, begin: &str) -> Vec<(String, String)> {
-    let beside = nodes.all[node].setup.dir.beside().into_iter();
-    let found = beside.filter(|(name, _)| name.starts_with(begin));
-    found.map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes).into_owned())).collect()
+/// The texts of the files beside the file whose names begin so; any of them may be removed just now.
+fn beside(nodes: &Nodes, node: usize, begin: &str) -> Vec<String> {
+    let folder = fs::read_dir(nodes.all[node].setup.dir.join("")).expect("the folder");
+    let entries = folder.map(|entry| entry.expect("an entry"));
+    let found = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(begin));
+    found.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
 }
 
 #[test]
@@ -167,6 +168,23 @@ fn a_program_that_keeps_the_inbox_open_loses_nothing() {
     nodes.all[0].is_ready();
     append("7\n");
     assert_eq!(nodes.agree(7)[0], [&six[..], b"7\n"].concat());
+}
+
+#[test]
+fn an_inbox_to_which_nobody_has_written_for_hours_is_posted_to_its_end_and_removed() {
+    let Some(engine) = Engine::start(Keeps::Always) else { return };
+    let nodes = Nodes::on(&engine, 1);
+    let path = nodes.all[0].setup.dir.join("messages.txt.in");
+    fs::write(&path, "1\n2").expect("it is written");
+    nodes.agree(1);
+    let inbox = fs::OpenOptions::new().append(true).open(&path).expect("the inbox");
+    inbox.set_modified(UNIX_EPOCH).expect("a time that can be set");
+    assert_eq!(nodes.agree(2)[0], b"1\n2\n");
+    let is_gone = || beside(&nodes, 0, "messages.txt.in").is_empty();
+    within(CALM, "nothing of it is left", is_gone, || nodes.all[0].server().log());
+    // The next one is another one, whatever it says.
+    echo(&path, "1");
+    assert_eq!(nodes.agree(3)[0], b"1\n2\n1\n");
 }
 
 /// The engine gives out no numbers in one channel for as long as this test says so.
@@ -225,8 +243,7 @@ fn lines_that_cannot_be_posted_are_kept_beside_the_file() {
     echo(&node.setup.dir.file(), "another\n\"two\"");
     nodes.agree(2);
     let kept = || {
-        let kept = beside(&nodes, 0, "messages.txt.torn-");
-        let mut kept: Vec<String> = kept.into_iter().map(|(_, text)| text).collect();
+        let mut kept = beside(&nodes, 0, "messages.txt.torn-");
         kept.sort();
         kept
     };
