@@ -12,6 +12,8 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use log::{info, warn};
@@ -40,6 +42,12 @@ pub const REWRITE_BYTES: u64 = 1 << 20;
 /// How many bytes are read with one call when the end of the file is searched: enough that the
 /// calls cost little.
 const BLOCK: usize = 64 << 10;
+
+/// How long a start waits for the lock: a server that was killed a moment ago may not have let it go yet.
+const LOCK_TIME: Duration = Duration::from_millis(500);
+
+/// How often it looks meanwhile.
+const LOCK_LOOK: Duration = Duration::from_millis(10);
 
 /// Why the text file cannot be opened.
 #[derive(Debug)]
@@ -221,7 +229,14 @@ fn open_regular(path: &Path) -> io::Result<File> {
 /// second server could create and lock another one of the same name.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = path_beside(path, "lock");
-    take_lock(&lock_path).map_err(|error| match error {
+    let deadline = Instant::now() + LOCK_TIME;
+    let locked = loop {
+        match take_lock(&lock_path) {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_LOOK),
+            locked => break locked,
+        }
+    };
+    locked.map_err(|error| match error {
         TryLockError::WouldBlock => OpenError::InUse(path.to_owned()),
         TryLockError::Error(error) if error.kind() == io::ErrorKind::NotFound => {
             OpenError::NoFolder(path.to_owned())

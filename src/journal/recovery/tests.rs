@@ -239,6 +239,19 @@ fn a_second_server_is_refused_before_it_repairs_anything() {
 }
 
 #[test]
+fn a_server_that_is_about_to_be_gone_is_waited_for() {
+    let dir = Dir::new();
+    let (journal, _) = open(&dir);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(LOCK_LOOK * 2);
+            drop(journal);
+        });
+        open(&dir);
+    });
+}
+
+#[test]
 fn the_lock_is_free_when_the_server_is_gone_and_the_lock_file_stays() {
     let dir = Dir::new();
     drop(open(&dir));
