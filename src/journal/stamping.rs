@@ -190,8 +190,9 @@ impl Journal {
 
     /// Has the next record tell how far the stamps have come since the note of them.
     fn note_unsynced_stamps(&mut self) -> io::Result<()> {
-        if let (Some(stamps), Some(note)) = (&self.stamps, self.epoch.stamps()) {
-            let unsynced = stamps.unsynced(note, self.epoch.unsynced())?;
+        if let (Some(stamps), Some(note)) = (&self.stamps, self.epoch.stamps())
+            && let Some(unsynced) = stamps.unsynced(note, self.epoch.unsynced())?
+        {
             self.epoch.set_unsynced(unsynced);
         }
         Ok(())

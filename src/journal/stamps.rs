@@ -311,12 +311,19 @@ impl StampFile {
         }
     }
 
-    /// How far the stamps have come since `note`, of which `so_far` was known before.
+    /// How far the stamps have come since `note`, of which `so_far` was known before; `None` when some of
+    /// these are gone, since another program has cut the file.
     ///
     /// # Errors
     /// When the file cannot be read, or is cut.
-    pub(super) fn unsynced(&self, note: &Note, so_far: Option<Unsynced>) -> io::Result<Unsynced> {
-        so_far.unwrap_or_else(|| Unsynced::after(note)).and_up_to(&self.file, &self.index)
+    pub(super) fn unsynced(
+        &self,
+        note: &Note,
+        so_far: Option<Unsynced>,
+    ) -> io::Result<Option<Unsynced>> {
+        let so_far = so_far.unwrap_or_else(|| Unsynced::after(note));
+        let is_there = so_far.bytes <= self.index.end();
+        is_there.then(|| so_far.and_up_to(&self.file, &self.index)).transpose()
     }
 
     fn run(&self) -> io::Result<Run> {

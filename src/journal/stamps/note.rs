@@ -147,7 +147,7 @@ pub(in crate::journal) struct Unsynced {
     /// How many lines the file has with them.
     pub(super) lines: u64,
     /// Where they end.
-    bytes: u64,
+    pub(super) bytes: u64,
     hash: u64,
 }
 

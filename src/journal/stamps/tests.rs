@@ -508,6 +508,24 @@ fn with_fsync_never_too_only_the_last_second_of_stamps_needs_the_same_boot_to_be
 }
 
 #[test]
+fn with_fsync_never_too_stamps_that_are_cut_while_the_server_runs_do_no_harm() {
+    for left in [0, 20, 80] {
+        let mut pair = Pair::with(Fsync::Never);
+        pair.say(1, Some("ann"));
+        pair = pair.reopen("boot-1", |_| {});
+        pair.say(2, Some("bob"));
+        pair.tick();
+        OpenOptions::new().write(true).open(pair.path()).unwrap().set_len(left).unwrap();
+        pair.tick();
+        pair.say(1, Some("cleo"));
+        pair.tick();
+        let known = pair.check();
+        let pair = pair.reopen("boot-2", |_| {});
+        assert!(pair.check() <= known);
+    }
+}
+
+#[test]
 fn what_cannot_be_a_stamps_file_is_refused_with_the_way_out() {
     #[track_caller]
     fn check(make: impl FnOnce(&Path), expected: &str) {
