@@ -83,6 +83,12 @@ impl Unfinished {
         Ok(())
     }
 
+    /// Whether it is counted.
+    #[cfg(test)]
+    pub fn is_counted(&self) -> bool {
+        self.counted > 0
+    }
+
     /// It is whole, and the next one begins.
     pub fn finish(&mut self) {
         if self.counted > 0 {

@@ -2,19 +2,21 @@
 //!
 //! The hub owns it. The file is opened once, in append mode, so each write lands as a whole at the
 //! end, even between the writes of other programs: the file is an interface, and a program that
-//! appends a line to it says something. The bytes that a failed write left are taken back. Whatever the
-//! system claims, a byte before the committed end is changed for one reason alone: to erase a message
-//! that was deleted. After a failed sync it is unknown what is on disk, so the channel ends, and with the
-//! default channel the server (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX
-//! ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its numbering, `landmark.rs` finds out that
-//! it was overwritten, `shortage.rs` deals with a full disk, `stamps.rs` writes the stamps beside the
-//! file, `stamping.rs` makes both files one, `erasing.rs` erases, and `replica.rs` makes the file a copy
-//! of a cluster's order.
+//! appends a line to it says something. The bytes that a failed write left are taken back. Whatever
+//! the system claims, a byte before the committed end is changed for one reason alone: to erase a
+//! message that was deleted. After a failed sync it is unknown what is on disk, so the channel
+//! ends, and with the default channel the server (Rebello et al., "Can Applications Recover from
+//! fsync Failures?", USENIX ATC 2020). `recovery.rs` opens the file, `epoch.rs` names its
+//! numbering, `landmark.rs` finds out that it was overwritten, `lock.rs` puts the lock file back,
+//! `shortage.rs` deals with a full disk, `stamps.rs` writes the stamps beside the file,
+//! `stamping.rs` makes both files one, `erasing.rs` and `overwriting.rs` erase, and `replica.rs`
+//! makes the file a copy of a cluster's order.
 
 pub(crate) mod beside;
 mod epoch;
 mod erasing;
 mod landmark;
+mod lock;
 mod overwriting;
 mod recovery;
 mod replica;

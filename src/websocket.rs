@@ -8,7 +8,7 @@
 use std::{
     io::{self, Read, Write},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use log::debug;
@@ -20,12 +20,15 @@ use tungstenite::{
 
 use crate::{
     config::Config,
-    intake::{NoRoom, UNCOUNTED, Unfinished},
     metrics::LeaveReason,
     outbox::{CLOSE_WAIT, ControlOutcome, Outbox},
     socket::{Lingered, limit_reads, linger, read, would_block},
     wire::{CloseReason, CutFrame, ping_frame},
 };
+
+mod begun;
+
+use begun::Begun;
 
 /// The size of tungstenite's read buffer, in bytes. It holds a dozen chat messages and more. Every
 /// connection has one: with 4 KiB an idle client takes 21.2 KB of memory, with 2 KiB 19.2 KB, and
@@ -38,10 +41,6 @@ const _: () = assert!(CONTROL_HEAD + 125 <= READ_BUFFER);
 
 /// The header of a client's control frame and its mask, in bytes.
 const CONTROL_HEAD: usize = 2 + 4;
-
-/// How long a message that is longer than [`UNCOUNTED`] may take until it is whole, so that nobody keeps
-/// memory for longer: 1 MiB comes in time at 140 kbit/s.
-const MESSAGE_TIME: Duration = Duration::from_secs(60);
 
 /// The reading side of a WebSocket. The sending side is its outbox.
 #[derive(Debug)]
@@ -296,57 +295,6 @@ struct Stream {
     turned_away: Option<Over>,
 }
 
-/// What has come of a message that is not whole.
-#[derive(Debug)]
-struct Begun {
-    bytes: usize,
-    /// When it had become so long that it counts.
-    since: Option<Instant>,
-    memory: Unfinished,
-}
-
-impl Default for Begun {
-    fn default() -> Begun {
-        Begun { bytes: 0, since: None, memory: Unfinished::nothing() }
-    }
-}
-
-impl Begun {
-    /// Takes in that `count` bytes more have come.
-    ///
-    /// # Errors
-    /// When the message took too long, or takes too much memory.
-    fn grow(&mut self, count: usize) -> Result<(), Over> {
-        self.bytes += count;
-        if self.bytes <= UNCOUNTED {
-            return Ok(());
-        }
-        let now = Instant::now();
-        if now > *self.since.get_or_insert(now) + MESSAGE_TIME {
-            return Err(Over::Unfinished);
-        }
-        self.memory.grow_to(self.bytes).map_err(|NoRoom| Over::NoRoom)
-    }
-
-    /// Takes in that `count` of the bytes were something else.
-    fn shrink(&mut self, count: usize) {
-        self.bytes = self.bytes.saturating_sub(count);
-    }
-
-    /// The message is whole. It takes its memory until the next one is read: it may have to wait for
-    /// the hub.
-    fn finish(&mut self) {
-        (self.bytes, self.since) = (0, None);
-    }
-
-    /// The next message is to be read. If none has begun, the one before takes no memory any more.
-    fn read_on(&mut self) {
-        if self.bytes == 0 {
-            self.memory.finish();
-        }
-    }
-}
-
 impl Stream {
     /// Takes in what tungstenite made of the bytes that came.
     fn note_read(&mut self, result: &Result<Message, Error>) {
@@ -429,7 +377,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::testing::{CLOSE, PING, Peer, TEXT, pair};
+    use crate::{
+        intake::UNCOUNTED,
+        testing::{CLOSE, PING, Peer, TEXT, pair},
+    };
 
     const FIN: u8 = 0x80;
     const CONTINUATION: u8 = 0;
@@ -469,9 +420,7 @@ mod tests {
             say(&peer, PING, b"");
             say(&peer, CONTINUATION, &fragment);
         }
-        let long_ago =
-            Instant::now().checked_sub(MESSAGE_TIME).expect("the machine runs for longer");
-        connection.websocket.get_mut().begun.since = Some(long_ago);
+        connection.websocket.get_mut().begun.begin_long_ago();
         let received = connection.read(Wait::ForPeer);
         assert!(matches!(received, Received::Over(Over::Unfinished)), "{received:?}");
     }
@@ -486,12 +435,26 @@ mod tests {
             assert!(matches!(connection.read(Wait::ForPeer), Received::Text(_)));
         }
         let begun = &connection.websocket.get_ref().begun;
-        assert!(begun.since.is_none() && begun.bytes <= READ_BUFFER, "{begun:?}");
+        assert!(begun.is_short(), "{begun:?}");
         say(&peer, PONG, b"");
         say(&peer, TEXT & !FIN, b"1");
         say(&peer, PING, b"");
         say(&peer, FIN, b"2");
         assert!(matches!(connection.read(Wait::ForPeer), Received::Text(text) if text == "12"));
+    }
+
+    #[test]
+    fn a_long_message_counts_until_the_next_one_is_read() {
+        let (mut connection, peer) = live();
+        let fragment = [b'1'; 100];
+        say(&peer, TEXT & !FIN, &fragment);
+        (0..UNCOUNTED / fragment.len()).for_each(|_| say(&peer, CONTINUATION, &fragment));
+        say(&peer, FIN, b"");
+        assert!(matches!(connection.read(Wait::ForPeer), Received::Text(_)));
+        assert!(connection.websocket.get_ref().begun.is_counted(), "it may wait for the hub");
+        say(&peer, TEXT, b"1");
+        assert!(matches!(connection.read(Wait::ForPeer), Received::Text(_)));
+        assert!(!connection.websocket.get_ref().begun.is_counted());
     }
 
     #[test]

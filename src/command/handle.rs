@@ -4,8 +4,8 @@
 //! answer, as a rule; the hub waits for no other thread. The hub ends when the last handle is dropped.
 //!
 //! The disk of one hub may hang, and a thread that looks after many hubs must go on with the others.
-//! So who asks for the status or stops the server waits for a limited time, and who has files or rights
-//! looked at does not wait at all. Nor do catch-up threads: their questions have a queue of their own. It
+//! So a thread that asks for the status or stops the server waits for a limited time, and one that has
+//! files or rights looked at does not wait at all. Nor do catch-up threads: their questions have a queue of their own. It
 //! needs no bound, as a client that is behind has one question under way at the most. A client that was
 //! sent its history asks in the same way.
 

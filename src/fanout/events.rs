@@ -97,7 +97,7 @@ impl Events {
         let count = senders.len();
         let mut known = HashSet::new();
         let senders: Vec<_> = senders.flatten().collect();
-        // Who has one key has one name here, however many it gives itself.
+        // A person has one key, and one name here, however many names it gives itself.
         let names = senders.iter().filter(|sender| known.insert(Person::of(sender)));
         let names: Vec<_> = names.take(NAMES).cloned().collect();
         self.presence = presence_frame(count, &names);

@@ -75,7 +75,7 @@ impl HttpRefusal {
     }
 }
 
-/// The head of a response. By RFC 9110 section 6.6.1, who has a clock says when the response was made.
+/// The head of a response. By RFC 9110 section 6.6.1, a server with a clock says when it made the response.
 pub fn response_head(status: StatusCode, headers: &[(HeaderName, String)]) -> Vec<u8> {
     let date = HttpDate::from(SystemTime::now());
     let mut text = format!("HTTP/1.1 {status}\r\nDate: {date}\r\n");

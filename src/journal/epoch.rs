@@ -12,7 +12,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, Metadata, TryLockError},
+    fs::{File, Metadata},
     io::{self, Read},
     mem,
     os::unix::fs::FileExt,
@@ -24,10 +24,8 @@ use data_encoding::HEXLOWER;
 use log::warn;
 
 use super::{
-    Fatal, Journal,
-    beside::{path_beside, sync_folder_of},
+    beside::sync_folder_of,
     identity,
-    recovery::take_lock,
     shortage::is_full,
     stamps::{Note, Unsynced},
 };
@@ -133,7 +131,7 @@ impl Epoch {
     }
 
     /// Whether what was found is the lock file.
-    fn is_kept_in(&self, found: &Metadata) -> bool {
+    pub(super) fn is_kept_in(&self, found: &Metadata) -> bool {
         self.lock_file.metadata().map_or(true, |ours| identity(&ours) == identity(found))
     }
 
@@ -141,12 +139,10 @@ impl Epoch {
     ///
     /// # Errors
     /// When that cannot be written; the next record goes there all the same.
-    fn move_to(&mut self, lock_file: File, lock_path: &Path) -> io::Result<()> {
+    pub(super) fn move_to(&mut self, lock_file: File, lock_path: &Path) -> io::Result<()> {
         self.lock_file = lock_file;
         let record = mem::take(&mut self.noted);
-        self.lock_file.write_all_at(record.as_bytes(), 0)?;
-        self.lock_file.set_len(record.len() as u64)?;
-        self.noted = record;
+        self.write_text(record)?;
         self.lock_file.sync_all()?;
         sync_folder_of(lock_path)
     }
@@ -198,11 +194,16 @@ impl Epoch {
         if text == self.noted {
             return Ok(false);
         }
+        self.write_text(text)?;
+        self.noted_part = noted_part;
+        Ok(true)
+    }
+
+    fn write_text(&mut self, text: String) -> io::Result<()> {
         self.lock_file.write_all_at(text.as_bytes(), 0)?;
         self.lock_file.set_len(text.len() as u64)?;
         self.noted = text;
-        self.noted_part = noted_part;
-        Ok(true)
+        Ok(())
     }
 
     /// What is noted of the stamps file; `None` when this epoch has none yet.
@@ -242,62 +243,6 @@ impl Epoch {
         self.noted.clear();
         self.noted_part = (0, 0);
         self.lock_file.sync_data()
-    }
-}
-
-impl Journal {
-    /// Looks whether the lock file is still in its place, and puts it there if not: another server could
-    /// use the text file, and the next start would not know the epoch. Returns whether it was put
-    /// there; the numbering is to be noted then.
-    ///
-    /// # Errors
-    /// When another server holds the lock.
-    pub fn survey_lock(&mut self) -> Result<bool, Fatal> {
-        let lock_path = path_beside(&self.path, "lock");
-        // The start followed a link, too.
-        let what = match fs::metadata(&lock_path) {
-            Ok(found) if self.epoch.is_kept_in(&found) => return Ok(false),
-            Ok(_) => "replaced",
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "removed",
-            // The text file cannot be looked at either, and its own survey tells of that.
-            Err(_) => return Ok(false),
-        };
-        if !self.is_in_its_place() {
-            // Its own survey tells what became of the text file.
-            return Ok(false);
-        }
-        let shown = lock_path.display();
-        match take_lock(&lock_path) {
-            Ok(lock_file) => {
-                match self.epoch.move_to(lock_file, &lock_path) {
-                    Ok(()) => warn!("{shown} was {what}; the server wrote it again"),
-                    Err(error) => warn!(
-                        "{shown} was {what}; the server holds the lock again, but the epoch \
-                         may not outlive a crash now: {error}"
-                    ),
-                }
-                self.has_warned_of_lock = false;
-                Ok(true)
-            }
-            Err(TryLockError::WouldBlock) => Err(Fatal::Changed(format!(
-                "{shown} was {what} while the server ran, and another server uses the file \
-                 now"
-            ))),
-            Err(TryLockError::Error(error)) => {
-                if !mem::replace(&mut self.has_warned_of_lock, true) {
-                    warn!(
-                        "{shown} was {what}, and cannot be written again: {error}. Until \
-                         then, nothing keeps another server from using the file."
-                    );
-                }
-                Ok(false)
-            }
-        }
-    }
-
-    /// Whether the text file is still under its path.
-    fn is_in_its_place(&self) -> bool {
-        self.system.look_at(&self.path).is_ok_and(|found| identity(&found) == self.identity)
     }
 }
 

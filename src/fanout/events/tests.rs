@@ -31,7 +31,7 @@ fn presence_is_told_once_a_second_and_counts_connections_and_names() {
     assert!(events.is_presence_due(now + PRESENCE_EVERY));
     events.tell_presence(senders(&[]), now + PRESENCE_EVERY);
     assert!(!events.is_presence_due(now + 2 * PRESENCE_EVERY), "nothing has changed");
-    // Who has the same key is the same person, under the name that came first.
+    // Clients with the same key are one person, under the name that came first.
     let names = [Some("ann~k3v9q2m7x4ab"), Some("k3v9q2m7x4ab"), Some("annie~k3v9q2m7x4ab")];
     events.tell_presence(senders(&names), now);
     let expected =
